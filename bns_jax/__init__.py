@@ -1,0 +1,48 @@
+"""Bespoke non-stationary solvers for diffusion and flow models, in JAX.
+
+Every explicit solver with n evaluations of the velocity field is three small arrays;
+`sample` runs them all. Implements arXiv:2403.01329.
+
+`import bns_jax` needs jax alone. The modules that need more (`ground_truth`,
+`distill`, `checkpoint`, `models`, ...) are loaded when they are first used.
+"""
+
+import importlib
+from types import ModuleType
+
+from bns_jax import families as families
+from bns_jax import grids as grids
+from bns_jax import ns as ns
+from bns_jax import scale_time as scale_time
+from bns_jax import schedulers as schedulers
+from bns_jax import solvers as solvers
+from bns_jax import velocity as velocity
+from bns_jax.ns import NSParams as NSParams
+from bns_jax.ns import from_solver as from_solver
+from bns_jax.ns import from_updates as from_updates
+from bns_jax.ns import num_params as num_params
+from bns_jax.ns import sample as sample
+from bns_jax.ns import sample_path as sample_path
+
+__version__ = "0.1.0"
+
+_LOADED_ON_USE = (
+    "checkpoint",
+    "distill",
+    "ground_truth",
+    "interchange",
+    "metrics",
+    "models",
+    "pairs",
+    "parallel",
+)
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LOADED_ON_USE:
+        return importlib.import_module(f"bns_jax.{name}")
+    raise AttributeError(f"module 'bns_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LOADED_ON_USE])

@@ -1,0 +1,281 @@
+"""Ground truth: pairs (x_0, x(1)) by diffrax's Dopri5, adaptive for each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from bns_jax.ns import check_velocity
+from bns_jax.pairs import Pairs, PairStore, concatenate
+from bns_jax.pytree import as_pytree, checksum
+from bns_jax.scale_time import RescheduledVelocity, between, identity
+from bns_jax.schedulers import Scheduler, cond_ot
+from bns_jax.typing import Array, Progress, Sample, VelocityField
+
+_CHUNK = 64
+_FIRST_STEP = 0.01
+_MAX_STEPS = 4096
+
+
+def pairs(
+    vf: VelocityField,
+    x0: Sample,
+    *args: Any,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    save_at: Array | None = None,
+    chunk: int | None = None,
+    directory: epath.PathLike | None = None,
+    precision: str = "highest",
+    fingerprint: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Pairs:
+    """Solves the sampling ODE from t = 0 to 1 for each sample on its own.
+
+    Each sample has its own step sizes, so its ground truth does not depend on its
+    companions. Fields made by `velocity.from_epsilon` and its siblings know their
+    scheduler: they are solved in the coordinates of the cond-OT path, where they are
+    finite up to t = 1 (eq. 6-8), and reported in their own.
+
+    Args:
+      vf: the field, called as vf(t, x, *args) with a batch and a scalar t; it treats
+        samples independently.
+      x0: noise, a pytree of float32 or float64 arrays with leading axis N.
+      *args: conditioning, pytrees of arrays with leading axis N.
+      rtol: relative tolerance of a step.
+      atol: absolute tolerance of a step.
+      save_at: sorted times in [0, 1] at which the trajectory is kept, 21 uniform ones
+        if left out.
+      chunk: samples solved at once, which bounds the memory; 64 if left out.
+      directory: where finished chunks are kept. A second call with the same
+        arguments continues there.
+      precision: of matrix products in the field, a name that
+        `jax.default_matmul_precision` takes.
+      fingerprint: JSON values to keep with the pairs on disk and to compare when
+        they are continued: the model's name, guidance, seed.
+      progress: called after each chunk with the samples done and N.
+
+    Returns:
+      The pairs, as NumPy arrays.
+
+    Raises:
+      ValueError: if leaves have different leading axes, x0 is not finite, a time or a
+        tolerance is out of range, the directory holds pairs of another configuration,
+        or a solve fails: the message names the sample and the time.
+    """
+    save_at = _check_times(save_at)
+    x0, args = jax.tree.map(np.asarray, (x0, args))
+    count = _check_batch(x0, args)
+    if not (rtol > 0 and atol > 0):
+        raise ValueError(f"tolerances must be positive, got rtol={rtol}, atol={atol}")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    size = min(chunk or _CHUNK, count)
+    problem = _Problem(as_pytree(vf), save_at, rtol, atol, precision)
+    store = None
+    if directory is not None:
+        facts = problem.facts() | {
+            "x0": checksum(x0),
+            "args": checksum(args),
+            "chunk": size,
+            **(fingerprint or {}),
+        }
+        like = Pairs(x0, x0, args, save_at, save_at, x0)
+        store = PairStore(directory, facts, like)
+
+    shards: list[Pairs] = []
+    for index, first in enumerate(range(0, count, size)):
+        shard = store.read(index) if store else None
+        if shard is None:
+            rows = np.arange(first, min(first + size, count))
+            shard = _solve_chunk(problem, x0, args, rows, size)
+            if store:
+                store.write(index, shard)
+        shards.append(shard)
+        if progress is not None:
+            mean = np.mean(np.concatenate([shard.nfe for shard in shards]))
+            done = min(first + size, count)
+            progress(done, count, f"{mean:.0f} NFE per pair")
+    return concatenate(shards)
+
+
+class _Problem(NamedTuple):
+    """What is solved for every sample."""
+
+    vf: VelocityField
+    save_at: np.ndarray
+    rtol: float
+    atol: float
+    precision: str
+
+    @property
+    def scheduler(self) -> Scheduler | None:
+        return getattr(self.vf, "scheduler", None)
+
+    def facts(self) -> dict[str, Any]:
+        """What tells these pairs from others, as JSON values."""
+        function = getattr(self.vf, "func", type(self.vf))
+        return {
+            "field": getattr(function, "__qualname__", repr(function)),
+            "weights": checksum(self.vf),
+            "scheduler": repr(self.scheduler),
+            "prediction": getattr(self.vf, "prediction", None),
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "precision": self.precision,
+            "save_at": checksum(self.save_at),
+        }
+
+
+class _Solved(NamedTuple):
+    """The reference solves of one chunk; each leaf has the samples in front."""
+
+    x1: Sample
+    path: Sample
+    steps: jax.Array
+    successful: jax.Array
+    reached: jax.Array
+
+
+def _solve_chunk(
+    problem: _Problem, x0: Sample, args: Any, rows: np.ndarray, size: int
+) -> Pairs:
+    """Solves the samples `rows`, as a chunk of always the same size."""
+    filled = np.pad(rows, (0, size - len(rows)), mode="edge")
+    x0, args = jax.tree.map(lambda leaf: leaf[filled], (x0, args))
+    with jax.default_matmul_precision(problem.precision):
+        solved = _solve(
+            problem.vf, x0, args, problem.save_at, problem.rtol, problem.atol
+        )
+    x0, args, solved = jax.tree.map(
+        lambda leaf: np.asarray(leaf)[: len(rows)], (x0, args, solved)
+    )
+    _check_solved(solved, rows)
+    path = jax.tree.map(lambda leaf: np.moveaxis(leaf, 1, 0), solved.path)
+    # Dopri5 reuses its last stage: six evaluations a step, and one to begin with.
+    nfe = 6 * solved.steps + 1
+    return Pairs(x0, solved.x1, args, nfe, problem.save_at, path)
+
+
+@jax.jit
+def _solve(
+    vf: Any, x0: Sample, args: Any, save_at: Array, rtol: float, atol: float
+) -> _Solved:
+    """Dopri5 with one controller per sample.
+
+    A model's velocity is solved as x_bar(r) on the cond-OT path, where it is finite
+    up to the end, others as they are. Both start where the field's own t is 0.
+    """
+    dtype = jnp.result_type(*jax.tree.leaves(x0))
+    save_at, scheduler = jnp.asarray(save_at, dtype), getattr(vf, "scheduler", None)
+    field, there, back = vf, identity(), identity()
+    if scheduler is not None:
+        field = RescheduledVelocity(vf, cond_ot())
+        there, back = between(cond_ot(), scheduler), between(scheduler, cond_ot())
+    start = there.t(jnp.zeros((), dtype))
+
+    def rate(r: Any, x: Sample, args: Any) -> Sample:
+        batch_x, batch_args = jax.tree.map(lambda leaf: leaf[None], (x, args))
+        u = field(r, batch_x, *batch_args)
+        check_velocity(u, batch_x, r)
+        return jax.tree.map(lambda leaf: leaf[0], u)
+
+    def solve(x0: Sample, args: Any) -> _Solved:
+        scale = there.s(jnp.zeros((), dtype))
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(rate),
+            diffrax.Dopri5(),
+            start,
+            jnp.ones((), dtype),
+            _FIRST_STEP,
+            jax.tree.map(lambda x: x / scale, x0),
+            args,
+            saveat=diffrax.SaveAt(
+                subs=[
+                    diffrax.SubSaveAt(t1=True),
+                    diffrax.SubSaveAt(ts=jnp.asarray(there.t(save_at))),
+                ]
+            ),
+            stepsize_controller=diffrax.PIDController(
+                rtol=rtol,
+                atol=atol,
+                dtmin=10 * float(jnp.finfo(dtype).eps),
+                force_dtmin=False,
+            ),
+            max_steps=_MAX_STEPS,
+            adjoint=diffrax.ForwardMode(),
+            throw=False,
+        )
+        (end, kept), (times, _) = solution.ys, solution.ts
+        scales = there.s(save_at)
+        return _Solved(
+            jax.tree.map(lambda x: x[0], end),
+            jax.tree.map(lambda x: jax.vmap(jnp.multiply)(x, scales), kept),
+            solution.stats["num_steps"],
+            solution.result == diffrax.RESULTS.successful,
+            jnp.asarray(back.t(times[0])),
+        )
+
+    return jax.vmap(solve)(x0, args)
+
+
+def _check_solved(solved: _Solved, rows: np.ndarray) -> None:
+    """Names the first sample whose solve failed, and when."""
+    leaves = jax.tree.leaves((solved.x1, solved.path))
+    finite = np.all(
+        [np.isfinite(leaf).reshape(len(rows), -1).all(axis=1) for leaf in leaves], 0
+    )
+    failed = ~(solved.successful & finite)
+    if not failed.any():
+        return
+    first = int(np.argmax(failed))
+    steps, time = int(solved.steps[first]), float(solved.reached[first])
+    reason = (
+        f"used all of its {_MAX_STEPS} steps"
+        if steps >= _MAX_STEPS
+        else "found no step small enough; the field is not finite or not smooth there"
+    )
+    raise ValueError(
+        f"the reference solve of sample {rows[first]} stopped at t = {time:.6g} after "
+        f"{steps} steps: it {reason}"
+    )
+
+
+def _check_times(save_at: Array | None) -> np.ndarray:
+    times = np.linspace(0.0, 1.0, 21) if save_at is None else np.asarray(save_at)
+    times = times.astype(np.float64)
+    in_range = times.ndim == 1 and np.all((times >= 0) & (times <= 1))
+    if not in_range or np.any(np.diff(times) < 0):
+        raise ValueError(f"save_at must be sorted times in [0, 1], got {save_at}")
+    return times
+
+
+def _check_batch(x0: Sample, args: Any) -> int:
+    """The number of samples, once it is sure that there is one."""
+    lengths = {
+        f"{name}{jax.tree_util.keystr(path)}": leaf.shape[:1]
+        for name, tree in (("x0", x0), ("args", args))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    if len(set(lengths.values())) != 1 or () in lengths.values():
+        raise ValueError(
+            "every leaf of x0 and args must have one leading batch axis, got "
+            + ", ".join(f"{name} {shape}" for name, shape in lengths.items())
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(x0):
+        where = f"x0{jax.tree_util.keystr(path)}"
+        if leaf.dtype not in (np.float32, np.float64):
+            raise ValueError(f"{where} must be float32 or float64, got {leaf.dtype}")
+        if not np.all(np.isfinite(leaf)):
+            sample = int(np.argwhere(~np.isfinite(leaf))[0][0])
+            raise ValueError(f"{where} must be finite, sample {sample} is not")
+    ((count,),) = set(lengths.values())
+    if count == 0:
+        raise ValueError("x0 must hold at least one sample, got none")
+    return int(count)

@@ -1,0 +1,94 @@
+"""A solver as one small readable file: JSON, with a checksum."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from bns_jax.ns import NSParams, validate
+from bns_jax.pytree import checksum
+
+_FORMAT = "bns_jax.solver/1"
+
+
+def save(
+    path: epath.PathLike, params: NSParams, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Writes a solver with every digit of its numbers.
+
+    Args:
+      path: the file.
+      params: the solver.
+      metadata: JSON values that say what it is for: the model, guidance, what it
+        reached.
+
+    Raises:
+      ValueError: if it is no valid solver (see `ns.validate`).
+    """
+    validate(params)
+    arrays = _float64(params)
+    rows = [json.dumps(row[: i + 1].tolist()) for i, row in enumerate(arrays.b)]
+    header = {
+        "format": _FORMAT,
+        "nfe": len(arrays.a),
+        "metadata": dict(metadata or {}),
+        "sha256": checksum(arrays),
+        "times": arrays.times.tolist(),
+        "a": arrays.a.tolist(),
+    }
+    lines = [
+        f" {json.dumps(key)}: {json.dumps(value)}" for key, value in header.items()
+    ]
+    lines.append(' "b": [\n  ' + ",\n  ".join(rows) + "\n ]")
+    epath.Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def load(path: epath.PathLike) -> NSParams:
+    """Reads a solver, ready for `bns_jax.sample`.
+
+    Returns:
+      The solver, NumPy float64.
+
+    Raises:
+      ValueError: if the file is missing, is no solver file, or is damaged.
+    """
+    record = _read(path)
+    try:
+        n = record["nfe"]
+        b = np.zeros((n, n))
+        for i, row in enumerate(record["b"]):
+            b[i, : i + 1] = row
+        params = NSParams(np.array(record["times"]), np.array(record["a"]), b)
+        validate(params)
+        got, expected = checksum(_float64(params)), record["sha256"]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no valid solver: {error}") from error
+    if got != expected:
+        raise ValueError(f"{path} is damaged: expected sha256 {expected}, got {got}")
+    return params
+
+
+def load_metadata(path: epath.PathLike) -> dict[str, Any]:
+    """What a solver file says of itself."""
+    return dict(_read(path).get("metadata", {}))
+
+
+def _read(path: epath.PathLike) -> dict[str, Any]:
+    try:
+        record = json.loads(epath.Path(path).read_text())
+    except FileNotFoundError as error:
+        raise ValueError(f"no solver file at {path}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no solver file: {error}") from error
+    found = record.get("format") if isinstance(record, dict) else None
+    if found != _FORMAT:
+        raise ValueError(f"{path}: expected format {_FORMAT}, got {found}")
+    return record
+
+
+def _float64(params: NSParams) -> NSParams:
+    return NSParams(*(np.asarray(leaf, np.float64) for leaf in params))

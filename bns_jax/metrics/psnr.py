@@ -1,0 +1,44 @@
+"""Peak signal-to-noise ratio of data in [-1, 1]."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from bns_jax.typing import Sample
+
+_PEAK = 2.0
+
+
+def mean_squared_error(x: Sample, target: Sample) -> jax.Array:
+    """||x - target||^2 of each sample, the mean over all of its entries (eq. 13).
+
+    Args:
+      x: a pytree of arrays with a leading batch axis.
+      target: likewise.
+
+    Returns:
+      (batch,), in float32 or wider.
+    """
+
+    def squares(x: jax.Array, target: jax.Array) -> jax.Array:
+        wide = jnp.promote_types(jnp.result_type(x), jnp.float32)
+        error = jnp.asarray(x, wide) - jnp.asarray(target, wide)
+        return jnp.sum(jnp.square(error), axis=tuple(range(1, error.ndim)))
+
+    leaves = jax.tree.leaves(jax.tree.map(squares, x, target))
+    entries = sum(leaf[0].size for leaf in jax.tree.leaves(target))
+    return sum(leaves[1:], leaves[0]) / entries
+
+
+def psnr(x: Sample, target: Sample) -> jax.Array:
+    """10 log10(4 / MSE) of each sample in dB; infinite where they are equal.
+
+    Args:
+      x: samples in [-1, 1], a pytree of arrays with a leading batch axis.
+      target: the true ones.
+
+    Returns:
+      (batch,).
+    """
+    return 10.0 * jnp.log10(_PEAK**2 / mean_squared_error(x, target))

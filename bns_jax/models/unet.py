@@ -1,0 +1,154 @@
+"""A small class-conditional U-Net for images of a few pixels a side."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetConfig:
+    """The architecture of a `UNet`.
+
+    Attributes:
+      image_shape: (height, width, channels) of one sample.
+      num_classes: labels run from 0 to num_classes - 1; the label num_classes is
+        the null label, which asks for the unconditional prediction.
+      channels: features at each resolution, the finest first; each level halves
+        height and width.
+      blocks: residual blocks per level, on the way down and on the way up.
+      embedding: features of the time and class embedding.
+      groups: groups of each normalisation; divides every entry of `channels`.
+      dropout: rate inside the residual blocks while training.
+    """
+
+    image_shape: tuple[int, int, int] = (8, 8, 1)
+    num_classes: int = 10
+    channels: tuple[int, ...] = (24, 64)
+    blocks: int = 1
+    embedding: int = 128
+    groups: int = 8
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        height, width, _ = self.image_shape
+        halvings = 2 ** (len(self.channels) - 1)
+        if height % halvings or width % halvings:
+            raise ValueError(
+                f"{len(self.channels)} levels halve the image {halvings}-fold: height "
+                f"and width must be multiples of {halvings}, got {height} x {width}"
+            )
+        if any(features % self.groups for features in self.channels):
+            raise ValueError(
+                f"groups must divide every entry of channels, got groups="
+                f"{self.groups} and channels={self.channels}"
+            )
+
+
+def _time_features(t: jax.Array, count: int = 32) -> jax.Array:
+    """Sines and cosines of t in [0, 1]: (batch,) -> (batch, count)."""
+    frequencies = jnp.geomspace(1.0, 64.0, count // 2, dtype=t.dtype)
+    angles = t[:, None] * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class _ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, modulated by the embedding between them."""
+
+    features: int
+    groups: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, h: jax.Array, embedding: jax.Array, train: bool) -> jax.Array:
+        skip = h if h.shape[-1] == self.features else nn.Dense(self.features)(h)
+        h = nn.silu(nn.GroupNorm(self.groups)(h))
+        h = nn.Conv(self.features, (3, 3))(h)
+        modulation = nn.Dense(2 * self.features)(nn.silu(embedding))
+        scale, shift = jnp.split(modulation[:, None, None, :], 2, axis=-1)
+        h = nn.silu(nn.GroupNorm(self.groups)(h) * (1 + scale) + shift)
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = nn.Conv(self.features, (3, 3), kernel_init=nn.initializers.zeros)(h)
+        return skip + h
+
+
+class _AttentionBlock(nn.Module):
+    """Self-attention over all pixels of the coarsest level."""
+
+    groups: int
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        batch, height, width, features = h.shape
+        tokens = nn.GroupNorm(self.groups)(h).reshape(batch, height * width, features)
+        query, key, value = jnp.split(nn.Dense(3 * features)(tokens), 3, axis=-1)
+        scores = jnp.einsum("bqc,bkc->bqk", query, key) * features**-0.5
+        mixed = jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(scores, axis=-1), value)
+        out = nn.Dense(features, kernel_init=nn.initializers.zeros)(mixed)
+        return h + out.reshape(h.shape)
+
+
+def _halve(h: jax.Array) -> jax.Array:
+    """(batch, height, width, c) -> (batch, height / 2, width / 2, 4 c), no loss."""
+    batch, height, width, c = h.shape
+    h = h.reshape(batch, height // 2, 2, width // 2, 2, c)
+    return h.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // 2, width // 2, 4 * c)
+
+
+def _double(h: jax.Array) -> jax.Array:
+    """The inverse of `_halve`."""
+    batch, height, width, c = h.shape
+    h = h.reshape(batch, height, width, 2, 2, c // 4)
+    return h.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, c // 4)
+
+
+class UNet(nn.Module):
+    """u(t, x, label): a velocity, noise or data prediction of the shape of x."""
+
+    config: UNetConfig
+
+    @nn.compact
+    def __call__(
+        self, t: jax.Array, x: jax.Array, label: jax.Array, train: bool = False
+    ) -> jax.Array:
+        """Evaluates the network.
+
+        Args:
+          t: time in [0, 1], a scalar for the whole batch or (batch,).
+          x: images (batch, height, width, channels).
+          label: classes (batch,), integers; num_classes is the null label.
+          train: whether dropout is on (then the rng "dropout" is needed).
+
+        Returns:
+          The prediction, of the shape and dtype of x.
+        """
+        config = self.config
+        t = jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])
+        embedding = nn.Dense(config.embedding)(_time_features(t))
+        embedding += nn.Embed(config.num_classes + 1, config.embedding)(label)
+        embedding = nn.Dense(config.embedding)(nn.silu(embedding))
+
+        def block(h: jax.Array, features: int) -> jax.Array:
+            residual = _ResidualBlock(features, config.groups, config.dropout)
+            return residual(h, embedding, train)
+
+        h = nn.Conv(config.channels[0], (3, 3))(x)
+        skips = []
+        for level, features in enumerate(config.channels):
+            if level > 0:
+                h = nn.Dense(features)(_halve(h))
+            for _ in range(config.blocks):
+                h = block(h, features)
+                skips.append(h)
+        h = _AttentionBlock(config.groups)(block(h, config.channels[-1]))
+        for level, features in reversed(list(enumerate(config.channels))):
+            for _ in range(config.blocks):
+                h = block(jnp.concatenate([h, skips.pop()], axis=-1), features)
+            if level > 0:
+                h = _double(nn.Dense(4 * config.channels[level - 1])(h))
+        h = nn.silu(nn.GroupNorm(config.groups)(h))
+        out = nn.Conv(x.shape[-1], (3, 3), kernel_init=nn.initializers.zeros)(h)
+        return out.astype(x.dtype)

@@ -1,0 +1,72 @@
+"""Network weights as one safetensors file that says what it holds.
+
+The format runs no code when read. Its header carries the architecture, how the
+weights were trained, and a checksum, because safetensors itself notices a truncated
+file but not a flipped byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import flax.traverse_util
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+
+from bns_jax.pytree import checksum
+
+_CHECKSUM = "sha256"
+
+
+def save(path: epath.PathLike, params: Any, metadata: Mapping[str, Any]) -> None:
+    """Writes nested dictionaries of arrays to one file.
+
+    Args:
+      path: the file; local or of any scheme that etils.epath knows.
+      params: nested dictionaries with string keys and array leaves.
+      metadata: anything JSON holds: the architecture, the figures of the training.
+    """
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    tensors = {name: np.asarray(leaf) for name, leaf in flat.items()}
+    header = {key: json.dumps(value) for key, value in metadata.items()}
+    header[_CHECKSUM] = checksum(tensors)
+    epath.Path(path).write_bytes(safetensors.numpy.save(tensors, header))
+
+
+def load(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads a file written by `save`.
+
+    Returns:
+      The nested dictionary of arrays, and the metadata.
+
+    Raises:
+      ValueError: if the file is missing, is no such file, is truncated, or its
+        tensors do not have the checksum that its header names.
+    """
+    path = epath.Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(f"no weights file at {path}") from error
+    try:
+        tensors = safetensors.numpy.load(data)
+        header_size = int.from_bytes(data[:8], "little")
+        header = dict(json.loads(data[8 : 8 + header_size])["__metadata__"])
+        expected = header.pop(_CHECKSUM)
+        metadata = {key: json.loads(value) for key, value in header.items()}
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged or was not written by bns_jax.models.weights.save: "
+            f"expected safetensors with metadata and a checksum, got {len(data)} "
+            f"bytes ({error})"
+        ) from error
+    got = checksum(tensors)
+    if got != expected:
+        raise ValueError(
+            f"{path} is damaged: expected tensors with sha256 {expected}, got {got}"
+        )
+    return flax.traverse_util.unflatten_dict(tensors, sep="/"), metadata

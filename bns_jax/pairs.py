@@ -1,0 +1,204 @@
+"""Pairs (x_0, x(1)) of noise and true sample, in memory and on disk.
+
+A pairs directory is `shard-00000.npz ...` plus `manifest.json`, which lists the shards
+that are finished with their checksums, and says by a fingerprint what they are of.
+A shard counts once the manifest lists it, so a run that dies while writing loses no
+more than the shard in hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import zipfile
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from bns_jax.typing import Sample
+
+_FORMAT = "bns_jax.pairs/1"
+
+
+class Pairs(NamedTuple):
+    """Noise and what the exact flow makes of it; N samples.
+
+    Attributes:
+      x0: noise, each leaf (N, ...).
+      x1: the true samples x(1), like x0.
+      args: the conditioning of each sample, a tuple of pytrees of (N, ...).
+      nfe: (N,), evaluations that the adaptive solve of each sample took.
+      times: (K,), times of the kept points.
+      path: the true trajectory at these times, each leaf (K, N, ...).
+    """
+
+    x0: Sample
+    x1: Sample
+    args: tuple[Any, ...]
+    nfe: np.ndarray
+    times: np.ndarray
+    path: Sample
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return len(self.nfe)
+
+
+def check(pairs: Pairs) -> None:
+    """Checks that pairs belong together.
+
+    Raises:
+      ValueError: if x0 and x1 differ in tree or shapes, a leaf of x0, x1 or args has
+        another count than the rest, or a value is not finite.
+    """
+    trees = [jax.tree.structure(tree) for tree in (pairs.x0, pairs.x1)]
+    if not trees[0] == trees[1]:  # type: ignore[operator]
+        raise ValueError(f"x0 and x1 must have one tree, got {trees[0]} and {trees[1]}")
+    counts = {
+        f"{name}{jax.tree_util.keystr(path)}": np.shape(leaf)[:1]
+        for name, tree in (("x0", pairs.x0), ("x1", pairs.x1), ("args", pairs.args))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    if len(set(counts.values())) != 1:
+        raise ValueError(
+            "pairs must be of equal length, got leading axes "
+            + ", ".join(f"{name} {shape}" for name, shape in counts.items())
+        )
+    for x0, x1 in zip(
+        jax.tree.leaves(pairs.x0), jax.tree.leaves(pairs.x1), strict=True
+    ):
+        if np.shape(x0) != np.shape(x1):
+            raise ValueError(
+                f"x0 and x1 must have equal shapes, got {np.shape(x0)} and "
+                f"{np.shape(x1)}"
+            )
+        for name, leaf in (("x0", x0), ("x1", x1)):
+            finite = np.isfinite(np.asarray(leaf, np.float64))
+            if not np.all(finite):
+                sample = int(np.argwhere(~finite)[0][0])
+                raise ValueError(f"{name} must be finite, sample {sample} is not")
+
+
+def concatenate(parts: list[Pairs]) -> Pairs:
+    """Joins pairs of the same kind along the sample axis."""
+
+    def join(axis: int, *leaves: np.ndarray) -> np.ndarray:
+        return np.concatenate(leaves, axis)
+
+    rows = [(part.x0, part.x1, part.args, part.nfe) for part in parts]
+    x0, x1, args, nfe = jax.tree.map(lambda *leaves: join(0, *leaves), *rows)
+    paths = [part.path for part in parts]
+    path = jax.tree.map(lambda *leaves: join(1, *leaves), *paths)
+    return Pairs(x0, x1, args, nfe, parts[0].times, path)
+
+
+class PairStore:
+    """The shards of one pairs directory."""
+
+    def __init__(
+        self, directory: epath.PathLike, fingerprint: Mapping[str, Any], like: Pairs
+    ):
+        """Opens a directory, or starts it.
+
+        Args:
+          directory: made if missing.
+          fingerprint: JSON values that say what the pairs are of.
+          like: one of the shards, or its shapes: the tree to read into.
+
+        Raises:
+          ValueError: if the directory holds pairs of another fingerprint; the message
+            lists what differs.
+        """
+        self._directory = epath.Path(directory)
+        self._structure = jax.tree.structure(like)
+        fingerprint = json.loads(json.dumps(dict(fingerprint)))
+        self._manifest = _read_manifest(self._directory) or {
+            "format": _FORMAT,
+            "fingerprint": fingerprint,
+            "shards": {},
+        }
+        _check_fingerprint(self._directory, self._manifest["fingerprint"], fingerprint)
+        self._directory.mkdir(parents=True, exist_ok=True)
+
+    def read(self, index: int) -> Pairs | None:
+        """A finished shard; None if it is missing or damaged."""
+        name = _shard_name(index)
+        entry = self._manifest["shards"].get(name)
+        if entry is None:
+            return None
+        try:
+            return _read_shard(self._directory / name, entry, self._structure)
+        except ValueError as error:
+            logging.warning("%s; it is made again", error)
+            return None
+
+    def write(self, index: int, shard: Pairs) -> None:
+        """Adds a shard, then lists it in the manifest."""
+        leaves = {
+            f"{i:03d}": np.asarray(leaf)
+            for i, leaf in enumerate(jax.tree.leaves(shard))
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, **leaves)  # type: ignore[arg-type]
+        data, name = buffer.getvalue(), _shard_name(index)
+        (self._directory / name).write_bytes(data)
+        self._manifest["shards"][name] = {
+            "count": shard.size,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "shapes": {key: list(leaf.shape) for key, leaf in leaves.items()},
+            "dtypes": {key: str(leaf.dtype) for key, leaf in leaves.items()},
+        }
+        text = json.dumps(self._manifest, indent=1)
+        (self._directory / "manifest.json").write_text(text)
+
+
+def _shard_name(index: int) -> str:
+    return f"shard-{index:05d}.npz"
+
+
+def _read_manifest(directory: epath.Path) -> dict[str, Any] | None:
+    path = directory / "manifest.json"
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(path.read_text())
+        if manifest["format"] != _FORMAT:
+            raise ValueError(f"expected format {_FORMAT}, got {manifest['format']}")
+    except (ValueError, KeyError) as error:
+        # A run that died while writing it: the shards are made again.
+        logging.warning("%s is damaged and started afresh: %s", path, error)
+        return None
+    return manifest
+
+
+def _check_fingerprint(
+    directory: epath.Path, found: Mapping[str, Any], expected: Mapping[str, Any]
+) -> None:
+    differing = [
+        f"{key}: there {found.get(key)!r}, here {expected.get(key)!r}"
+        for key in sorted({*found, *expected})
+        if found.get(key) != expected.get(key)
+    ]
+    if differing:
+        raise ValueError(
+            f"{directory} holds pairs of another configuration; " + "; ".join(differing)
+        )
+
+
+def _read_shard(path: epath.Path, entry: Mapping[str, Any], structure: Any) -> Pairs:
+    try:
+        data = path.read_bytes()
+        got = hashlib.sha256(data).hexdigest()
+        if got != entry["sha256"]:
+            raise ValueError(f"expected sha256 {entry['sha256']}, got {got}")
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            leaves = [arrays[key] for key in sorted(arrays.files)]
+        return jax.tree.unflatten(structure, leaves)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error

@@ -1,0 +1,47 @@
+"""Two things that pytrees are asked for: to be called, and to be recognised."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def as_pytree(function: Any) -> Any:
+    """A callable that may be an argument of a jitted function.
+
+    Callables that are pytrees (`jax.tree_util.Partial`, modules) come back as they
+    are, others as the static part of a `Partial`.
+
+    Raises:
+      ValueError: if it cannot be called.
+    """
+    if not callable(function):
+        raise ValueError(f"expected a function, got {type(function).__name__}")
+    if jax.tree_util.all_leaves([function]):
+        return jax.tree_util.Partial(function)
+    return function
+
+
+def checksum(tree: Any) -> str:
+    """SHA-256 over the paths, dtypes, shapes and bytes of all leaves.
+
+    Typed PRNG keys count by their key data. The structure enters through the paths
+    alone, so a named tuple and a restored copy of it agree.
+
+    Returns:
+      64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
+            leaf.dtype, jax.dtypes.prng_key
+        ):
+            leaf = jax.random.key_data(leaf)
+        array = np.asarray(leaf)
+        header = f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};"
+        digest.update(header.encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,195 @@
+"""Scale-time transformations and changes of scheduler (eq. 6-8, eq. 14).
+
+A scale-time solver is a combinator: `under` wraps the field by eq. 7 and rescales in
+and out, and the trace folds it into three arrays over the original field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bns_jax.ns import NSParams, as_solver, from_solver
+from bns_jax.schedulers import Scheduler
+from bns_jax.typing import Array, Sample, Solver, Time, VelocityField
+from bns_jax.velocity import between_ends, time_like
+
+
+class ScaleTime(NamedTuple):
+    """x_bar(r) = s_r x(t_r) (eq. 6), as four functions of r in [0, 1].
+
+    Attributes:
+      t: the time t_r, non-decreasing.
+      s: the scale s_r > 0.
+      d_t: the derivative of t_r.
+      d_s: the derivative of s_r.
+    """
+
+    t: Callable[[Time], Array]
+    s: Callable[[Time], Array]
+    d_t: Callable[[Time], Array]
+    d_s: Callable[[Time], Array]
+
+
+def identity() -> ScaleTime:
+    """t_r = r, s_r = 1."""
+
+    def same(r: Time) -> Array:
+        return r if isinstance(r, jax.Array) else np.asarray(r, np.float64)
+
+    def one(r: Time) -> Array:
+        return same(r) * 0.0 + 1.0
+
+    def zero(r: Time) -> Array:
+        return same(r) * 0.0
+
+    return ScaleTime(same, one, one, zero)
+
+
+def between(source: Scheduler, target: Scheduler) -> ScaleTime:
+    """The scale-time transformation that changes `source` to `target` (eq. 8).
+
+    Where the target is noisier than the source ever gets (VP's alpha_0 is not 0),
+    t_r stays at 0: t_0 = 0 and t_1 = 1 always hold.
+
+    Of eq. 8's forms these are the ones that stay finite at the ends, where snr is 0
+    or infinite: s is the ratio of the vectors (alpha, sigma), and with
+    L = sigma alpha' - alpha sigma' the derivative of t is (L_bar / L) / s^2.
+    """
+    lowest = float(source.log_snr(0.0))
+
+    def t(r: Time) -> Array:
+        log_snr = target.log_snr(r).clip(lowest)
+        return source.log_snr_inverse(log_snr).clip(0.0, 1.0)
+
+    def s(r: Time) -> Array:
+        alpha, sigma = source.alpha(t(r)), source.sigma(t(r))
+        aligned = alpha * target.alpha(r) + sigma * target.sigma(r)
+        return aligned / (alpha**2 + sigma**2)
+
+    def d_t(r: Time) -> Array:
+        xp = jnp if isinstance(r, jax.Array) else np
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rate = _wronskian(target, r) / _wronskian(source, t(r)) / s(r) ** 2
+        return xp.where(target.log_snr(r) < lowest, 0.0, rate)
+
+    def d_s(r: Time) -> Array:
+        alpha, sigma = source.alpha(t(r)), source.sigma(t(r))
+        with np.errstate(invalid="ignore"):
+            moved = alpha * target.d_alpha(r) + sigma * target.d_sigma(r)
+            along = alpha * source.d_alpha(t(r)) + sigma * source.d_sigma(t(r))
+            return (moved - s(r) * d_t(r) * along) / (alpha**2 + sigma**2)
+
+    return ScaleTime(t, s, d_t, d_s)
+
+
+def _wronskian(scheduler: Scheduler, t: Time) -> Array:
+    """L = sigma alpha' - alpha sigma'."""
+    alpha, sigma = scheduler.alpha(t), scheduler.sigma(t)
+    return sigma * scheduler.d_alpha(t) - alpha * scheduler.d_sigma(t)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Noisier(Scheduler):
+    """alpha_t and sigma_0 sigma_t of a base scheduler (eq. 14)."""
+
+    base: Scheduler
+    sigma_0: float
+
+    def alpha(self, t: Time) -> Array:
+        return self.base.alpha(t)
+
+    def sigma(self, t: Time) -> Array:
+        return self.sigma_0 * self.base.sigma(t)
+
+    def d_alpha(self, t: Time) -> Array:
+        return self.base.d_alpha(t)
+
+    def d_sigma(self, t: Time) -> Array:
+        return self.sigma_0 * self.base.d_sigma(t)
+
+    def log_snr_inverse(self, log_snr: Time) -> Array:
+        return self.base.log_snr_inverse(log_snr + float(np.log(self.sigma_0)))
+
+
+def precondition(scheduler: Scheduler, sigma_0: float) -> ScaleTime:
+    """Eq. 14: the change to (alpha_t, sigma_0 sigma_t), a wider source.
+
+    Raises:
+      ValueError: unless sigma_0 > 0.
+    """
+    if not sigma_0 > 0:
+        raise ValueError(f"sigma_0 must be positive, got {sigma_0}")
+    return between(scheduler, _Noisier(scheduler, float(sigma_0)))
+
+
+def transform(vf: VelocityField, scale_time: ScaleTime) -> VelocityField:
+    """The field that generates x_bar (eq. 7)."""
+
+    def transformed(r: Time, x: Sample, /, *args: Any) -> Sample:
+        t, s, d_t, d_s = (f(r) for f in scale_time)
+        u = vf(t, jax.tree.map(lambda x: x / s, x), *args)
+        return jax.tree.map(lambda x, u: d_s / s * x + d_t * s * u, x, u)
+
+    return transformed
+
+
+def under(
+    algorithm: Solver, scale_time: ScaleTime, start: float = 0.0, end: float = 1.0
+) -> Solver:
+    """The algorithm run on x_bar, as an algorithm on x (eq. 18).
+
+    Args:
+      algorithm: a solver from r = start to r = end.
+      scale_time: the transformation it runs under.
+      start: where its grid begins.
+      end: where its grid ends.
+
+    Returns:
+      A solver of the original field, which `from_solver` traces like any other.
+    """
+
+    def transformed(vf: VelocityField, x0: Sample) -> Sample:
+        x_bar = jax.tree.map(lambda x: x * scale_time.s(start), x0)
+        x_bar = algorithm(transform(vf, scale_time), x_bar)
+        return jax.tree.map(lambda x: x / scale_time.s(end), x_bar)
+
+    return transformed
+
+
+def fold(params: NSParams, scale_time: ScaleTime) -> NSParams:
+    """A solver of the transformed field, as a solver of the original one."""
+    return from_solver(under(as_solver(params), scale_time), len(params.a))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RescheduledVelocity:
+    """A model's velocity on the path of another scheduler.
+
+    The same field as `transform(vf, between(vf.scheduler, target))`, but formed from
+    the model's prediction: it is finite where the original velocity diverges, as that
+    of an eps-prediction under VP does at t = 1.
+
+    Attributes:
+      vf: a field with `scheduler` and `ends`, such as `velocity.from_epsilon` makes.
+      target: the scheduler to move to.
+    """
+
+    vf: Any
+    target: Scheduler = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, r: Time, x: Sample, *args: Any) -> Sample:
+        """The velocity of x_bar at r, like x."""
+        r = time_like(r, x)
+        change = between(self.vf.scheduler, self.target)
+        s = change.s(r)
+        unscaled = jax.tree.map(lambda x: (x / s).astype(x.dtype), x)
+        ends = self.vf.ends(change.t(r), unscaled, *args)
+        velocity = between_ends(ends, self.target, r)
+        return jax.tree.map(lambda u, x: u.astype(x.dtype), velocity, x)

@@ -1,0 +1,55 @@
+"""The shapes and function types that the whole library speaks of, named once."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeAlias
+
+import jax
+import numpy as np
+
+Array: TypeAlias = jax.Array | np.ndarray
+"""An array of either namespace; NumPy outside a trace, JAX under one."""
+
+Time: TypeAlias = float | Array
+"""Time in [0, 1], from noise (0) to data (1): a scalar unless said otherwise."""
+
+Sample: TypeAlias = Any
+"""A pytree of floating-point arrays: one sample, or a batch of them."""
+
+
+class VelocityField(Protocol):
+    """u_t(x), the right-hand side of the sampling ODE (eq. 1).
+
+    A field of a real network is best given as
+    `jax.tree_util.Partial(apply, weights)`: its weights then travel through jitted
+    functions as arguments, and new weights compile nothing.
+    """
+
+    def __call__(self, t: Time, x: Sample, /, *args: Any) -> Sample:
+        """Evaluates the field.
+
+        Args:
+          t: scalar time in [0, 1], the same for a whole batch.
+          x: a pytree of arrays.
+          *args: conditioning, handed on unchanged.
+
+        Returns:
+          The velocity: the same tree, shapes and dtypes as x.
+        """
+        ...
+
+
+class Solver(Protocol):
+    """A numerical algorithm that takes x_0 to an approximation of x(1)."""
+
+    def __call__(self, vf: VelocityField, x0: Sample, /) -> Sample:
+        """Runs the algorithm, calling `vf` as vf(t, x)."""
+        ...
+
+
+class Progress(Protocol):
+    """Called as long work advances; the library itself prints nothing."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Reports that `done` of `total` units are finished."""
+        ...

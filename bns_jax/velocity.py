@@ -1,0 +1,225 @@
+"""From what a network predicts to the velocity of its sampling ODE (Table 1, eq. 5).
+
+Whatever a network predicts, its output and x together name both ends of the Gaussian
+path, x = alpha x1_hat + sigma x0_hat, and the velocity is then
+
+    u_t(x) = alpha_t' x1_hat + sigma_t' x0_hat,
+
+which is eq. 5 with the coefficients of Table 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bns_jax.pytree import as_pytree
+from bns_jax.schedulers import Scheduler, ve
+from bns_jax.typing import Array, Sample, Time, VelocityField
+
+_SIGMA_FLOOR = 1e-5
+
+
+class Ends(NamedTuple):
+    """The two ends of the Gaussian path through x, as a model sees them.
+
+    Attributes:
+      data: x1_hat, the expected clean sample.
+      noise: x0_hat, the expected noise, of unit variance.
+    """
+
+    data: Sample
+    noise: Sample
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ModelVelocity:
+    """The velocity field of a network that predicts noise, data or a mixture of both.
+
+    A pytree: the network's weights are its leaves where `network` is one.
+
+    Attributes:
+      network: network(t, x, *args) -> prediction, like x.
+      scheduler: of the path that the network was trained on.
+      prediction: "epsilon", "data", "v" or "denoiser".
+    """
+
+    network: VelocityField
+    scheduler: Scheduler = dataclasses.field(metadata={"static": True})
+    prediction: str = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, t: Time, x: Sample, *args: Any) -> Sample:
+        """The velocity u_t(x), like x."""
+        t = time_like(t, x)
+        velocity = between_ends(self.ends(t, x, *args), self.scheduler, t)
+        return jax.tree.map(lambda u, x: u.astype(x.dtype), velocity, x)
+
+    def ends(self, t: Time, x: Sample, *args: Any) -> Ends:
+        """The model's clean sample and noise at (t, x), in at least float32."""
+        t = time_like(t, x)
+        output = _PREDICTIONS[self.prediction]
+        return output(self.network, self.scheduler, t, x, *args)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GuidedVelocity:
+    """Classifier-free guidance, u = (1 + w) u_cond - w u_uncond."""
+
+    cond: VelocityField
+    uncond: VelocityField
+    scale: float | Array
+
+    def __call__(self, t: Time, x: Sample, *args: Any) -> Sample:
+        """The guided velocity, like x."""
+        return self._guide(self.cond(t, x, *args), self.uncond(t, x, *args))
+
+    @property
+    def scheduler(self) -> Scheduler | None:
+        """The one of both fields; None unless both have it and `ends`."""
+        schedulers = [getattr(vf, "scheduler", None) for vf in (self.cond, self.uncond)]
+        return schedulers[0] if schedulers[0] == schedulers[1] else None
+
+    def ends(self, t: Time, x: Sample, *args: Any) -> Ends:
+        """The guided ends: they combine as the velocities do, both being linear."""
+        cond, uncond = self.cond.ends(t, x, *args), self.uncond.ends(t, x, *args)  # type: ignore[attr-defined]
+        return self._guide(cond, uncond)
+
+    def _guide(self, cond: Any, uncond: Any) -> Any:
+        def combine(c: Array, u: Array) -> Array:
+            w = jnp.asarray(self.scale, c.dtype)
+            return (1 + w) * c - w * u
+
+        return jax.tree.map(combine, cond, uncond)
+
+
+def from_epsilon(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVelocity:
+    """The velocity of an eps-prediction (DDPM) network.
+
+    Undefined where alpha_t = 0: pure noise tells such a network nothing of the data.
+    Under the VP scheduler it diverges at t = 1, like sigma_t'.
+
+    Args:
+      fn: fn(t, x, *args) -> predicted noise of unit variance, like x.
+      scheduler: of the path that it was trained on.
+    """
+    return ModelVelocity(as_pytree(fn), scheduler, "epsilon")
+
+
+def from_data(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVelocity:
+    """The velocity of an x-prediction network; fn(t, x, *args) -> clean sample."""
+    return ModelVelocity(as_pytree(fn), scheduler, "data")
+
+
+def from_v(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVelocity:
+    """The velocity of a v-prediction network (Salimans and Ho, 2022).
+
+    Args:
+      fn: fn(t, x, *args) -> alpha_t noise - sigma_t data, like x.
+      scheduler: of the path that it was trained on.
+    """
+    return ModelVelocity(as_pytree(fn), scheduler, "v")
+
+
+def from_denoiser(
+    fn: Callable[..., Sample], scheduler: Scheduler | None = None
+) -> ModelVelocity:
+    """The velocity of a denoiser D(sigma, x) (EDM: Karras et al., 2022).
+
+    Args:
+      fn: fn(sigma, x, *args) -> clean sample, where x is data plus noise of standard
+        deviation sigma.
+      scheduler: of the path to sample on, ve() if left out. A denoiser knows no time:
+        on any path it is asked at sigma_t / alpha_t and x / alpha_t.
+    """
+    return ModelVelocity(as_pytree(fn), scheduler or ve(), "denoiser")
+
+
+def guided(
+    cond: VelocityField, uncond: VelocityField, scale: float | Array
+) -> VelocityField:
+    """Classifier-free guidance, u = (1 + scale) u_cond - scale u_uncond.
+
+    Args:
+      cond: called as cond(t, x, *args).
+      uncond: called with the same arguments, of which it ignores the condition.
+      scale: w; 0 is unguided, and calls `uncond` not at all where it is a number.
+    """
+    if isinstance(scale, int | float) and scale == 0:
+        return cond
+    return GuidedVelocity(as_pytree(cond), as_pytree(uncond), scale)
+
+
+def between_ends(ends: Ends, scheduler: Scheduler, t: Array) -> Sample:
+    """alpha_t' x1_hat + sigma_t' x0_hat, the velocity on the path of `scheduler`."""
+    d_alpha, d_sigma = scheduler.d_alpha(t), scheduler.d_sigma(t)
+    return _combine(d_alpha, ends.data, d_sigma, ends.noise)
+
+
+def time_like(t: Time, x: Sample) -> Array:
+    """T as a JAX array of the dtype of x, or float32 where that has 16 bits."""
+    dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(x)]
+    dtype = jnp.float64 if jnp.float64 in dtypes else jnp.float32
+    return jnp.asarray(t, dtype)
+
+
+def _combine(p: Array, x: Sample, q: Array, y: Sample) -> Sample:
+    """P x + q y, in the dtype of the scalars or wider."""
+
+    def leaf(x: Array, y: Array) -> Array:
+        wide = jnp.promote_types(jnp.result_type(x), p.dtype)
+        x, y = jnp.asarray(x, wide), jnp.asarray(y, wide)
+        return p.astype(wide) * x + q.astype(wide) * y
+
+    return jax.tree.map(leaf, x, y)
+
+
+def _ends_of_epsilon(
+    network: VelocityField, scheduler: Scheduler, t: Array, x: Sample, *args: Any
+) -> Ends:
+    alpha, sigma = scheduler.alpha(t), scheduler.sigma(t)
+    noise = network(t, x, *args)
+    return Ends(_combine(1 / alpha, x, -sigma / alpha, noise), noise)
+
+
+def _ends_of_data(
+    network: VelocityField, scheduler: Scheduler, t: Array, x: Sample, *args: Any
+) -> Ends:
+    # At t = 1 both x - alpha x1_hat and sigma vanish; the floor keeps 0 / 0 out.
+    alpha, sigma = scheduler.alpha(t), jnp.maximum(scheduler.sigma(t), _SIGMA_FLOOR)
+    data = network(t, x, *args)
+    return Ends(data, _combine(1 / sigma, x, -alpha / sigma, data))
+
+
+def _ends_of_v(
+    network: VelocityField, scheduler: Scheduler, t: Array, x: Sample, *args: Any
+) -> Ends:
+    alpha, sigma = scheduler.alpha(t), scheduler.sigma(t)
+    v, squares = network(t, x, *args), alpha**2 + sigma**2
+    data = _combine(alpha / squares, x, -sigma / squares, v)
+    return Ends(data, _combine(sigma / squares, x, alpha / squares, v))
+
+
+def _ends_of_denoiser(
+    network: VelocityField, scheduler: Scheduler, t: Array, x: Sample, *args: Any
+) -> Ends:
+    alpha, sigma = scheduler.alpha(t), scheduler.sigma(t)
+
+    def denoise(t: Time, x: Sample, *args: Any) -> Sample:
+        scaled = jax.tree.map(lambda x: (x / alpha).astype(x.dtype), x)
+        return network(sigma / alpha, scaled, *args)
+
+    return _ends_of_data(denoise, scheduler, t, x, *args)
+
+
+_PREDICTIONS = {
+    "epsilon": _ends_of_epsilon,
+    "data": _ends_of_data,
+    "v": _ends_of_v,
+    "denoiser": _ends_of_denoiser,
+}

@@ -1,0 +1,201 @@
+"""Conditional flow matching (eq. 56): trains the network that a solver is made for."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+
+from bns_jax import checkpoint, schedulers
+from bns_jax.models.unet import UNet, UNetConfig
+from bns_jax.typing import Progress
+from experiments.data.digits import Images
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How the network is trained.
+
+    Attributes:
+      iterations: optimisation steps.
+      batch: images per step.
+      learning_rate: its peak, after a linear warm-up over 500 steps; a cosine
+        brings it to 0.
+      label_drop: probability of the null label, which guidance needs.
+      ema: decay of the exponential moving average of the weights.
+      evaluate_every: steps between measurements of the held-out loss.
+      seed: of weights, noise, times and the order of the images.
+    """
+
+    iterations: int = 15_000
+    batch: int = 128
+    learning_rate: float = 1e-3
+    label_drop: float = 0.15
+    ema: float = 0.999
+    evaluate_every: int = 500
+    seed: int = 0
+
+
+class PretrainState(NamedTuple):
+    """Everything that a resumed run needs."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    average: Any
+    best: Any
+    best_loss: jax.Array
+
+
+class Pretrained(NamedTuple):
+    """The averaged weights of the best held-out loss, and what they reached."""
+
+    params: Any
+    figures: dict[str, float]
+
+
+def flow_matching_loss(
+    network: UNet,
+    scheduler: schedulers.Scheduler,
+    params: Any,
+    key: jax.Array,
+    images: Images,
+    label_drop: float = 0.0,
+    train: bool = False,
+) -> jax.Array:
+    """E ||u_t(x_t) - (sigma_t' x_0 + alpha_t' x_1)||^2 over one batch (eq. 56)."""
+    x1, labels = map(jnp.asarray, images)
+    time_key, noise_key, drop_key, dropout_key = jax.random.split(key, 4)
+    batch = (x1.shape[0],)
+    t = jax.random.uniform(time_key, batch)
+    x0 = jax.random.normal(noise_key, x1.shape)
+    dropped = jax.random.bernoulli(drop_key, label_drop, batch)
+    labels = jnp.where(dropped, network.config.num_classes, labels)
+
+    def column(values: schedulers.Array) -> jax.Array:
+        return jnp.reshape(values, (-1,) + (1,) * (x1.ndim - 1))
+
+    x_t = column(scheduler.alpha(t)) * x1 + column(scheduler.sigma(t)) * x0
+    target = column(scheduler.d_alpha(t)) * x1 + column(scheduler.d_sigma(t)) * x0
+    u = network.apply(
+        {"params": params}, t, x_t, labels, train=train, rngs={"dropout": dropout_key}
+    )
+    return jnp.mean(jnp.square(u - target))
+
+
+def pretrain(
+    config: UNetConfig,
+    scheduler: schedulers.Scheduler,
+    recipe: Recipe,
+    images: Images,
+    held_out: Images,
+    directory: epath.PathLike | None = None,
+    progress: Progress | None = None,
+) -> Pretrained:
+    """Trains the network and keeps the average of the best held-out loss.
+
+    Args:
+      config: the architecture.
+      scheduler: the Gaussian path to train on.
+      recipe: the training.
+      images: to learn from.
+      held_out: to choose the iteration by.
+      directory: where the state is saved at each evaluation, and resumed from.
+      progress: called at each evaluation.
+    """
+    if recipe.batch > len(images.labels):
+        raise ValueError(
+            f"batch is larger than the data: {recipe.batch} > {len(images.labels)}"
+        )
+    network = UNet(config)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adam(
+            optax.warmup_cosine_decay_schedule(
+                0.0, recipe.learning_rate, 500, max(recipe.iterations, 501)
+            )
+        ),
+    )
+    loss = functools.partial(flow_matching_loss, network, scheduler)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: PretrainState, batch: Images) -> PretrainState:
+        key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
+        gradient = jax.grad(loss)(state.params, key, batch, recipe.label_drop, True)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        # Early on the average follows the weights more closely.
+        decay = jnp.minimum(recipe.ema, (1.0 + state.step) / (10.0 + state.step))
+        average = optax.incremental_update(params, state.average, 1.0 - decay)
+        return state._replace(
+            step=state.step + 1, params=params, opt_state=opt_state, average=average
+        )
+
+    @jax.jit
+    def held_out_loss(params: Any) -> jax.Array:
+        # The same times and noise at each measurement, 16 of them per image.
+        keys = jax.random.split(jax.random.key(recipe.seed + 1), 16)
+        return jnp.mean(jax.lax.map(lambda key: loss(params, key, held_out), keys))
+
+    state = _initial_state(network, optimizer, recipe, images)
+    if directory is not None and (found := checkpoint.restore(directory, state)):
+        state = found.state
+    start = int(state.step)
+    for iteration in range(start, recipe.iterations):
+        state = step(state, _batch(images, recipe, iteration))
+        done = iteration + 1
+        if done % recipe.evaluate_every and done != recipe.iterations:
+            continue
+        measured = held_out_loss(state.average)
+        if measured < state.best_loss:
+            # A copy: the step donates its state, the average included.
+            best = jax.tree.map(jnp.copy, state.average)
+            state = state._replace(best=best, best_loss=measured)
+        if directory is not None:
+            checkpoint.save(directory, done, state)
+        if progress is not None:
+            progress(done, recipe.iterations, f"held-out loss {measured:.4f}")
+    weights = sum(leaf.size for leaf in jax.tree.leaves(state.best))
+    figures = {
+        "weights": weights,
+        "iterations": int(state.step),
+        "held_out_loss": float(state.best_loss),
+    }
+    return Pretrained(state.best, figures)
+
+
+def _initial_state(
+    network: UNet,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    images: Images,
+) -> PretrainState:
+    example = jax.tree.map(lambda leaf: jnp.asarray(leaf[:1]), images)
+    key = jax.random.key(recipe.seed)
+    params = network.init(key, 0.5, example.pixels, example.labels)["params"]
+
+    def copy() -> Any:
+        return jax.tree.map(jnp.copy, params)
+
+    return PretrainState(
+        jnp.zeros((), jnp.int32),
+        params,
+        optimizer.init(params),
+        copy(),
+        copy(),
+        jnp.asarray(math.inf),
+    )
+
+
+def _batch(images: Images, recipe: Recipe, iteration: int) -> Images:
+    """The images of one step; a function of the step alone, so that runs resume."""
+    rng = np.random.default_rng((recipe.seed, iteration))
+    chosen = rng.choice(len(images.labels), recipe.batch, replace=False)
+    return Images(images.pixels[chosen], images.labels[chosen])

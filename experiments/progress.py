@@ -1,0 +1,70 @@
+"""Progress of long work: a bar on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import jax
+import tqdm
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class Progress:
+    """Shows how far a stage is; on process 0 only.
+
+    Use as a context manager; the object is the callback that the library's long
+    functions take as `progress`.
+    """
+
+    def __init__(self, title: str, unit: str):
+        """Starts the clock.
+
+        Args:
+          title: what the work is, such as "pairs/train".
+          unit: what is counted, such as "pair".
+        """
+        self._title, self._unit = title, unit
+        self._start = self._last_line = time.monotonic()
+        self._shown = jax.process_index() == 0
+        self._bar: tqdm.tqdm | None = None
+        self._done, self._total, self._note = 0, 0, ""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Reports that `done` of `total` units are finished."""
+        first = self._total == 0
+        self._done, self._total, self._note = done, total, note
+        if not self._shown:
+            return
+        if sys.stderr.isatty():
+            if self._bar is None:
+                self._bar = tqdm.tqdm(
+                    desc=self._title,
+                    total=total,
+                    unit=self._unit,
+                    initial=done,
+                    dynamic_ncols=True,
+                )
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif first or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._line()
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._shown and self._total and kind is None:
+            self._line()
+
+    def _line(self) -> None:
+        self._last_line = time.monotonic()
+        seconds = self._last_line - self._start
+        print(
+            f"{self._title:<16} {self._done:>6}/{self._total} {self._unit}s "
+            f"{seconds:6.0f} s  {self._note}".rstrip(),
+            flush=True,
+        )
