@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -27,7 +30,7 @@ class UNetConfig:
 
     image_shape: tuple[int, int, int] = (8, 8, 1)
     num_classes: int = 10
-    channels: tuple[int, ...] = (24, 64)
+    channels: tuple[int, ...] = (16, 56)
     blocks: int = 1
     embedding: int = 128
     groups: int = 8
@@ -46,6 +49,22 @@ class UNetConfig:
                 f"groups must divide every entry of channels, got groups="
                 f"{self.groups} and channels={self.channels}"
             )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> UNetConfig:
+        """From JSON values, as `dataclasses.asdict` and a file give them.
+
+        Raises:
+          ValueError: if a name is unknown or missing.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != names:
+            raise ValueError(
+                f"a U-Net's configuration has the entries {sorted(names)}, got "
+                f"{sorted(values)}"
+            )
+        lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+        return cls(**{**values, **lists})
 
 
 def _time_features(t: jax.Array, count: int = 32) -> jax.Array:
@@ -109,6 +128,13 @@ class UNet(nn.Module):
     """u(t, x, label): a velocity, noise or data prediction of the shape of x."""
 
     config: UNetConfig
+
+    def shapes(self) -> Any:
+        """The parameters as shapes and dtypes; nothing is computed."""
+        x = jax.ShapeDtypeStruct((1, *self.config.image_shape), jnp.float32)
+        label = jax.ShapeDtypeStruct((1,), jnp.int32)
+        init = partial(self.init, jax.random.key(0), 0.5)
+        return jax.eval_shape(init, x, label)["params"]
 
     @nn.compact
     def __call__(

@@ -37,6 +37,30 @@ def save(path: epath.PathLike, params: Any, metadata: Mapping[str, Any]) -> None
     epath.Path(path).write_bytes(safetensors.numpy.save(tensors, header))
 
 
+def check(params: Any, shapes: Any, path: epath.PathLike) -> None:
+    """Checks that weights fit a network.
+
+    Args:
+      params: nested dictionaries of arrays, as `load` gives them.
+      shapes: the same of `jax.ShapeDtypeStruct`, as `jax.eval_shape` gives them.
+      path: where they came from, for the message.
+
+    Raises:
+      ValueError: naming each tensor that is missing, left over or of another shape.
+    """
+    got = flax.traverse_util.flatten_dict(params, sep="/")
+    expected = flax.traverse_util.flatten_dict(shapes, sep="/")
+    faults = [f"missing {name}" for name in sorted(set(expected) - set(got))]
+    faults += [f"left over {name}" for name in sorted(set(got) - set(expected))]
+    faults += [
+        f"{name}: expected shape {expected[name].shape}, got {got[name].shape}"
+        for name in sorted(set(got) & set(expected))
+        if got[name].shape != expected[name].shape
+    ]
+    if faults:
+        raise ValueError(f"{path} does not fit the network: " + "; ".join(faults))
+
+
 def load(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads a file written by `save`.
 

@@ -1,0 +1,136 @@
+"""What a person sees at the end: a table, a plot of PSNR, a sheet of samples."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from etils import epath
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+BESPOKE = "bns"
+_ERROR_GAIN = 8.0
+
+
+class Row(NamedTuple):
+    """One solver at one number of evaluations.
+
+    Attributes:
+      solver: its name.
+      nfe: evaluations of the guided field.
+      psnr_db: mean over the test pairs, in dB.
+      gain_db: over the best other solver at this NFE, in dB; of BNS alone.
+      forwards: field calls per sample spent on distilling it.
+      seconds: likewise.
+    """
+
+    solver: str
+    nfe: int
+    psnr_db: float
+    gain_db: float | None = None
+    forwards: int = 0
+    seconds: float = 0.0
+
+    def cells(self) -> list[str]:
+        """As text; a missing gain is empty."""
+        gain = "" if self.gain_db is None else f"{self.gain_db:+.2f}"
+        return [
+            self.solver,
+            str(self.nfe),
+            f"{self.psnr_db:.2f}",
+            gain,
+            str(self.forwards),
+            f"{self.seconds:.1f}",
+        ]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Aligned columns, names to the left and numbers to the right."""
+    cells = [list(Row._fields), *(row.cells() for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(Row._fields))]
+
+    def text(line: list[str]) -> str:
+        first = line[0].ljust(widths[0])
+        rest = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))  # noqa: B905
+        return "  ".join([first, *rest])
+
+    lines = [text(line) for line in cells]
+    rule = "-" * len(lines[0])
+    out = [lines[0]]
+    for i, row in enumerate(rows):
+        if i == 0 or row.nfe != rows[i - 1].nfe:
+            out.append(rule)
+        out.append(lines[i + 1])
+    return "\n".join(out)
+
+
+def plot_psnr(rows: Sequence[Row], path: epath.Path, title: str) -> None:
+    """PSNR against NFE, one line per solver, BNS in front."""
+    figure, axes = plt.subplots(figsize=(7.0, 4.4), layout="constrained")
+    names = list(dict.fromkeys(row.solver for row in rows))
+    for name in names:
+        points = [(row.nfe, row.psnr_db) for row in rows if row.solver == name]
+        bespoke = name == BESPOKE
+        axes.plot(
+            *zip(*points, strict=True),
+            label="BNS (this library)" if bespoke else name,
+            marker="o",
+            markersize=7 if bespoke else 4,
+            linewidth=3.0 if bespoke else 1.2,
+            color="black" if bespoke else None,
+            zorder=3 if bespoke else 2,
+        )
+    axes.set_xlabel("NFE (evaluations of the velocity field)")
+    axes.set_ylabel("PSNR on test pairs (dB)")
+    axes.set_xticks(sorted({row.nfe for row in rows}))
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(figure, path)
+
+
+def plot_samples(
+    images: dict[str, np.ndarray], path: epath.Path, title: str, truth: str
+) -> None:
+    """One row per solver, the same noise in each column, and its error below.
+
+    Args:
+      images: label -> (count, height, width, channels) in [-1, 1].
+      path: of the picture.
+      title: above it.
+      truth: the label of the ground truth, which errors are taken against.
+    """
+    rows: list[tuple[str, np.ndarray, str, float]] = []
+    for label, pixels in images.items():
+        rows.append((label, pixels, "gray", 1.0))
+        if label != truth:
+            error = _ERROR_GAIN * (pixels - images[truth])
+            rows.append((f"its error x {_ERROR_GAIN:.0f}", error, "RdBu", 1.0))
+    count = len(images[truth])
+    figure, grid = plt.subplots(
+        len(rows), 1, figsize=(0.62 * count + 2.2, 0.78 * len(rows) + 0.5)
+    )
+    for axes, (label, pixels, colours, limit) in zip(np.ravel(grid), rows, strict=True):
+        strip = np.concatenate([np.pad(image[..., 0], 1) for image in pixels], axis=1)
+        axes.imshow(strip, cmap=colours, vmin=-limit, vmax=limit)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+        for side in axes.spines.values():
+            side.set_visible(False)
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def _save(figure: plt.Figure, path: epath.Path) -> None:
+    # Through memory, so that paths of any scheme work.
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    plt.close(figure)
+    path.write_bytes(buffer.getvalue())
