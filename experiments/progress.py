@@ -30,6 +30,7 @@ class Progress:
         self._shown = jax.process_index() == 0
         self._bar: tqdm.tqdm | None = None
         self._done, self._total, self._note = 0, 0, ""
+        self._printed = -1
 
     def __enter__(self) -> Progress:
         return self
@@ -57,11 +58,11 @@ class Progress:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif self._shown and self._total and kind is None:
+        elif self._shown and kind is None and self._done > self._printed:
             self._line()
 
     def _line(self) -> None:
-        self._last_line = time.monotonic()
+        self._last_line, self._printed = time.monotonic(), self._done
         seconds = self._last_line - self._start
         print(
             f"{self._title:<16} {self._done:>6}/{self._total} {self._unit}s "
