@@ -83,7 +83,7 @@ def _backward_memory() -> None:
     def bytes_needed(nfe: int) -> int:
         params = jax.tree.map(jnp.asarray, solvers.midpoint(nfe))
         compiled = jax.jit(jax.grad(loss)).lower(params).compile()
-        return int(compiled.memory_analysis().temp_size_in_bytes)
+        return int(compiled.memory_analysis().temp_size_in_bytes)  # type: ignore[union-attr]
 
     base = bytes_needed(4)
     for nfe in (8, 16, 32):

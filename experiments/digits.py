@@ -11,7 +11,6 @@ stages then find them.
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from experiments.main_job import Model, Settings
     from experiments.workdir import Workdir
 
-_SHIPPED_WEIGHTS = pathlib.Path(__file__).parent / "weights" / "digits.safetensors"
 _STAGES = ("all", "pretrain", "pairs", "distill", "evaluate")
 _FREE_FLAGS = ("nfe",)
 
@@ -127,7 +125,7 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         # What libraries note of themselves at start-up is no news to a user.
         logging.set_verbosity(logging.WARNING)
-    from experiments import baselines
+    from experiments import baselines, models
     from experiments.main_job import BEST
     from experiments.workdir import Workdir
 
@@ -140,7 +138,10 @@ def main(argv: list[str]) -> None:
             workdir.claim(_values(_PRETRAIN_FLAGS))
             _pretrain(workdir)
         else:
-            model = _load_model(workdir)
+            weights = _WEIGHTS.value
+            if not weights and workdir.weights.exists():
+                weights = workdir.weights
+            model = models.digits(_GUIDANCE.value, weights or None)
             workdir.claim(_values(_RUN_FLAGS), _FREE_FLAGS)
             _run(model, _settings(), workdir)
     except ValueError as error:
@@ -204,51 +205,6 @@ def _pretrain(workdir: Workdir) -> None:
     }
     weights.save(workdir.weights, trained.params, metadata)
     print(f"{trained.figures}, {time.monotonic() - start:.0f} s: {workdir.weights}")
-
-
-def _load_model(workdir: Workdir) -> Model:
-    """The flow model of the digits, with guidance."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from bns_jax import schedulers, velocity
-    from bns_jax.models import UNet, UNetConfig, weights
-    from experiments.main_job import Model
-
-    path = _WEIGHTS.value or _SHIPPED_WEIGHTS
-    if not _WEIGHTS.value and workdir.weights.exists():
-        path = workdir.weights
-    params, metadata = weights.load(path)
-    config = UNetConfig.from_dict(metadata.get("config", {}))
-    network = UNet(config)
-    weights.check(params, network.shapes(), path)
-
-    def conditional(params: dict, t: jax.Array, x: jax.Array, label: jax.Array):  # type: ignore[no-untyped-def]
-        return network.apply({"params": params}, t, x, label)
-
-    def unconditional(params: dict, t: jax.Array, x: jax.Array, label: jax.Array):  # type: ignore[no-untyped-def]
-        return conditional(params, t, x, jnp.full_like(label, config.num_classes))
-
-    def draw(count: int, rng: np.random.Generator):  # type: ignore[no-untyped-def]
-        noise = rng.normal(size=(count, *config.image_shape)).astype(np.float32)
-        labels = rng.integers(config.num_classes, size=count).astype(np.int32)
-        return noise, (labels,)
-
-    field = velocity.guided(
-        jax.tree_util.Partial(conditional, params),
-        jax.tree_util.Partial(unconditional, params),
-        _GUIDANCE.value,
-    )
-    facts = {
-        "model": "digits",
-        "scheduler": "cond_ot",
-        "prediction": "velocity",
-        "guidance": _GUIDANCE.value,
-    }
-    return Model(
-        "digits 8 x 8", field, schedulers.cond_ot(), draw, _GUIDANCE.value, facts
-    )
 
 
 def _settings() -> Settings:
