@@ -36,7 +36,7 @@ class NSParams(NamedTuple):
 
 
 def num_params(nfe: int) -> int:
-    """N (n + 5) / 2, the size of the family at n evaluations (Table 3).
+    """The number n (n + 5) / 2: the size of the family at n evaluations (Table 3).
 
     Eq. 12 counts one more: t_n, at which nothing is evaluated.
     """
@@ -161,7 +161,7 @@ def _iterates(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sa
 
 
 def _outer(coefficients: Array, x: Array, dtype: Any) -> Array:
-    """Coefficients (x) x in the wider of the coefficients' dtype and `dtype`."""
+    """The outer product with x, in the wider of the coefficients' dtype and `dtype`."""
     wide = wider(coefficients.dtype, dtype)
     column = coefficients.astype(wide).reshape((-1,) + (1,) * x.ndim)
     return column * x.astype(wide)[None]

@@ -194,7 +194,7 @@ class VP(_VariancePreserving):
         return -0.25 * s**2 * (B - b) - 0.5 * s * b
 
     def d_log_alpha(self, t: Time) -> Array:
-        """S (B - b) / 2 + b / 2."""
+        """The slope s (B - b) / 2 + b / 2."""
         s = 1.0 - _with_namespace(t)[1]
         b, B = self.beta_min, self.beta_max
         return 0.5 * s * (B - b) + 0.5 * b

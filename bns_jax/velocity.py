@@ -170,7 +170,7 @@ def time_like(t: Time, x: Sample) -> Array:
 
 
 def divide(x: Sample, scale: Array) -> Sample:
-    """X / scale, like x; computed in the dtype of the scale or wider."""
+    """The quotient x / scale, like x; computed in the dtype of the scale or wider."""
 
     def leaf(x: Array) -> Array:
         wide = wider(x.dtype, scale.dtype)
@@ -180,7 +180,7 @@ def divide(x: Sample, scale: Array) -> Sample:
 
 
 def _combine(p: Array, x: Sample, q: Array, y: Sample) -> Sample:
-    """P x + q y, in the dtype of the scalars or wider."""
+    """The sum p x + q y, in the dtype of the scalars or wider."""
 
     def leaf(x: Array, y: Array) -> Array:
         wide = wider(jnp.result_type(x), p.dtype)
