@@ -82,12 +82,17 @@ def from_times(times: Sequence[float] | Array) -> Grid:
     return grid
 
 
-def times(grid: GridLike, steps: int) -> np.ndarray:
-    """Lays a grid and checks it.
+def times(grid: GridLike | None, steps: int) -> np.ndarray:
+    """Lays a grid, uniform if left out, and checks it.
 
     Raises:
-      ValueError: if it is not of steps + 1 finite, sorted times in [0, 1].
+      ValueError: if it is not of steps + 1 finite, sorted times in [0, 1], or there is
+        no step.
     """
+    if steps < 1:
+        raise ValueError(f"a grid needs at least 1 step, got {steps}")
+    if grid is None:
+        grid = uniform()
     laid = np.asarray((grid if callable(grid) else from_times(grid))(steps), np.float64)
     if laid.shape != (steps + 1,) or not np.all(np.isfinite(laid)):
         raise ValueError(

@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 
 from bns_jax.pytree import as_pytree
-from bns_jax.typing import Array, Sample, Solver, Time, VelocityField
+from bns_jax.typing import Array, Sample, Solver, Time, VelocityField, wider
 
 
 class NSParams(NamedTuple):
@@ -134,7 +134,7 @@ def _iterates(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sa
     _check_shapes(params)
     times, a, b = map(jnp.asarray, params)
     x0 = jax.tree.map(_as_floating, x0)
-    t_dtype = jnp.result_type(*jax.tree.leaves(jax.tree.map(_time_dtype, x0)))
+    t_dtype = wider(jnp.float32, *(x.dtype for x in jax.tree.leaves(x0)))
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def column(vf, args, t, b_j, x):  # type: ignore[no-untyped-def]
@@ -162,13 +162,9 @@ def _iterates(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sa
 
 def _outer(coefficients: Array, x: Array, dtype: Any) -> Array:
     """Coefficients (x) x in the wider of the coefficients' dtype and `dtype`."""
-    wide = jnp.promote_types(coefficients.dtype, dtype)
+    wide = wider(coefficients.dtype, dtype)
     column = coefficients.astype(wide).reshape((-1,) + (1,) * x.ndim)
     return column * x.astype(wide)[None]
-
-
-def _time_dtype(x: Array) -> Any:
-    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def _as_floating(x: Any) -> Array:
@@ -210,7 +206,7 @@ def check_velocity(u: Sample, x: Sample, t: Array) -> None:
                 f"{x_leaf.shape}, got {np.shape(u_leaf)}"
             )
         dtype = jnp.result_type(u_leaf)
-        if dtype not in (x_leaf.dtype, jnp.promote_types(x_leaf.dtype, t.dtype)):
+        if dtype not in (x_leaf.dtype, wider(x_leaf.dtype, t.dtype)):
             raise ValueError(
                 f"the velocity field must return the dtype of x: at {where} expected "
                 f"{x_leaf.dtype}, got {dtype}"
@@ -286,8 +282,9 @@ def _run(algorithm: Solver, basis: np.ndarray) -> tuple[Array, Array]:
         if len(calls.times) != nfe:
             raise ValueError(
                 f"the algorithm must call the field exactly nfe = {nfe} times, got "
-                f"{len(calls.times)} calls (a loop under scan or while_loop calls it "
-                "once; loops must be Python's)"
+                f"{len(calls.times)} calls; loops must be Python's (scan and "
+                "while_loop call it once), and an adaptive algorithm, whose calls "
+                "depend on the data, is no member of the family"
             )
         if np.shape(x1) != np.shape(basis[0]):
             raise ValueError(
@@ -310,6 +307,11 @@ def _check_rows(algorithm: Solver, times: np.ndarray, rows: np.ndarray) -> None:
     differently.
     """
     nfe = len(rows) - 1
+    if not (np.all(np.isfinite(times)) and np.all(np.isfinite(rows))):
+        raise ValueError(
+            "the algorithm's times and coefficients must be finite, got a value that "
+            f"is not; it asked for times {times}"
+        )
     if not np.allclose(rows[0], np.eye(nfe + 1)[0], rtol=0, atol=1e-12):
         raise ValueError(
             "the first call of the field must be at x0 itself, since u_0 = u(t_0, x_0) "

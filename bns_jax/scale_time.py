@@ -17,7 +17,7 @@ import numpy as np
 from bns_jax.ns import NSParams, as_solver, from_solver
 from bns_jax.schedulers import Scheduler
 from bns_jax.typing import Array, Sample, Solver, Time, VelocityField
-from bns_jax.velocity import between_ends, time_like
+from bns_jax.velocity import between_ends, divide, time_like
 
 
 class ScaleTime(NamedTuple):
@@ -55,7 +55,8 @@ def between(source: Scheduler, target: Scheduler) -> ScaleTime:
     """The scale-time transformation that changes `source` to `target` (eq. 8).
 
     Where the target is noisier than the source ever gets (VP's alpha_0 is not 0),
-    t_r stays at 0: t_0 = 0 and t_1 = 1 always hold.
+    t_r stays at 0. Where it is the source that gets noisier, t_0 is the time at which
+    it has the noise of the target's start. t_1 = 1 always holds.
 
     Of eq. 8's forms these are the ones that stay finite at the ends, where snr is 0
     or infinite: s is the ratio of the vectors (alpha, sigma), and with
@@ -63,9 +64,19 @@ def between(source: Scheduler, target: Scheduler) -> ScaleTime:
     """
     lowest = float(source.log_snr(0.0))
 
-    def t(r: Time) -> Array:
+    def through_snr(r: Time) -> Array:
         log_snr = target.log_snr(r).clip(lowest)
         return source.log_snr_inverse(log_snr).clip(0.0, 1.0)
+
+    # Autodiff of the composition is 0 / 0 where log-SNR is infinite.
+    differentiable = jax.custom_jvp(through_snr)
+
+    @differentiable.defjvp
+    def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+        return differentiable(*primals), d_t(*primals) * tangents[0]
+
+    def t(r: Time) -> Array:
+        return differentiable(r) if isinstance(r, jax.Array) else through_snr(r)
 
     def s(r: Time) -> Array:
         alpha, sigma = source.alpha(t(r)), source.sigma(t(r))
@@ -140,7 +151,7 @@ def transform(vf: VelocityField, scale_time: ScaleTime) -> VelocityField:
 
 
 def under(
-    algorithm: Solver, scale_time: ScaleTime, start: float = 0.0, end: float = 1.0
+    algorithm: Solver, scale_time: ScaleTime, start: Time = 0.0, end: Time = 1.0
 ) -> Solver:
     """The algorithm run on x_bar, as an algorithm on x (eq. 18).
 
@@ -164,7 +175,14 @@ def under(
 
 def fold(params: NSParams, scale_time: ScaleTime) -> NSParams:
     """A solver of the transformed field, as a solver of the original one."""
-    return from_solver(under(as_solver(params), scale_time), len(params.a))
+    start = params.times[0]  # x_0 is the sample there, in the family as under s_r
+    folded = from_solver(under(as_solver(params), scale_time, start), len(params.a))
+    # Times that coincide may come out in either order, by a unit in the last place.
+    return folded._replace(times=_sort(folded.times))
+
+
+def _sort(times: Array) -> Array:
+    return (jnp if isinstance(times, jax.Array) else np).sort(times)
 
 
 @jax.tree_util.register_dataclass
@@ -188,8 +206,6 @@ class RescheduledVelocity:
         """The velocity of x_bar at r, like x."""
         r = time_like(r, x)
         change = between(self.vf.scheduler, self.target)
-        s = change.s(r)
-        unscaled = jax.tree.map(lambda x: (x / s).astype(x.dtype), x)
-        ends = self.vf.ends(change.t(r), unscaled, *args)
+        ends = self.vf.ends(change.t(r), divide(x, change.s(r)), *args)
         velocity = between_ends(ends, self.target, r)
         return jax.tree.map(lambda u, x: u.astype(x.dtype), velocity, x)

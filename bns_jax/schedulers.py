@@ -152,7 +152,8 @@ class _VariancePreserving(Scheduler):
         """sqrt(1 - alpha_t^2), without cancellation near t = 1."""
         log_alpha = self.log_alpha(t)
         xp, _ = _with_namespace(log_alpha)
-        return xp.sqrt(-xp.expm1(2.0 * log_alpha))
+        # 0 - y and not -y, which would be -0 at t = 1 and turn snr into -inf.
+        return xp.sqrt(0.0 - xp.expm1(2.0 * log_alpha))
 
     def d_alpha(self, t: Time) -> Array:
         """alpha_t (log alpha_t)'."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Protocol, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Array: TypeAlias = jax.Array | np.ndarray
@@ -53,3 +55,12 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, note: str = "") -> None:
         """Reports that `done` of `total` units are finished."""
         ...
+
+
+def wider(*dtypes: Any) -> Any:
+    """The dtype that all of them promote to, whatever the user's promotion rules.
+
+    Under jax_numpy_dtype_promotion="strict" JAX names no common dtype of two.
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return functools.reduce(jnp.promote_types, dtypes)

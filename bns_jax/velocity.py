@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from bns_jax.pytree import as_pytree
 from bns_jax.schedulers import Scheduler, ve
-from bns_jax.typing import Array, Sample, Time, VelocityField
+from bns_jax.typing import Array, Sample, Time, VelocityField, wider
 
 _SIGMA_FLOOR = 1e-5
 
@@ -135,7 +135,8 @@ def from_denoiser(
       fn: fn(sigma, x, *args) -> clean sample, where x is data plus noise of standard
         deviation sigma.
       scheduler: of the path to sample on, ve() if left out. A denoiser knows no time:
-        on any path it is asked at sigma_t / alpha_t and x / alpha_t.
+        on any path it is asked at sigma_t / alpha_t and x / alpha_t, which is
+        undefined where alpha_t = 0.
     """
     return ModelVelocity(as_pytree(fn), scheduler or ve(), "denoiser")
 
@@ -168,11 +169,21 @@ def time_like(t: Time, x: Sample) -> Array:
     return jnp.asarray(t, dtype)
 
 
+def divide(x: Sample, scale: Array) -> Sample:
+    """X / scale, like x; computed in the dtype of the scale or wider."""
+
+    def leaf(x: Array) -> Array:
+        wide = wider(x.dtype, scale.dtype)
+        return (x.astype(wide) / scale.astype(wide)).astype(x.dtype)
+
+    return jax.tree.map(leaf, x)
+
+
 def _combine(p: Array, x: Sample, q: Array, y: Sample) -> Sample:
     """P x + q y, in the dtype of the scalars or wider."""
 
     def leaf(x: Array, y: Array) -> Array:
-        wide = jnp.promote_types(jnp.result_type(x), p.dtype)
+        wide = wider(jnp.result_type(x), p.dtype)
         x, y = jnp.asarray(x, wide), jnp.asarray(y, wide)
         return p.astype(wide) * x + q.astype(wide) * y
 
@@ -211,8 +222,7 @@ def _ends_of_denoiser(
     alpha, sigma = scheduler.alpha(t), scheduler.sigma(t)
 
     def denoise(t: Time, x: Sample, *args: Any) -> Sample:
-        scaled = jax.tree.map(lambda x: (x / alpha).astype(x.dtype), x)
-        return network(sigma / alpha, scaled, *args)
+        return network(sigma / alpha, divide(x, alpha), *args)
 
     return _ends_of_data(denoise, scheduler, t, x, *args)
 

@@ -37,7 +37,7 @@ def adams_bashforth_algorithm(
         raise ValueError(f"order must be from 1 to {_MAX_ORDER}, got {order}")
     if nfe < order:
         raise ValueError(f"order {order} needs nfe >= {order}, got {nfe}")
-    times = grids.times(grid or grids.uniform(), nfe)
+    times = grids.times(grid, nfe)
     if np.any(np.diff(times) == 0):
         raise ValueError(f"multistep methods need distinct times, got {times}")
 

@@ -39,7 +39,7 @@ def _predict(
 
 
 def _distinct_times(grid: grids.GridLike | None, steps: int) -> np.ndarray:
-    times = grids.times(grid or grids.uniform(), steps)
+    times = grids.times(grid, steps)
     if np.any(np.diff(times) == 0):
         raise ValueError(f"exponential integrators need distinct times, got {times}")
     return times

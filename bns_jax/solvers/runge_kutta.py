@@ -69,7 +69,7 @@ def runge_kutta_algorithm(
             f"{tableau.name} takes {tableau.stages} evaluations per step: nfe must be "
             f"a positive multiple of {tableau.stages}, got {nfe}"
         )
-    times = grids.times(grid or grids.uniform(), nfe // tableau.stages)
+    times = grids.times(grid, nfe // tableau.stages)
 
     def algorithm(vf: VelocityField, x0: Sample) -> Sample:
         x = x0

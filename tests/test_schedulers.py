@@ -1,0 +1,191 @@
+"""Laws of alpha_t and sigma_t (eq. 4)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bns_jax import schedulers
+from tests.laws import ALL_SCHEDULERS, assert_close
+
+INTERIOR = np.linspace(0.003, 0.997, 61)
+FUNCTIONS = ("alpha", "sigma", "d_alpha", "d_sigma", "snr", "log_snr")
+
+each_scheduler = pytest.mark.parametrize(
+    "scheduler", list(ALL_SCHEDULERS.values()), ids=list(ALL_SCHEDULERS)
+)
+
+
+@each_scheduler
+def test_ends_at_clean_data(scheduler):
+    assert scheduler.alpha(1.0) == 1.0
+    assert scheduler.sigma(1.0) == 0.0
+    assert scheduler.snr(1.0) == np.inf
+    assert scheduler.log_snr(1.0) == np.inf
+
+
+@each_scheduler
+def test_starts_at_noise(scheduler):
+    assert scheduler.sigma(0.0) > 0.99
+    assert scheduler.snr(0.0) < 0.05
+
+
+@each_scheduler
+def test_snr_strictly_increases(scheduler):
+    t = np.linspace(0.0, 1.0, 2001)
+    assert np.all(np.diff(scheduler.snr(t)[:-1]) > 0)
+    assert np.all(np.diff(scheduler.log_snr(t)[1:-1]) > 0)
+
+
+@each_scheduler
+def test_snr_is_the_ratio_and_log_snr_its_logarithm(scheduler):
+    snr = scheduler.alpha(INTERIOR) / scheduler.sigma(INTERIOR)
+    np.testing.assert_allclose(scheduler.snr(INTERIOR), snr, rtol=1e-12)
+    np.testing.assert_allclose(scheduler.log_snr(INTERIOR), np.log(snr), atol=1e-12)
+
+
+@each_scheduler
+def test_inverses_invert(scheduler):
+    assert_close(scheduler.snr_inverse(scheduler.snr(INTERIOR)), INTERIOR, 1e-10)
+    log_snr = scheduler.log_snr(INTERIOR)
+    assert_close(scheduler.log_snr_inverse(log_snr), INTERIOR, 1e-10)
+    again = scheduler.log_snr(scheduler.log_snr_inverse(log_snr))
+    assert_close(again, log_snr, 1e-10)
+
+
+@each_scheduler
+def test_inverses_reach_the_ends(scheduler):
+    assert_close(scheduler.log_snr_inverse(np.inf), 1.0, 1e-15)
+    assert_close(scheduler.snr_inverse(np.inf), 1.0, 1e-15)
+    assert_close(scheduler.snr_inverse(scheduler.snr(0.0)), 0.0, 1e-12)
+
+
+@each_scheduler
+@pytest.mark.parametrize("name", ["alpha", "sigma"])
+def test_derivatives_are_those_of_autodiff(scheduler, name):
+    t = jnp.asarray(INTERIOR)
+    _, autodiff = jax.jvp(getattr(scheduler, name), (t,), (jnp.ones_like(t),))
+    closed = getattr(scheduler, f"d_{name}")(INTERIOR)
+    np.testing.assert_allclose(closed, autodiff, rtol=1e-9, atol=1e-12)
+
+
+@each_scheduler
+@pytest.mark.parametrize("name", [*FUNCTIONS, "snr_inverse", "log_snr_inverse"])
+def test_numpy_and_jax_agree(scheduler, name):
+    function = getattr(scheduler, name)
+    in_numpy, in_jax = function(INTERIOR), function(jnp.asarray(INTERIOR))
+    assert isinstance(in_jax, jax.Array)
+    np.testing.assert_allclose(in_jax, in_numpy, rtol=1e-11, atol=1e-13)
+
+
+@each_scheduler
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_numbers_give_numpy_float64_whatever_the_configuration(scheduler, name):
+    with jax.enable_x64(False):
+        for t in (0.5, np.float32(0.5), np.linspace(0.1, 0.9, 3)):
+            value = getattr(scheduler, name)(t)
+            assert isinstance(value, np.ndarray | np.float64)
+            assert value.dtype == np.float64
+            assert np.shape(value) == np.shape(t)
+
+
+@each_scheduler
+def test_jax_dtypes_are_kept(scheduler):
+    t = jnp.asarray([0.25, 0.5], jnp.float32)
+    for name in FUNCTIONS:
+        assert getattr(scheduler, name)(t).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        schedulers.cond_ot,
+        schedulers.cosine,
+        schedulers.vp,
+        schedulers.ve,
+        lambda: schedulers.from_alphas_cumprod([0.9, 0.5, 0.1]),
+        lambda: schedulers.shifted(3.0),
+        lambda: schedulers.shifted(2.0, schedulers.vp()),
+    ],
+)
+def test_equal_by_value_and_hashable(make):
+    assert make() == make()
+    assert hash(make()) == hash(make())
+
+
+def test_different_numbers_make_different_schedulers():
+    made = [*ALL_SCHEDULERS.values(), schedulers.vp(0.2), schedulers.ve(10.0)]
+    assert len(set(made)) == len(made)
+
+
+@pytest.mark.parametrize("name", ["vp", "alphas_cumprod"])
+def test_variance_is_preserved(name):
+    path, t = ALL_SCHEDULERS[name], np.linspace(0.0, 1.0, 33)
+    assert_close(path.alpha(t) ** 2 + path.sigma(t) ** 2, np.ones(33), 1e-14)
+
+
+def test_vp_integrates_its_beta():
+    """log alpha_t is -1/2 the integral over noise of beta, linear from b to B."""
+    b, B, t = 0.3, 12.0, 0.37
+    s = np.linspace(0.0, 1.0 - t, 100_001)
+    integral = np.trapezoid(b + s * (B - b), s)
+    assert_close(schedulers.vp(b, B).alpha(t), np.exp(-0.5 * integral), 1e-9)
+
+
+def test_vp_starts_above_zero():
+    assert_close(schedulers.vp().alpha(0.0), np.exp(-5.025), 1e-15)
+
+
+def test_ve_noise_is_linear_in_time():
+    t = np.linspace(0.0, 1.0, 5)
+    assert_close(schedulers.ve(10.0).sigma(t), [10.0, 7.5, 5.0, 2.5, 0.0], 1e-15)
+
+
+def test_discrete_schedule_meets_its_table_at_the_nodes():
+    alphas_cumprod = np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000))
+    path = schedulers.from_alphas_cumprod(alphas_cumprod)
+    k = np.arange(1000)
+    t = 1.0 - (k + 1) / 1000
+    np.testing.assert_allclose(path.alpha(t) ** 2, alphas_cumprod, rtol=1e-10)
+    np.testing.assert_allclose(path.sigma(t) ** 2, 1 - alphas_cumprod, rtol=1e-10)
+    assert_close(path.timestep(t), k, 1e-10)
+
+
+def test_discrete_schedule_tends_to_the_continuous_one():
+    t, vp = np.linspace(0.0, 1.0, 4001), schedulers.vp()
+    path = schedulers.from_alphas_cumprod(vp.alpha(t[:-1])[::-1] ** 2)
+    assert_close(path.alpha(INTERIOR), vp.alpha(INTERIOR), 1e-6)
+    assert_close(path.sigma(INTERIOR), vp.sigma(INTERIOR), 1e-5)
+
+
+def test_timestep_stays_in_the_table():
+    path = schedulers.from_alphas_cumprod([0.9, 0.5, 0.1])
+    np.testing.assert_array_equal(path.timestep(np.array([0.0, 1.0])), [2.0, 0.0])
+
+
+@pytest.mark.parametrize("shift", [0.5, 1.0, 3.0])
+def test_shift_divides_the_snr_of_cond_ot(shift):
+    got = schedulers.shifted(shift).snr(INTERIOR)
+    np.testing.assert_allclose(got, INTERIOR / (1 - INTERIOR) / shift, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: schedulers.vp(2.0, 1.0), "beta_min=2.0, beta_max=1.0"),
+        (lambda: schedulers.vp(0.0), "0 < beta_min < beta_max"),
+        (lambda: schedulers.ve(-1.0), "sigma_max must be positive, got -1"),
+        (lambda: schedulers.ve(float("nan")), "sigma_max must be positive, got nan"),
+        (lambda: schedulers.shifted(0.0), "shift must be positive, got 0"),
+        (lambda: schedulers.from_alphas_cumprod([]), "strictly decreasing"),
+        (lambda: schedulers.from_alphas_cumprod([0.1, 0.5]), "strictly decreasing"),
+        (lambda: schedulers.from_alphas_cumprod([0.5, 0.5]), "strictly decreasing"),
+        (lambda: schedulers.from_alphas_cumprod([1.0, 0.5]), "from 1.0 to 0.5"),
+        (lambda: schedulers.from_alphas_cumprod([0.5, 0.0]), "from 0.5 to 0.0"),
+        (lambda: schedulers.from_alphas_cumprod([[0.5, 0.1]]), r"shape \(1, 2\)"),
+        (lambda: schedulers.from_alphas_cumprod([0.5, np.nan]), "strictly decreasing"),
+    ],
+)
+def test_bad_numbers_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
