@@ -107,6 +107,20 @@ def restore(directory: epath.PathLike, like: State) -> Restored | None:
     return None
 
 
+def newest_metadata(directory: epath.PathLike) -> dict[str, Any] | None:
+    """The metadata of the newest step that has any; None if there is no such step."""
+    if not epath.Path(directory).exists():
+        return None
+    items = ocp.args.Composite(meta=ocp.args.JsonRestore())
+    with _manager(directory) as manager:
+        for step in sorted(manager.all_steps(), reverse=True):
+            try:
+                return manager.restore(step, args=items).meta["metadata"]
+            except Exception:  # damaged: `restore` says so
+                continue
+    return None
+
+
 def _manager(directory: epath.PathLike) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         max_to_keep=_KEPT_STEPS,

@@ -184,7 +184,8 @@ def _solve(
         batch_x, batch_args = jax.tree.map(lambda leaf: leaf[None], (x, args))
         u = field(r, batch_x, *batch_args)
         check_velocity(u, batch_x, r)
-        return jax.tree.map(lambda leaf: leaf[0], u)
+        # The controller gives up on nan at once, but tries on against infinity.
+        return jax.tree.map(lambda u: jnp.where(jnp.isfinite(u), u, jnp.nan)[0], u)
 
     def solve(x0: Sample, args: Any) -> _Solved:
         scale = there.s(jnp.zeros((), dtype))
@@ -250,7 +251,7 @@ def _check_solved(solved: _Solved, rows: np.ndarray) -> None:
 def _check_times(save_at: Array | None) -> np.ndarray:
     times = np.linspace(0.0, 1.0, 21) if save_at is None else np.asarray(save_at)
     times = times.astype(np.float64)
-    in_range = times.ndim == 1 and np.all((times >= 0) & (times <= 1))
+    in_range = times.ndim == 1 and times.size and np.all((times >= 0) & (times <= 1))
     if not in_range or np.any(np.diff(times) < 0):
         raise ValueError(f"save_at must be sorted times in [0, 1], got {save_at}")
     return times

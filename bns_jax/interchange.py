@@ -62,9 +62,9 @@ def load(path: epath.PathLike) -> NSParams:
         b = np.zeros((n, n))
         for i, row in enumerate(record["b"]):
             b[i, : i + 1] = row
-        params = NSParams(np.array(record["times"]), np.array(record["a"]), b)
+        params = _float64(NSParams(record["times"], record["a"], b))
         validate(params)
-        got, expected = checksum(_float64(params)), record["sha256"]
+        got, expected = checksum(params), record["sha256"]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no valid solver: {error}") from error
     if got != expected:

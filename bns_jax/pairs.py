@@ -54,15 +54,16 @@ def check(pairs: Pairs) -> None:
     """Checks that pairs belong together.
 
     Raises:
-      ValueError: if x0 and x1 differ in tree or shapes, a leaf of x0, x1 or args has
-        another count than the rest, or a value is not finite.
+      ValueError: if x0 and x1 differ in tree or shapes, a leaf of x0, x1, args or nfe
+        has another count than the rest, there are none, or a value is not finite.
     """
     trees = [jax.tree.structure(tree) for tree in (pairs.x0, pairs.x1)]
     if not trees[0] == trees[1]:  # type: ignore[operator]
         raise ValueError(f"x0 and x1 must have one tree, got {trees[0]} and {trees[1]}")
     counts = {
         f"{name}{jax.tree_util.keystr(path)}": np.shape(leaf)[:1]
-        for name, tree in (("x0", pairs.x0), ("x1", pairs.x1), ("args", pairs.args))
+        for name, tree in pairs._asdict().items()
+        if name not in ("times", "path")
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
     if len(set(counts.values())) != 1:
@@ -70,6 +71,8 @@ def check(pairs: Pairs) -> None:
             "pairs must be of equal length, got leading axes "
             + ", ".join(f"{name} {shape}" for name, shape in counts.items())
         )
+    if pairs.size == 0:
+        raise ValueError("expected at least one pair, got none")
     for x0, x1 in zip(
         jax.tree.leaves(pairs.x0), jax.tree.leaves(pairs.x1), strict=True
     ):
@@ -112,8 +115,8 @@ class PairStore:
           like: one of the shards, or its shapes: the tree to read into.
 
         Raises:
-          ValueError: if the directory holds pairs of another fingerprint; the message
-            lists what differs.
+          ValueError: if the directory holds pairs of another fingerprint, in which
+            case the message lists what differs, or the manifest of something else.
         """
         self._directory = epath.Path(directory)
         self._structure = jax.tree.structure(like)
@@ -168,12 +171,13 @@ def _read_manifest(directory: epath.Path) -> dict[str, Any] | None:
         return None
     try:
         manifest = json.loads(path.read_text())
-        if manifest["format"] != _FORMAT:
-            raise ValueError(f"expected format {_FORMAT}, got {manifest['format']}")
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         # A run that died while writing it: the shards are made again.
         logging.warning("%s is damaged and started afresh: %s", path, error)
         return None
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != _FORMAT:
+        raise ValueError(f"{path}: expected format {_FORMAT}, got {found}")
     return manifest
 
 

@@ -16,25 +16,35 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     return Mesh(np.asarray(devices or jax.devices()), (_BATCH,))
 
 
-def shard(tree: Any, mesh: Mesh | None) -> Any:
-    """Lays the leading axis of every leaf over the first axis of the mesh.
+def check_divisible(size: int, mesh: Mesh | None) -> None:
+    """Checks that a batch can be laid over the first axis of the mesh.
 
     Raises:
       ValueError: if the devices do not divide it; names the nearest sizes.
     """
+    count = 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
+    if size % count:
+        below, above = size // count * count, -(-size // count) * count
+        nearest = f"sizes are {below} and {above}" if below else f"size is {above}"
+        raise ValueError(
+            f"a batch over {count} devices must be a multiple of {count}, got {size}; "
+            f"the nearest {nearest}"
+        )
+
+
+def shard(tree: Any, mesh: Mesh | None) -> Any:
+    """Lays the leading axis of every leaf over the first axis of the mesh.
+
+    Raises:
+      ValueError: if a leaf has no axis, or the devices do not divide it.
+    """
     if mesh is None:
         return tree
-    axis = mesh.axis_names[0]
-    count = mesh.shape[axis]
     for leaf in jax.tree.leaves(tree):
-        size = np.shape(leaf)[0]
-        if size % count:
-            below, above = size // count * count, -(-size // count) * count
-            raise ValueError(
-                f"a batch over {count} devices must be a multiple of {count}, got "
-                f"{size}; the nearest sizes are {below} and {above}"
-            )
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(axis)))
+        if not np.shape(leaf):
+            raise ValueError(f"every leaf needs a leading batch axis, got {leaf}")
+        check_divisible(len(leaf), mesh)
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(mesh.axis_names[0])))
 
 
 def replicate(tree: Any, mesh: Mesh | None) -> Any:

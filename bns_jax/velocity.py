@@ -22,6 +22,7 @@ from bns_jax.schedulers import Scheduler, ve
 from bns_jax.typing import Array, Sample, Time, VelocityField, wider
 
 _SIGMA_FLOOR = 1e-5
+_ALPHA_FLOOR = 1e-5
 
 
 class Ends(NamedTuple):
@@ -135,8 +136,8 @@ def from_denoiser(
       fn: fn(sigma, x, *args) -> clean sample, where x is data plus noise of standard
         deviation sigma.
       scheduler: of the path to sample on, ve() if left out. A denoiser knows no time:
-        on any path it is asked at sigma_t / alpha_t and x / alpha_t, which is
-        undefined where alpha_t = 0.
+        on any path it is asked at sigma_t / alpha_t and x / alpha_t, with sigma and
+        alpha held above 1e-5.
     """
     return ModelVelocity(as_pytree(fn), scheduler or ve(), "denoiser")
 
@@ -219,7 +220,9 @@ def _ends_of_v(
 def _ends_of_denoiser(
     network: VelocityField, scheduler: Scheduler, t: Array, x: Sample, *args: Any
 ) -> Ends:
-    alpha, sigma = scheduler.alpha(t), scheduler.sigma(t)
+    # A network that is told log(sigma) can be asked neither at infinity nor at 0.
+    alpha = jnp.maximum(scheduler.alpha(t), _ALPHA_FLOOR)
+    sigma = jnp.maximum(scheduler.sigma(t), _SIGMA_FLOOR)
 
     def denoise(t: Time, x: Sample, *args: Any) -> Sample:
         return network(sigma / alpha, divide(x, alpha), *args)

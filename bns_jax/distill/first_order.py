@@ -53,7 +53,9 @@ def _first_order(tx: optax.GradientTransformation) -> Trainer:
     ) -> Update:
         del key
         loss, gradient = jax.value_and_grad(objective)(theta)
-        updates, new_state = tx.update(gradient, opt_state, theta)
+        # Optax raises floats to a count of steps, which strict promotion forbids.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, new_state = tx.update(gradient, opt_state, theta)
         new_theta = optax.apply_updates(theta, updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(new_theta))
         new_theta, new_state = jax.tree.map(

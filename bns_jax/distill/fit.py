@@ -136,8 +136,9 @@ def fit(
     Raises:
       ValueError: if the pairs do not belong together or are fewer than a batch, the
         family does not start from a valid solver, the field or the loss returns a
-        wrong shape, the checkpoint is of another run, or no step of a whole
-        validation interval was finite.
+        wrong shape, the checkpoint is of another run, the devices do not divide
+        the batch, or neither the start nor a step of a whole validation interval is
+        finite.
     """
     optimizer = optimizer or adam()
     recipe = _Recipe(
@@ -147,11 +148,13 @@ def fit(
         seed,
     )
     _check_inputs(recipe, family, vf, train, validation, loss, metric)
+    parallel.check_divisible(recipe.batch, mesh)
     vf = parallel.replicate(as_pytree(vf), mesh)
     trainer = optimizer.trainer(recipe.iterations)
     step = _make_step(family, trainer, loss, recipe.batch)
     validate = partial(_validate, family, vf, validation, metric, mesh)
     identity = _identity(recipe, optimizer, family, vf, train, validation)
+    identity |= {"loss": _name(loss), "metric": _name(metric)}
 
     state = parallel.replicate(_initial_state(family, trainer, seed), mesh)
     state, history = _resume(checkpoint, state, identity)
@@ -254,7 +257,7 @@ def _make_step(
             step=state.step + 1,
             theta=update.theta,
             opt_state=update.opt_state,
-            rejected=state.rejected + update.rejected,
+            rejected=state.rejected + update.rejected.astype(jnp.int32),
             forwards=state.forwards + cost,
         )
         return state, update.loss
@@ -273,6 +276,11 @@ def _validate(
     """Measures theta, and keeps it if it is the best so far."""
     params = family.to_params(state.theta)
     value = float(np.mean(evaluate(params, vf, validation, metric, mesh)))
+    if math.isnan(value) and int(state.step) == 0:
+        raise ValueError(
+            "the metric of the start is nan on the validation pairs: the field or the "
+            "metric is not finite there"
+        )
     if value > state.best_metric:
         # A copy, because a step donates its state.
         state = state._replace(
@@ -328,14 +336,17 @@ def _identity(
     }
 
 
+def _name(function: Callable[..., Any]) -> str:
+    """What tells functions apart, the same in every process."""
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
 def _resume(
     directory: epath.PathLike | None, state: TrainerState, identity: dict[str, Any]
 ) -> tuple[TrainerState, list[HistoryRow]]:
     """The state saved last, if any."""
-    found = None if directory is None else checkpoints.restore(directory, state)
-    if found is None:
-        return state, []
-    there = found.metadata["identity"]
+    metadata = None if directory is None else checkpoints.newest_metadata(directory)
+    there = identity if metadata is None else metadata.get("identity", {})
     differing = [
         f"{key}: there {there.get(key)!r}, here {identity[key]!r}"
         for key in identity
@@ -345,6 +356,9 @@ def _resume(
         raise ValueError(
             f"the checkpoint in {directory} is of another run; " + "; ".join(differing)
         )
+    found = None if directory is None else checkpoints.restore(directory, state)
+    if found is None:
+        return state, []
     return found.state, [HistoryRow(*row) for row in found.metadata["history"]]
 
 

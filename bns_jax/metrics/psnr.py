@@ -22,7 +22,7 @@ def mean_squared_error(x: Sample, target: Sample) -> jax.Array:
     """
 
     def squares(x: jax.Array, target: jax.Array) -> jax.Array:
-        wide = wider(jnp.result_type(x), jnp.float32)
+        wide = wider(jnp.result_type(x), jnp.result_type(target), jnp.float32)
         error = jnp.asarray(x, wide) - jnp.asarray(target, wide)
         return jnp.sum(jnp.square(error), axis=tuple(range(1, error.ndim)))
 

@@ -37,6 +37,11 @@ class UNetConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        if not self.channels or self.groups < 1:
+            raise ValueError(
+                "a U-Net needs at least one level in channels and one group, got "
+                f"channels={self.channels} and groups={self.groups}"
+            )
         height, width, _ = self.image_shape
         halvings = 2 ** (len(self.channels) - 1)
         if height % halvings or width % halvings:
@@ -70,7 +75,7 @@ class UNetConfig:
 def _time_features(t: jax.Array, count: int = 32) -> jax.Array:
     """Sines and cosines of t in [0, 1]: (batch,) -> (batch, count)."""
     frequencies = jnp.geomspace(1.0, 64.0, count // 2, dtype=t.dtype)
-    angles = t[:, None] * frequencies
+    angles = t[:, None] * frequencies[None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 

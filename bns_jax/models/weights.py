@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.traverse_util
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -33,7 +34,7 @@ def save(path: epath.PathLike, params: Any, metadata: Mapping[str, Any]) -> None
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     tensors = {name: np.asarray(leaf) for name, leaf in flat.items()}
     header = {key: json.dumps(value) for key, value in metadata.items()}
-    header[_CHECKSUM] = checksum(tensors)
+    header[_CHECKSUM] = checksum([tensors, header])
     epath.Path(path).write_bytes(safetensors.numpy.save(tensors, header))
 
 
@@ -69,7 +70,7 @@ def load(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Raises:
       ValueError: if the file is missing, is no such file, is truncated, or its
-        tensors do not have the checksum that its header names.
+        contents do not have the checksum that its header names.
     """
     path = epath.Path(path)
     try:
@@ -77,20 +78,33 @@ def load(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
     except FileNotFoundError as error:
         raise ValueError(f"no weights file at {path}") from error
     try:
-        tensors = safetensors.numpy.load(data)
+        tensors = {
+            name: np.frombuffer(tensor["data"], _dtype(tensor["dtype"])).reshape(
+                tensor["shape"]
+            )
+            for name, tensor in safetensors.deserialize(data)
+        }
         header_size = int.from_bytes(data[:8], "little")
         header = dict(json.loads(data[8 : 8 + header_size])["__metadata__"])
         expected = header.pop(_CHECKSUM)
         metadata = {key: json.loads(value) for key, value in header.items()}
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged or was not written by bns_jax.models.weights.save: "
             f"expected safetensors with metadata and a checksum, got {len(data)} "
             f"bytes ({error})"
         ) from error
-    got = checksum(tensors)
+    got = checksum([tensors, header])
     if got != expected:
-        raise ValueError(
-            f"{path} is damaged: expected tensors with sha256 {expected}, got {got}"
-        )
+        raise ValueError(f"{path} is damaged: expected sha256 {expected}, got {got}")
     return flax.traverse_util.unflatten_dict(tensors, sep="/"), metadata
+
+
+def _dtype(name: str) -> np.dtype:
+    """The NumPy dtype of a safetensors one, such as F32, BF16 or BOOL."""
+    if name == "BF16":
+        return np.dtype(jnp.bfloat16)
+    if name == "BOOL":
+        return np.dtype(bool)
+    kinds = {"F": "float", "I": "int", "U": "uint"}
+    return np.dtype(kinds[name[0]] + name[1:])

@@ -1,0 +1,414 @@
+"""Laws of distillation: exact gradients, runs that resume, a result that is kept."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bns_jax import NSParams, distill, families, metrics, ns, parallel, solvers
+
+from . import problems
+
+NFE, BATCH = 4, 16
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return problems.shifted_problem()
+
+
+def fit(problem, start=None, **kwargs):
+    field, train, validation = problem
+    settings = {
+        "vf": field,
+        "train": train,
+        "validation": validation,
+        "optimizer": distill.adam(5e-3),
+        "batch": BATCH,
+        "iterations": 12,
+        "evaluate_every": 5,
+    } | kwargs
+    family = settings.pop("family", families.bns(start or solvers.midpoint(NFE)))
+    return distill.fit(family, **settings)
+
+
+def assert_same_run(got, expected):
+    for a, b in zip(got.params, expected.params, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert got[2:] == expected[2:]
+    rows = [[row._replace(seconds=0) for row in run.history] for run in (got, expected)]
+    np.testing.assert_array_equal(rows[0], rows[1])
+
+
+# --- losses and steps ----------------------------------------------------------------
+
+
+def test_the_gradient_of_psnr_loss_is_two_r_over_d_m(rng):
+    x, target = rng.normal(size=(2, 3, 4, 2))
+    gradient = jax.grad(lambda x: jnp.sum(distill.psnr_loss(x, target)))(x)
+    r = x - target
+    m = np.mean(r**2, axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(gradient, 2 * r / (8 * m), rtol=1e-12)
+
+
+def test_psnr_loss_is_minus_psnr_up_to_scale(rng):
+    x, target = rng.normal(size=(2, 3, 4))
+    loss = distill.psnr_loss(x, target)
+    mse = np.mean((x - target) ** 2, 1)
+    np.testing.assert_allclose(loss, np.log(mse), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_psnr_loss_is_finite_at_an_exact_match(dtype):
+    x = jnp.ones((2, 3), dtype)
+    value, gradient = jax.value_and_grad(lambda y: jnp.sum(distill.psnr_loss(y, x)))(x)
+    assert np.isfinite(value)
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
+def objective(to_params, field, x0, x1, loss=distill.psnr_loss):
+    return distill.Objective(to_params, field, x0, x1, (), loss)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "tx", "tolerance"),
+    [
+        (distill.with_optax(optax.sgd(0.1)), optax.sgd(0.1), 1e-12),
+        # A schedule of optax computes its rate in float32.
+        (distill.adam(0.01), optax.adam(0.01), 1e-9),
+    ],
+    ids=["sgd", "adam"],
+)
+def test_a_step_is_the_step_of_optax_on_the_gradient_by_hand(
+    rng, optimizer, tx, tolerance
+):
+    # NFE 1 with u = c: x_1 = a x0 + b c, a loss of two numbers.
+    x0, x1 = rng.normal(size=(2, 5, 3))
+    c, a, b = 0.7, 0.9, 0.4
+    theta = {"a": jnp.array([a]), "b": jnp.array([b])}
+
+    def to_params(theta):
+        return NSParams(jnp.zeros(1), theta["a"], theta["b"][None])
+
+    goal = objective(to_params, lambda t, x: jnp.full_like(x, c), x0, x1)
+    trainer = optimizer.trainer(10)
+    update = trainer.update(goal, theta, trainer.init(theta), jax.random.key(0))
+
+    r = a * x0 + b * c - x1
+    m = np.mean(r**2, axis=1)
+    by_hand = {
+        "a": jnp.array([np.mean(np.mean(2 * r * x0, axis=1) / m)]),
+        "b": jnp.array([np.mean(np.mean(2 * r * c, axis=1) / m)]),
+    }
+    with jax.numpy_dtype_promotion("standard"):
+        moved, _ = tx.update(by_hand, tx.init(theta), theta)
+    for name, expected in optax.apply_updates(theta, moved).items():
+        np.testing.assert_allclose(update.theta[name], expected, rtol=tolerance)
+    np.testing.assert_allclose(update.loss, np.mean(np.log(m)), rtol=1e-12)
+    assert not update.rejected
+
+
+@pytest.mark.parametrize(
+    ("schedule", "decay"),
+    [
+        ("polynomial", lambda k, n: 1 - k / n),
+        ("cosine", lambda k, n: (1 + np.cos(np.pi * k / n)) / 2),
+    ],
+    ids=["polynomial", "cosine"],
+)
+def test_the_learning_rate_decays_to_zero_over_the_run(schedule, decay):
+    # Adam on a constant gradient moves by the learning rate itself.
+    rate, iterations = 1e-2, 6
+    trainer = distill.adam(rate, schedule).trainer(iterations)
+    goal = objective(
+        lambda theta: NSParams(jnp.zeros(1), theta, jnp.zeros((1, 1))),
+        lambda t, x: x,
+        np.ones((2, 3)),
+        np.zeros((2, 3)),
+        lambda x, target: jnp.mean(x - target, axis=1),
+    )
+    theta = jnp.array([1.0])
+    opt_state, key, values = trainer.init(theta), jax.random.key(0), [1.0]
+    update = jax.jit(lambda theta, state: trainer.update(goal, theta, state, key))
+    for _ in range(iterations + 1):
+        step = update(theta, opt_state)
+        theta, opt_state = step.theta, step.opt_state
+        values.append(float(theta[0]))
+    rates = [rate * decay(k, iterations) for k in range(iterations)] + [0.0]
+    np.testing.assert_allclose(-np.diff(values), rates, rtol=1e-6, atol=1e-9)
+
+
+def test_a_step_that_is_not_finite_is_not_taken():
+    trainer = distill.with_optax(optax.sgd(np.nan)).trainer(1)
+    theta = jnp.array([1.0])
+    goal = objective(
+        lambda theta: NSParams(jnp.zeros(1), theta, jnp.zeros((1, 1))),
+        lambda t, x: x,
+        np.ones((2, 3)),
+        np.zeros((2, 3)),
+    )
+    update = trainer.update(goal, theta, trainer.init(theta), jax.random.key(0))
+    assert update.rejected
+    np.testing.assert_array_equal(update.theta, theta)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        ({"learning_rate": np.nan}, "learning_rate must be positive, got nan"),
+        ({"schedule": "linear"}, "got 'linear'"),
+    ],
+)
+def test_adam_refuses_settings_without_meaning(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        distill.adam(**kwargs)
+
+
+def test_algorithm_2_is_the_default_recipe():
+    adam = distill.adam()
+    assert (adam.batch, adam.iterations, adam.evaluate_every) == (40, 15_000, 100)
+    assert "0.0005" in adam.name
+    assert "polynomial" in adam.name
+
+
+# --- evaluation ----------------------------------------------------------------------
+
+
+def test_evaluate_is_the_psnr_of_each_sample_by_hand():
+    # Euler in NumPy; 300 pairs are more than one batch of the evaluation.
+    field, _, _ = problems.shifted_problem()
+    shift = np.asarray(field.args[0])
+    data = problems.shifted_pairs(shift, 300, seed=5)
+    x, mean = data.x0, problems.MEAN + shift[data.args[0]]
+    for k in range(NFE):
+        t = k / NFE
+        variance = (t * problems.STD) ** 2 + (1 - t) ** 2
+        growth = (t * problems.STD**2 - (1 - t)) / variance
+        x = x + (mean + growth * (x - t * mean)) / NFE
+    by_hand = 10 * np.log10(4 / np.mean((x - data.x1) ** 2, axis=1))
+    got = distill.evaluate(solvers.euler(NFE), field, data)
+    np.testing.assert_allclose(got, by_hand, rtol=1e-10)
+
+
+def test_evaluate_over_devices_is_evaluate(problem):
+    field, train, _ = problem
+    fewer = jax.tree.map(lambda leaf: leaf[:13], (train.x0, train.x1, train.args))
+    data = train._replace(**dict(zip(("x0", "x1", "args"), fewer, strict=True)))
+    data = data._replace(nfe=train.nfe[:13])
+    alone = distill.evaluate(solvers.euler(2), field, data)
+    laid = distill.evaluate(solvers.euler(2), field, data, mesh=parallel.data_mesh())
+    np.testing.assert_allclose(laid, alone, rtol=1e-10)
+
+
+# --- runs ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(problem):
+    """A short run to the end: what a user does."""
+    return fit(problem, iterations=310, evaluate_every=100)
+
+
+def test_a_run_improves_by_several_decibels(run):
+    assert run.val_metric > run.history[0].val_metric + 6
+    assert run.history[-1].train_loss < run.history[1].train_loss
+
+
+def test_the_result_is_a_valid_solver_that_reproduces_its_metric(run, problem):
+    field, _, validation = problem
+    ns.validate(run.params)
+    assert {type(leaf) for leaf in run.params} == {np.ndarray}
+    reached = np.mean(distill.evaluate(run.params, field, validation))
+    np.testing.assert_allclose(reached, run.val_metric, rtol=1e-12)
+
+
+def test_the_history_tells_what_was_spent(run):
+    assert [row.iteration for row in run.history] == [0, 100, 200, 300, 310]
+    for row in run.history:
+        assert row.forwards == 3 * NFE * BATCH * row.iteration
+        assert np.isfinite(row.val_metric)
+        assert np.isnan(row.train_loss) == (row.iteration == 0)
+    assert run.forwards == 3 * NFE * BATCH * 310
+    assert np.all(np.diff([row.seconds for row in run.history]) >= 0)
+    best = max(run.history, key=lambda row: row.val_metric)
+    assert (run.iteration, run.val_metric) == (best.iteration, best.val_metric)
+
+
+@pytest.fixture(scope="module")
+def short(problem):
+    return fit(problem)
+
+
+def test_the_seed_decides_the_run(problem, short):
+    assert_same_run(fit(problem), short)
+    other = fit(problem, seed=1)
+    assert any(np.any(a != b) for a, b in zip(other.params, short.params, strict=True))
+
+
+def test_the_best_iteration_is_kept_when_training_diverges(problem):
+    # Small steps down, then large ones up.
+    def rate(step):
+        return jnp.where(step < 20, -2e-3, 0.1)
+
+    diverging = optax.chain(optax.scale_by_adam(), optax.scale_by_schedule(rate))
+    result = fit(
+        problem,
+        optimizer=distill.with_optax(diverging),
+        iterations=40,
+        evaluate_every=10,
+    )
+    values = [row.val_metric for row in result.history]
+    assert values[0] < values[1] < values[2]
+    assert values[-1] < values[0]
+    assert (result.iteration, result.val_metric) == (20, values[2])
+    field, _, validation = problem
+    reached = np.mean(distill.evaluate(result.params, field, validation))
+    np.testing.assert_allclose(reached, values[2], rtol=1e-12)
+
+
+def test_a_run_that_only_gets_worse_returns_its_start(problem):
+    result = fit(problem, optimizer=distill.with_optax(optax.scale(0.1)))
+    assert result.iteration == 0
+    for got, start in zip(result.params, solvers.midpoint(NFE), strict=True):
+        np.testing.assert_array_equal(got, start)
+
+
+def test_eight_devices_give_the_run_of_one(problem, short):
+    laid = fit(problem, mesh=parallel.data_mesh())
+    for got, expected in zip(laid.params, short.params, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+    for got, expected in zip(laid.history[1:], short.history[1:], strict=True):
+        np.testing.assert_allclose(got[1:4], expected[1:4], rtol=1e-9)
+
+
+# --- checkpoints ---------------------------------------------------------------------
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def saved(problem, short, tmp_path_factory):
+    """A finished run that was killed at iterations 0, 5 and 10, and its directory."""
+    directory = tmp_path_factory.mktemp("run")
+
+    def killer(iteration):
+        def progress(done, total, note=""):
+            if done == iteration:
+                raise Killed
+
+        return progress
+
+    for iteration in (0, 5, 10):
+        with pytest.raises(Killed):
+            fit(problem, checkpoint=directory, progress=killer(iteration))
+    return fit(problem, checkpoint=directory), directory
+
+
+def test_a_killed_run_continues_bit_for_bit(saved, short):
+    assert_same_run(saved[0], short)
+
+
+def test_a_finished_run_trains_no_more(saved, problem):
+    def unreachable(done, total, note=""):
+        raise AssertionError
+
+    again = fit(problem, checkpoint=saved[1], progress=unreachable)
+    assert_same_run(again, saved[0])
+    assert again.history == saved[0].history or np.isnan(again.history[0].train_loss)
+
+
+def other_runs(problem):
+    field, train, _ = problem
+    moved = train._replace(x1=train.x1 + 0.1)
+    return {
+        "seed": {"seed": 3},
+        "batch": {"batch": 8},
+        "iterations": {"iterations": 13},
+        "evaluate_every": {"evaluate_every": 4},
+        "optimizer": {"optimizer": distill.adam(1e-3)},
+        "start": {"start": solvers.euler(NFE)},
+        "start (another nfe)": {"start": solvers.midpoint(2)},
+        "optimizer (another state)": {"optimizer": distill.with_optax(optax.sgd(0.1))},
+        "field": {"vf": jax.tree.map(lambda leaf: leaf + 1, field)},
+        "train": {"train": moved},
+        "validation": {"validation": moved},
+        "metric": {"metric": metrics.mean_squared_error},
+        "loss": {"loss": lambda x, target: jnp.mean((x - target) ** 2, axis=1)},
+    }
+
+
+@pytest.mark.parametrize("name", other_runs(problems.shifted_problem()))
+def test_the_checkpoint_of_another_run_is_refused_by_name(saved, problem, name):
+    changes = other_runs(problem)[name]
+    with pytest.raises(ValueError, match="is of another run; ") as caught:
+        fit(problem, checkpoint=saved[1], **changes)
+    reason = str(caught.value).partition("; ")[2]
+    assert reason.startswith(f"{name.partition(' ')[0]}: there ")
+    assert "; " not in reason
+
+
+# --- bad input -----------------------------------------------------------------------
+
+
+def bad_inputs():
+    _, train, _ = problems.shifted_problem()
+    family = families.bns(solvers.midpoint(NFE))
+    holed = train.x1.copy()
+    holed[7, 1] = np.nan
+    upper = solvers.midpoint(NFE)._replace(b=np.ones((NFE, NFE)))
+    empty = problems.shifted_pairs(np.zeros((2, 3)), 0)
+    return {
+        "equal length": {"train": train._replace(x1=train.x1[:-1])},
+        r"equal length, .*args\[0\]": {"train": train._replace(args=(np.zeros(3),))},
+        "batch is larger than the data: .* 64 .* got 65": {"batch": 65},
+        "x1 must be finite, sample 7": {"train": train._replace(x1=holed)},
+        "x0 must be finite, sample 7": {"validation": train._replace(x0=holed)},
+        "at least one pair": {"validation": empty},
+        "b must be finite": {
+            "family": family._replace(theta=family.theta._replace(b=family.theta.b / 0))
+        },
+        "lower triangular": {
+            "family": family._replace(to_params=lambda theta: upper),
+        },
+        r"the loss must return .* \(16,\), got \(\)": {
+            "loss": lambda x, target: jnp.mean((x - target) ** 2)
+        },
+        r"the metric must return .* \(16,\), got \(16, 3\)": {
+            "metric": lambda x, target: (x - target) ** 2
+        },
+        "velocity field must return the shape of x": {
+            "vf": lambda t, x, label: x[:, :1]
+        },
+        "velocity field must return the tree of x": {"vf": lambda t, x, label: (x, x)},
+        "batch must be at least 1, got 0": {"batch": 0},
+        "iterations must be at least 1, got 0": {"iterations": 0},
+        "evaluate_every must be at least 1, got 0": {"evaluate_every": 0},
+        "multiple of 8, got 12; the nearest sizes are 8 and 16": {
+            "batch": 12,
+            "mesh": parallel.data_mesh(),
+        },
+        "expected a function, got int": {"vf": 3},
+        "the start is nan on the validation pairs": {
+            "vf": lambda t, x, label: jnp.full_like(x, jnp.nan)
+        },
+    }
+
+
+@pytest.mark.parametrize("message", bad_inputs())
+def test_bad_input_is_named_before_anything_is_done(problem, tmp_path, message):
+    def unreachable(done, total, note=""):
+        raise AssertionError("bad input must be refused before the first validation")
+
+    kwargs = bad_inputs()[message] | {"progress": unreachable}
+    with pytest.raises(ValueError, match=message):
+        fit(problem, checkpoint=tmp_path / "run", **kwargs)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_never_finite_stops_the_run(problem):
+    with pytest.raises(ValueError, match="no step from iteration 1 to 5 was finite"):
+        fit(problem, loss=lambda x, target: jnp.full(x.shape[0], jnp.nan))

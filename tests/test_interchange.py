@@ -1,0 +1,161 @@
+"""Laws of the solver file: exact, readable, and it notices damage."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import bns_jax
+from bns_jax import NSParams, interchange, solvers
+
+laws = settings(max_examples=40, deadline=None, derandomize=True)
+finite = st.floats(allow_nan=False, allow_infinity=False, width=64)
+
+
+@st.composite
+def valid_solvers(draw):
+    n = draw(st.integers(1, 5))
+    times = sorted(draw(st.lists(st.floats(0, 1), min_size=n, max_size=n)))
+    entries = n + n * (n + 1) // 2
+    values = draw(st.lists(finite, min_size=entries, max_size=entries))
+    b = np.zeros((n, n))
+    b[np.tril_indices(n)] = values[n:]
+    return NSParams(np.array(times), np.array(values[:n]), b)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """One file for all examples of a law; each writes it before it reads it."""
+    return tmp_path_factory.mktemp("solvers") / "solver.json"
+
+
+def same_bits(got, expected):
+    return all(
+        a.dtype == np.float64 and a.shape == b.shape and a.tobytes() == b.tobytes()
+        for a, b in zip(got, expected, strict=True)
+    )
+
+
+@laws
+@given(params=valid_solvers())
+def test_the_round_trip_is_exact_to_the_last_bit(path, params):
+    interchange.save(path, params)
+    assert same_bits(interchange.load(path), params)
+
+
+@laws
+@given(params=valid_solvers())
+def test_plain_json_reads_the_same_numbers(path, params):
+    interchange.save(path, params, {"model": "digits"})
+    record = json.loads(path.read_text())
+    assert record["nfe"] == len(params.a)
+    np.testing.assert_array_equal(record["times"], params.times)
+    np.testing.assert_array_equal(record["a"], params.a)
+    for i, row in enumerate(record["b"]):
+        np.testing.assert_array_equal(row, params.b[i, : i + 1])
+    assert record["metadata"] == {"model": "digits"}
+
+
+@laws
+@given(params=valid_solvers(), data=st.data())
+def test_a_changed_digit_never_changes_the_numbers_unnoticed(path, params, data):
+    interchange.save(path, params)
+    text = path.read_text()
+    numbers = text.index('"times"')
+    places = [i for i in range(numbers, len(text)) if text[i].isdigit()]
+    place = data.draw(st.sampled_from(places))
+    digit = data.draw(st.sampled_from("0123456789"))
+    assume(digit != text[place])
+    path.write_text(text[:place] + digit + text[place + 1 :])
+    # Beyond the precision of a double two decimals may be one and the same number.
+    try:
+        loaded = interchange.load(path)
+    except ValueError as error:
+        assert str(path) in str(error)
+    else:
+        assert same_bits(loaded, params)
+
+
+@pytest.mark.parametrize("digits", [("0.25", "0.26"), ("1.0", "1.1"), ("0.5,", "0.4,")])
+def test_changed_digits_of_a_real_solver_are_refused(path, digits):
+    interchange.save(path, solvers.midpoint(4))
+    head, times, numbers = path.read_text().partition('"times"')
+    assert digits[0] in numbers
+    path.write_text(head + times + numbers.replace(*digits, 1))
+    with pytest.raises(ValueError, match="damaged: expected sha256"):
+        interchange.load(path)
+
+
+def test_a_file_cut_anywhere_is_refused(path):
+    interchange.save(path, solvers.heun(4))
+    text = path.read_text().rstrip()
+    for length in range(len(text)):
+        path.write_text(text[:length])
+        with pytest.raises(ValueError, match="no solver file"):
+            interchange.load(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=f"no solver file at {tmp_path}/none.json"):
+        interchange.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x93NUMPY\xff\xfe", "is no solver file"),
+        (b"times: [0, 1]", "is no solver file"),
+        (b"[1, 2, 3]", "expected format bns_jax.solver/1, got None"),
+        (b'{"format": "other/7"}', "expected format bns_jax.solver/1, got other/7"),
+        (b'{"format": "bns_jax.solver/1"}', "holds no valid solver"),
+        (b'{"format": "bns_jax.solver/1", "nfe": "four"}', "holds no valid solver"),
+    ],
+)
+def test_a_foreign_file_is_named(path, content, message):
+    path.write_bytes(content)
+    for read in (interchange.load, interchange.load_metadata):
+        if read is interchange.load or "format" in message or "is no" in message:
+            with pytest.raises(ValueError, match=message) as caught:
+                read(path)
+            assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ['"0.5"', "0"])
+def test_numbers_of_another_kind_are_refused_or_float64(path, number):
+    interchange.save(path, NSParams(np.zeros(1), np.zeros(1), np.zeros((1, 1))))
+    text = path.read_text()
+    path.write_text(text.replace('"a": [0.0]', f'"a": [{number}]'))
+    try:
+        loaded = interchange.load(path)
+    except ValueError:
+        return
+    assert {leaf.dtype for leaf in loaded} == {np.dtype(np.float64)}
+    np.testing.assert_array_equal(loaded.a, 0.0)
+
+
+def test_metadata_come_back(path):
+    metadata = {"model": "unet", "guidance": 0.2, "val_psnr": [40.5, None], "λ": "ü"}
+    interchange.save(path, solvers.euler(2), metadata)
+    assert interchange.load_metadata(path) == metadata
+    interchange.save(path, solvers.euler(2))
+    assert interchange.load_metadata(path) == {}
+
+
+def test_what_is_no_solver_is_not_written(tmp_path):
+    upper = solvers.euler(2)._replace(b=np.ones((2, 2)))
+    with pytest.raises(ValueError, match="lower triangular"):
+        interchange.save(tmp_path / "bad.json", upper)
+    with pytest.raises(TypeError):
+        interchange.save(tmp_path / "bad.json", solvers.euler(2), {"x": object()})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loaded_solver_samples_as_the_saved_one(path, rng):
+    params = solvers.rk4(4)
+    interchange.save(path, NSParams(*(leaf.astype(np.float32) for leaf in params)))
+    x0 = rng.normal(size=(2, 3))
+    # One step of RK4 on x' = x multiplies by the Taylor polynomial of exp(1).
+    got = bns_jax.sample(interchange.load(path), lambda t, x: x, x0)
+    np.testing.assert_allclose(got, x0 * (1 + 1 + 1 / 2 + 1 / 6 + 1 / 24), rtol=1e-6)
