@@ -44,11 +44,11 @@ _INIT = flags.DEFINE_string(
     "init", "best", 'Solver to start from, or "best": the best on validation pairs.'
 )
 _ITERATIONS = flags.DEFINE_integer(
-    "iterations", 150, "Steps of Algorithm 2.", lower_bound=1
+    "iterations", 300, "Steps of Algorithm 2.", lower_bound=1
 )
 _BATCH = flags.DEFINE_integer("batch", 40, "Pairs per step.", lower_bound=1)
 _EVALUATE_EVERY = flags.DEFINE_integer(
-    "evaluate_every", 25, "Steps between validations.", lower_bound=1
+    "evaluate_every", 50, "Steps between validations.", lower_bound=1
 )
 _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate", 2e-3, "Adam's, at the start.", lower_bound=0.0

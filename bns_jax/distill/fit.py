@@ -329,7 +329,7 @@ def _identity(
     return {
         **recipe._asdict(),
         "optimizer": optimizer.name,
-        "start": checksum(family.theta),
+        "start": checksum((family.theta, family.to_params(family.theta))),
         "field": checksum(vf),
         "train": checksum((train.x0, train.x1, train.args)),
         "validation": checksum((validation.x0, validation.x1, validation.args)),
