@@ -17,6 +17,7 @@ from absl import app
 
 import bns_jax
 from bns_jax import solvers
+from experiments.progress import quiet
 
 _RUNS = 15
 _SHAPE = (4, 32, 32, 3)
@@ -28,6 +29,7 @@ def main(argv: list[str]) -> None:
     """Prints the overhead of `sample`, of its import, and its backward memory."""
     if len(argv) > 1:
         raise app.UsageError(f"expected no arguments, got {argv[1:]}")
+    quiet()
     device = jax.devices()[0]
     print(f"jax {jax.__version__} on {device.device_kind}, {len(jax.devices())} device")
     _sampling_overhead()
@@ -57,18 +59,17 @@ def _sampling_overhead() -> None:
 
 
 def _import_overhead() -> None:
-    """`import bns_jax` against `import jax`, in fresh processes."""
-    print(f"\nimport bns_jax - import jax, median of {_RUNS} runs")
-    script = "import time; s = time.perf_counter(); import {}; "
-    script += "print(time.perf_counter() - s)"
+    """`import bns_jax` after `import jax`, in fresh processes."""
+    print(f"\nimport bns_jax where jax is imported, median of {_RUNS} runs")
+    clock = "s = time.perf_counter(); import {}; print(time.perf_counter() - s)"
+    script = "\n".join(["import time", clock.format("jax"), clock.format("bns_jax")])
 
-    def seconds(module: str) -> float:
-        command = [sys.executable, "-c", script.format(module)]
-        return float(subprocess.check_output(command))
+    def seconds() -> list[float]:
+        printed = subprocess.check_output([sys.executable, "-c", script])
+        return [float(line) for line in printed.split()]
 
-    both = [(seconds("bns_jax"), seconds("jax")) for _ in range(_RUNS)]
-    ours, theirs = np.median(both, axis=0)
-    print(f"  {1e3 * (ours - theirs):.0f} ms ({1e3 * theirs:.0f} ms for jax alone)")
+    theirs, ours = np.median([seconds() for _ in range(_RUNS)], axis=0)
+    print(f"  {1e3 * ours:.0f} ms more than the {1e3 * theirs:.0f} ms of jax")
 
 
 def _backward_memory() -> None:

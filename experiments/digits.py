@@ -15,7 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from absl import app, flags, logging
+from absl import app, flags
 
 if TYPE_CHECKING:
     from experiments.main_job import Model, Settings
@@ -44,7 +44,7 @@ _INIT = flags.DEFINE_string(
     "init", "best", 'Solver to start from, or "best": the best on validation pairs.'
 )
 _ITERATIONS = flags.DEFINE_integer(
-    "iterations", 300, "Steps of Algorithm 2.", lower_bound=1
+    "iterations", 200, "Steps of Algorithm 2.", lower_bound=1
 )
 _BATCH = flags.DEFINE_integer("batch", 40, "Pairs per step.", lower_bound=1)
 _EVALUATE_EVERY = flags.DEFINE_integer(
@@ -122,13 +122,12 @@ def main(argv: list[str]) -> None:
     """Runs the stages that --stage names."""
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    if not flags.FLAGS["verbosity"].present:
-        # What libraries note of themselves at start-up is no news to a user.
-        logging.set_verbosity(logging.WARNING)
     from experiments import baselines, models
     from experiments.main_job import BEST
+    from experiments.progress import quiet
     from experiments.workdir import Workdir
 
+    quiet()
     names = [BEST, *baselines.BASELINES]
     if _INIT.value not in names:
         raise app.UsageError(f"--init={_INIT.value}: expected one of {names}")

@@ -7,8 +7,15 @@ import time
 
 import jax
 import tqdm
+from absl import flags, logging
 
 _SECONDS_BETWEEN_LINES = 15.0
+
+
+def quiet() -> None:
+    """Leaves out what libraries note of themselves, unless --verbosity is given."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
 
 
 class Progress:
