@@ -122,13 +122,12 @@ def main(argv: list[str]) -> None:
     """Runs the stages that --stage names."""
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    from experiments import baselines, models
-    from experiments.main_job import BEST
+    from experiments import baselines, main_job, models
     from experiments.progress import quiet
     from experiments.workdir import Workdir
 
     quiet()
-    names = [BEST, *baselines.BASELINES]
+    names = [main_job.BEST, *baselines.BASELINES]
     if _INIT.value not in names:
         raise app.UsageError(f"--init={_INIT.value}: expected one of {names}")
     workdir = Workdir(_WORKDIR.value)
@@ -141,6 +140,7 @@ def main(argv: list[str]) -> None:
             if not weights and workdir.weights.exists():
                 weights = workdir.weights
             model = models.digits(_GUIDANCE.value, weights or None)
+            main_job.check_start(model, _settings())
             workdir.claim(_values(_RUN_FLAGS), _FREE_FLAGS)
             _run(model, _settings(), workdir)
     except ValueError as error:

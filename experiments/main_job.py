@@ -82,6 +82,21 @@ class Settings:
     seed: int
 
 
+def check_start(model: Model, settings: Settings) -> None:
+    """Checks that the solver to start from exists, before any work.
+
+    Raises:
+      ValueError: naming those that do, if it does not for one of the NFE.
+    """
+    for nfe in settings.nfe:
+        built = baselines.build(nfe, model.scheduler)
+        if settings.init not in (BEST, *built):
+            raise ValueError(
+                f"--init={settings.init} does not exist at {nfe} evaluations; there "
+                f"are {', '.join(built)}"
+            )
+
+
 def make_pairs(model: Model, settings: Settings, workdir: Workdir) -> dict[str, Pairs]:
     """Ground truth for training, validation and test; what is there is read."""
     made = {}
@@ -179,11 +194,6 @@ def _start(
     """The solver that the search begins at."""
     built = baselines.build(nfe, model.scheduler)
     if settings.init != BEST:
-        if settings.init not in built:
-            raise ValueError(
-                f"--init={settings.init} does not exist at {nfe} evaluations; there "
-                f"are {', '.join(built)}"
-            )
         return settings.init, built[settings.init]
     scores = {
         name: float(np.mean(distill.evaluate(params, model.field, validation)))

@@ -1,0 +1,208 @@
+"""The main job, run as a user runs it: small, in processes of its own."""
+
+import csv
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import bns_jax
+from bns_jax import interchange
+
+ROOT = pathlib.Path(__file__).parent.parent
+SMALL = (
+    "--nfe=2",
+    "--iterations=4",
+    "--evaluate_every=2",
+    "--train_pairs=24",
+    "--validation_pairs=8",
+    "--test_pairs=8",
+    "--batch=12",
+    "--rtol=1e-3",
+    "--atol=1e-3",
+)
+
+
+def digits(workdir, *flags):
+    """Runs `python -m experiments.digits`; warnings are errors there too."""
+    command = [sys.executable, "-W", "error", "-m", "experiments.digits"]
+    env = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [*command, f"--workdir={workdir}", *flags],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def contents(folder):
+    """Every file with its bytes and time of writing."""
+    return {
+        path.relative_to(folder): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("digits")
+    return workdir, digits(workdir, *SMALL)
+
+
+class TestMainJob:
+    def test_succeeds_without_a_word_on_stderr(self, finished):
+        _, done = finished
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+
+    def test_table_has_every_solver_and_ends_with_bns(self, finished):
+        workdir, done = finished
+        with open(workdir / "table.csv") as file:
+            rows = list(csv.DictReader(file))
+        columns = ["solver", "nfe", "psnr_db", "gain_db", "forwards", "seconds"]
+        assert list(rows[0]) == columns
+        for nfe in ("2",):
+            block = [row for row in rows if row["nfe"] == nfe]
+            assert block[-1]["solver"] == "bns"
+            assert int(block[-1]["forwards"]) == 3 * int(nfe) * 12 * 4
+            best = max(float(row["psnr_db"]) for row in block[:-1])
+            gain = float(block[-1]["psnr_db"]) - best
+            assert float(block[-1]["gain_db"]) == pytest.approx(gain, abs=0.011)
+        for row in rows:
+            assert row["psnr_db"] in done.stdout
+
+    def test_workdir_has_its_layout(self, finished):
+        workdir, _ = finished
+        for split in ("train", "validation", "test"):
+            assert (workdir / "pairs" / split / "manifest.json").exists()
+            assert (workdir / "pairs" / split / "shard-00000.npz").exists()
+        assert "--guidance=0.2" in (workdir / "run.flags").read_text().splitlines()
+        for name in ("bns_2",):
+            assert (workdir / "checkpoints" / name).is_dir()
+            assert (workdir / "history" / f"{name}.csv").exists()
+        for picture in ("psnr_vs_nfe.png", "samples.png"):
+            assert (workdir / picture).read_bytes()[1:4] == b"PNG"
+
+    def test_solver_files_run(self, finished):
+        workdir, _ = finished
+        params = interchange.load(workdir / "solvers" / "bns_2.json")
+        x1 = bns_jax.sample(params, lambda t, x: -x, jax.numpy.ones((2, 3)))
+        assert np.all(np.isfinite(x1))
+
+    def test_a_second_run_solves_and_trains_nothing(self, finished):
+        workdir, _ = finished
+        before = contents(workdir)
+        again = digits(workdir, *SMALL, "--stage=distill")
+        assert again.returncode == 0, again.stderr
+        after = contents(workdir)
+        kept = [p for p in before if p.parts[0] in ("pairs", "checkpoints")]
+        assert all(before[path] == after[path] for path in kept)
+        solvers = [p for p in before if p.parts[0] in ("solvers", "history")]
+        assert all(before[path][0] == after[path][0] for path in solvers)
+
+    def test_another_run_is_refused_and_nothing_is_lost(self, finished):
+        workdir, _ = finished
+        before = contents(workdir)
+        refused = digits(workdir, *SMALL, "--guidance=0.5")
+        assert refused.returncode == 1
+        assert "--guidance: there 0.2, here 0.5" in refused.stderr
+        assert contents(workdir) == before
+
+    def test_flags_of_a_run_can_be_given_back_to_it(self, finished):
+        workdir, _ = finished
+        again = digits(workdir, f"--flagfile={workdir}/run.flags", "--stage=pairs")
+        assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--nfe=4,x", "must be integers from 1 to 64"),
+        ("--nfe=0", "must be integers from 1 to 64"),
+        ("--guidance=-1", "non-negative"),
+        ("--itertions=3", "Did you mean: iterations"),
+        ("--batch=600", "must not exceed --train_pairs"),
+        ("--rtol=0", "must all be positive"),
+        ("--stage=test", "should be one of"),
+    ],
+)
+def test_flags_are_checked(tmp_path, flag, message):
+    refused = digits(tmp_path / "run", flag)
+    assert refused.returncode == 1
+    assert message in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--init=eulr"], "expected one of"),
+        (["--init=rk4", "--nfe=6"], "does not exist at 6 evaluations"),
+        (["--weights=missing.safetensors"], "no weights file"),
+    ],
+)
+def test_bad_input_is_named_before_any_work(tmp_path, flags, message):
+    refused = digits(tmp_path / "run", *flags)
+    assert refused.returncode == 1
+    assert message in refused.stderr + refused.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_damaged_weights_are_named(tmp_path):
+    shipped = ROOT / "experiments" / "weights" / "digits.safetensors"
+    data = bytearray(shipped.read_bytes())
+    data[-1000] ^= 1
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(data)
+    refused = digits(tmp_path / "run", f"--weights={damaged}")
+    assert refused.returncode == 1
+    assert f"{damaged} is damaged" in refused.stderr
+
+
+def test_shipped_weights_are_small_and_enough():
+    from bns_jax.models import UNet, UNetConfig, weights
+
+    path = ROOT / "experiments" / "weights" / "digits.safetensors"
+    assert path.stat().st_size <= 2 * 2**20
+    params, metadata = weights.load(path)
+    config = UNetConfig.from_dict(metadata["config"])
+    weights.check(params, UNet(config).shapes(), path)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert count == metadata["figures"]["weights"] >= 300_000
+
+
+def test_pretraining_writes_weights_and_resumes(tmp_path):
+    done = digits(tmp_path, "--stage=pretrain", "--pretrain_iterations=2")
+    assert done.returncode == 0, done.stderr
+    from bns_jax.models import weights
+
+    _, metadata = weights.load(tmp_path / "weights.safetensors")
+    assert metadata["figures"]["iterations"] == 2
+    assert (tmp_path / "checkpoints" / "pretrain").is_dir()
+
+
+def test_readme_example_runs(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text()
+    example = re.search(r"<!-- example -->\n```python\n(.*?)```", text, re.S)[1]
+    # The same lines over a small network, with fewer steps.
+    example = example.replace("train, validation)", "train, validation, iterations=2)")
+    assert "iterations=2" in example
+    rng = np.random.default_rng(0)
+    scope = {
+        "apply": lambda w, t, x, label: jax.numpy.tanh(x @ w) * (1.0 + label[:, None]),
+        "weights": rng.normal(size=(3, 3)),
+        "noise": rng.normal(size=(540, 3)),
+        "labels": rng.normal(size=540),
+    }
+    monkeypatch.chdir(tmp_path)
+    exec(example, scope)
+    assert scope["images"].shape == (540, 3)
+    assert (tmp_path / "bns_8.json").exists()
