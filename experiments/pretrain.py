@@ -15,7 +15,7 @@ from etils import epath
 
 from bns_jax import checkpoint, schedulers
 from bns_jax.models.unet import UNet, UNetConfig
-from bns_jax.typing import Progress
+from bns_jax.typing import Array, Progress
 from experiments.data.digits import Images
 
 
@@ -79,7 +79,7 @@ def flow_matching_loss(
     dropped = jax.random.bernoulli(drop_key, label_drop, batch)
     labels = jnp.where(dropped, network.config.num_classes, labels)
 
-    def column(values: schedulers.Array) -> jax.Array:
+    def column(values: Array) -> jax.Array:
         return jnp.reshape(values, (-1,) + (1,) * (x1.ndim - 1))
 
     x_t = column(scheduler.alpha(t)) * x1 + column(scheduler.sigma(t)) * x0

@@ -1,14 +1,15 @@
 """Fitting a solver to ground-truth pairs (Algorithm 2)."""
 
+from bns_jax.distill.evaluate import evaluate as evaluate
 from bns_jax.distill.first_order import adam as adam
 from bns_jax.distill.first_order import with_optax as with_optax
 from bns_jax.distill.fit import Distilled as Distilled
-from bns_jax.distill.fit import HistoryRow as HistoryRow
-from bns_jax.distill.fit import TrainerState as TrainerState
-from bns_jax.distill.fit import evaluate as evaluate
 from bns_jax.distill.fit import fit as fit
 from bns_jax.distill.losses import psnr_loss as psnr_loss
+from bns_jax.distill.optimizer import Metric as Metric
 from bns_jax.distill.optimizer import Objective as Objective
 from bns_jax.distill.optimizer import Optimizer as Optimizer
 from bns_jax.distill.optimizer import Trainer as Trainer
 from bns_jax.distill.optimizer import Update as Update
+from bns_jax.distill.state import HistoryRow as HistoryRow
+from bns_jax.distill.state import TrainerState as TrainerState

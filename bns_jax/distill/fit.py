@@ -16,61 +16,27 @@ from jax.sharding import Mesh
 
 from bns_jax import checkpoint as checkpoints
 from bns_jax import ns, pairs, parallel
+from bns_jax.distill.evaluate import evaluate, score, take
 from bns_jax.distill.first_order import adam
 from bns_jax.distill.losses import psnr_loss
-from bns_jax.distill.optimizer import Loss, Objective, Optimizer, Trainer
+from bns_jax.distill.optimizer import Loss, Metric, Objective, Optimizer, Trainer
+from bns_jax.distill.state import (
+    HistoryRow,
+    Recipe,
+    TrainerState,
+    identify,
+    initial_state,
+    resume,
+)
 from bns_jax.families import Family
 from bns_jax.metrics import psnr
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from bns_jax.pytree import as_pytree, checksum
-from bns_jax.typing import Progress, Sample, VelocityField
+from bns_jax.pytree import as_pytree
+from bns_jax.typing import Progress, VelocityField
 
-_EVALUATION_BATCH = 256
 # jax before 0.12 deadlocks on CPU meshes with many steps in flight.
 _STEPS_IN_FLIGHT = 10
-
-
-class TrainerState(NamedTuple):
-    """Everything that a resumed run needs.
-
-    Attributes:
-      step: steps done.
-      theta: now.
-      opt_state: of the trainer.
-      key: PRNG key of the run.
-      best_theta: of the best validation so far.
-      best_metric: what it reached.
-      rejected: steps that were not finite and not taken.
-      forwards: field calls per sample spent.
-    """
-
-    step: jax.Array
-    theta: Any
-    opt_state: Any
-    key: jax.Array
-    best_theta: Any
-    best_metric: jax.Array
-    rejected: jax.Array
-    forwards: jax.Array
-
-
-class HistoryRow(NamedTuple):
-    """One validation.
-
-    Attributes:
-      iteration: steps done.
-      forwards: field calls per sample spent until then.
-      train_loss: mean over the steps since the row before; nan at iteration 0.
-      val_metric: mean over the validation pairs.
-      seconds: since the start, earlier runs that were resumed included.
-    """
-
-    iteration: int
-    forwards: int
-    train_loss: float
-    val_metric: float
-    seconds: float
 
 
 class Distilled(NamedTuple):
@@ -102,7 +68,7 @@ def fit(
     batch: int | None = None,
     iterations: int | None = None,
     evaluate_every: int | None = None,
-    metric: Callable[[Sample, Sample], jax.Array] = psnr,
+    metric: Metric = psnr,
     seed: int = 0,
     checkpoint: epath.PathLike | None = None,
     mesh: Mesh | None = None,
@@ -141,7 +107,7 @@ def fit(
         finite.
     """
     optimizer = optimizer or adam()
-    recipe = _Recipe(
+    recipe = Recipe(
         optimizer.batch if batch is None else batch,
         optimizer.iterations if iterations is None else iterations,
         optimizer.evaluate_every if evaluate_every is None else evaluate_every,
@@ -153,11 +119,10 @@ def fit(
     trainer = optimizer.trainer(recipe.iterations)
     step = _make_step(family, trainer, loss, recipe.batch)
     validate = partial(_validate, family, vf, validation, metric, mesh)
-    identity = _identity(recipe, optimizer, family, vf, train, validation)
-    identity |= {"loss": _name(loss), "metric": _name(metric)}
+    identity = identify(recipe, optimizer, family, vf, train, validation, loss, metric)
 
-    state = parallel.replicate(_initial_state(family, trainer, seed), mesh)
-    state, history = _resume(checkpoint, state, identity)
+    state = parallel.replicate(initial_state(family, trainer, seed), mesh)
+    state, history = resume(checkpoint, state, identity)
     start = time.monotonic() - (history[-1].seconds if history else 0.0)
 
     def record(state: TrainerState, losses: list[jax.Array]) -> TrainerState:
@@ -191,56 +156,6 @@ def fit(
     return _distilled(family, state, tuple(history))
 
 
-def evaluate(
-    params: NSParams,
-    vf: VelocityField,
-    data: Pairs,
-    metric: Callable[[Sample, Sample], jax.Array] = psnr,
-    mesh: Mesh | None = None,
-) -> np.ndarray:
-    """What a solver reaches on pairs.
-
-    Args:
-      params: the solver.
-      vf: the field.
-      data: the pairs.
-      metric: metric(x_n, x1) -> (batch,).
-      mesh: devices to lay each batch over.
-
-    Returns:
-      (N,), the metric of each sample.
-    """
-    devices = mesh.size if mesh else 1
-    size = -(-min(_EVALUATION_BATCH, data.size) // devices) * devices
-    vf, values = as_pytree(vf), []
-    for first in range(0, data.size, size):
-        rows = np.arange(first, min(first + size, data.size))
-        # The last batch is filled up, so that one program serves them all.
-        filled = np.pad(rows, (0, size - len(rows)), mode="edge")
-        batch = parallel.shard(_take(data, filled), mesh)
-        values.append(np.asarray(_score(metric, params, vf, *batch))[: len(rows)])
-    return np.concatenate(values)
-
-
-@partial(jax.jit, static_argnums=0)
-def _score(
-    metric: Callable[[Sample, Sample], jax.Array],
-    params: NSParams,
-    vf: VelocityField,
-    x0: Sample,
-    x1: Sample,
-    args: tuple[Any, ...],
-) -> jax.Array:
-    return metric(ns.sample(params, vf, x0, *args), x1)
-
-
-class _Recipe(NamedTuple):
-    batch: int
-    iterations: int
-    evaluate_every: int
-    seed: int
-
-
 def _make_step(
     family: Family, trainer: Trainer, loss: Loss, batch: int
 ) -> Callable[..., tuple[TrainerState, jax.Array]]:
@@ -269,7 +184,7 @@ def _validate(
     family: Family,
     vf: VelocityField,
     validation: Pairs,
-    metric: Callable[[Sample, Sample], jax.Array],
+    metric: Metric,
     mesh: Mesh | None,
     state: TrainerState,
 ) -> tuple[TrainerState, float]:
@@ -290,76 +205,11 @@ def _validate(
     return state, value
 
 
-def _initial_state(family: Family, trainer: Trainer, seed: int) -> TrainerState:
-    theta = jax.tree.map(jnp.copy, family.theta)
-    return TrainerState(
-        step=jnp.zeros((), jnp.int32),
-        theta=theta,
-        opt_state=trainer.init(theta),
-        key=jax.random.key(seed),
-        best_theta=jax.tree.map(jnp.copy, theta),
-        best_metric=jnp.full((), -jnp.inf),
-        rejected=jnp.zeros((), jnp.int32),
-        forwards=jnp.zeros((), jnp.int32),
-    )
-
-
-def _batch(train: Pairs, recipe: _Recipe, iteration: int) -> Any:
+def _batch(train: Pairs, recipe: Recipe, iteration: int) -> Any:
     """The pairs of one step; a function of the step alone, so that runs resume."""
     epoch, index = divmod(iteration, train.size // recipe.batch)
     order = np.random.default_rng((recipe.seed, epoch)).permutation(train.size)
-    return _take(train, order[index * recipe.batch : (index + 1) * recipe.batch])
-
-
-def _take(data: Pairs, rows: np.ndarray) -> Any:
-    """(x0, x1, args) of some samples, gathered on the host."""
-    kept = (data.x0, data.x1, data.args)
-    return jax.tree.map(lambda leaf: np.asarray(leaf[rows]), kept)
-
-
-def _identity(
-    recipe: _Recipe,
-    optimizer: Optimizer,
-    family: Family,
-    vf: VelocityField,
-    train: Pairs,
-    validation: Pairs,
-) -> dict[str, Any]:
-    """What tells this run from others, as JSON values."""
-    return {
-        **recipe._asdict(),
-        "optimizer": optimizer.name,
-        "start": checksum((family.theta, family.to_params(family.theta))),
-        "field": checksum(vf),
-        "train": checksum((train.x0, train.x1, train.args)),
-        "validation": checksum((validation.x0, validation.x1, validation.args)),
-    }
-
-
-def _name(function: Callable[..., Any]) -> str:
-    """What tells functions apart, the same in every process."""
-    return getattr(function, "__qualname__", type(function).__name__)
-
-
-def _resume(
-    directory: epath.PathLike | None, state: TrainerState, identity: dict[str, Any]
-) -> tuple[TrainerState, list[HistoryRow]]:
-    """The state saved last, if any."""
-    metadata = None if directory is None else checkpoints.newest_metadata(directory)
-    there = identity if metadata is None else metadata.get("identity", {})
-    differing = [
-        f"{key}: there {there.get(key)!r}, here {identity[key]!r}"
-        for key in identity
-        if there.get(key) != identity[key]
-    ]
-    if differing:
-        raise ValueError(
-            f"the checkpoint in {directory} is of another run; " + "; ".join(differing)
-        )
-    found = None if directory is None else checkpoints.restore(directory, state)
-    if found is None:
-        return state, []
-    return found.state, [HistoryRow(*row) for row in found.metadata["history"]]
+    return take(train, order[index * recipe.batch : (index + 1) * recipe.batch])
 
 
 def _distilled(
@@ -385,13 +235,13 @@ def _check_accepted(
 
 
 def _check_inputs(
-    recipe: _Recipe,
+    recipe: Recipe,
     family: Family,
     vf: VelocityField,
     train: Pairs,
     validation: Pairs,
     loss: Loss,
-    metric: Callable[[Sample, Sample], jax.Array],
+    metric: Metric,
 ) -> None:
     """Everything that can be wrong, found before the work starts."""
     for name in ("batch", "iterations", "evaluate_every"):
@@ -406,10 +256,10 @@ def _check_inputs(
         )
     params = family.to_params(family.theta)
     ns.validate(params)
-    x0, x1, args = _take(train, np.arange(recipe.batch))
+    x0, x1, args = take(train, np.arange(recipe.batch))
     for name, function in (("loss", loss), ("metric", metric)):
-        score = partial(_score, function)
-        shape = jax.eval_shape(score, params, as_pytree(vf), x0, x1, args).shape
+        scored = partial(score, function)
+        shape = jax.eval_shape(scored, params, as_pytree(vf), x0, x1, args).shape
         if shape != (recipe.batch,):
             raise ValueError(
                 f"the {name} must return one number per sample, expected shape "

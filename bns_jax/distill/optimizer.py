@@ -13,7 +13,10 @@ from bns_jax.ns import NSParams, sample
 from bns_jax.typing import Sample, VelocityField
 
 Loss: TypeAlias = Callable[[Sample, Sample], jax.Array]
-"""loss(x_n, x(1)) -> (batch,)."""
+"""loss(x_n, x(1)) -> (batch,), minimised in the mean."""
+
+Metric: TypeAlias = Callable[[Sample, Sample], jax.Array]
+"""metric(x_n, x(1)) -> (batch,), larger is better."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,136 @@
+"""The state of a training run: what it starts from, saves, and continues with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from bns_jax import checkpoint as checkpoints
+from bns_jax.distill.optimizer import Loss, Metric, Optimizer, Trainer
+from bns_jax.families import Family
+from bns_jax.pairs import Pairs
+from bns_jax.pytree import checksum
+from bns_jax.typing import VelocityField
+
+
+class Recipe(NamedTuple):
+    """How long and on what a run trains; see `fit`."""
+
+    batch: int
+    iterations: int
+    evaluate_every: int
+    seed: int
+
+
+class TrainerState(NamedTuple):
+    """Everything that a resumed run needs.
+
+    Attributes:
+      step: steps done.
+      theta: now.
+      opt_state: of the trainer.
+      key: PRNG key of the run.
+      best_theta: of the best validation so far.
+      best_metric: what it reached.
+      rejected: steps that were not finite and not taken.
+      forwards: field calls per sample spent.
+    """
+
+    step: jax.Array
+    theta: Any
+    opt_state: Any
+    key: jax.Array
+    best_theta: Any
+    best_metric: jax.Array
+    rejected: jax.Array
+    forwards: jax.Array
+
+
+class HistoryRow(NamedTuple):
+    """One validation.
+
+    Attributes:
+      iteration: steps done.
+      forwards: field calls per sample spent until then.
+      train_loss: mean over the steps since the row before; nan at iteration 0.
+      val_metric: mean over the validation pairs.
+      seconds: since the start, earlier runs that were resumed included.
+    """
+
+    iteration: int
+    forwards: int
+    train_loss: float
+    val_metric: float
+    seconds: float
+
+
+def initial_state(family: Family, trainer: Trainer, seed: int) -> TrainerState:
+    """The state at step 0."""
+    theta = jax.tree.map(jnp.copy, family.theta)
+    return TrainerState(
+        step=jnp.zeros((), jnp.int32),
+        theta=theta,
+        opt_state=trainer.init(theta),
+        key=jax.random.key(seed),
+        best_theta=jax.tree.map(jnp.copy, theta),
+        best_metric=jnp.full((), -jnp.inf),
+        rejected=jnp.zeros((), jnp.int32),
+        forwards=jnp.zeros((), jnp.int32),
+    )
+
+
+def identify(
+    recipe: Recipe,
+    optimizer: Optimizer,
+    family: Family,
+    vf: VelocityField,
+    train: Pairs,
+    validation: Pairs,
+    loss: Loss,
+    metric: Metric,
+) -> dict[str, Any]:
+    """What tells this run from others, as JSON values."""
+    return {
+        **recipe._asdict(),
+        "optimizer": optimizer.name,
+        "loss": _name(loss),
+        "metric": _name(metric),
+        "start": checksum((family.theta, family.to_params(family.theta))),
+        "field": checksum(vf),
+        "train": checksum((train.x0, train.x1, train.args)),
+        "validation": checksum((validation.x0, validation.x1, validation.args)),
+    }
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """What tells functions apart, the same in every process."""
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+def resume(
+    directory: epath.PathLike | None, state: TrainerState, identity: dict[str, Any]
+) -> tuple[TrainerState, list[HistoryRow]]:
+    """The state and history saved last; the given state if nothing was saved.
+
+    Raises:
+      ValueError: if the directory holds another run; names what differs.
+    """
+    metadata = None if directory is None else checkpoints.newest_metadata(directory)
+    there = identity if metadata is None else metadata.get("identity", {})
+    differing = [
+        f"{key}: there {there.get(key)!r}, here {identity[key]!r}"
+        for key in identity
+        if there.get(key) != identity[key]
+    ]
+    if differing:
+        raise ValueError(
+            f"the checkpoint in {directory} is of another run; " + "; ".join(differing)
+        )
+    found = None if directory is None else checkpoints.restore(directory, state)
+    if found is None:
+        return state, []
+    return found.state, [HistoryRow(*row) for row in found.metadata["history"]]

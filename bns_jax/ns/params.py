@@ -1,0 +1,106 @@
+"""The family of non-stationary solvers, as numbers (eq. 9-12, Prop. 3.1)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bns_jax.typing import Array
+
+
+class NSParams(NamedTuple):
+    """A solver as numbers (eq. 11-12).
+
+    Attributes:
+      times: (n,), non-decreasing in [0, 1]; the field is called at these.
+      a: (n,), the weight of x_0 in each iterate.
+      b: (n, n), lower triangular; row i holds the weights of u_0 .. u_i in x_{i+1}.
+    """
+
+    times: Array
+    a: Array
+    b: Array
+
+
+def num_params(nfe: int) -> int:
+    """The number n (n + 5) / 2: the size of the family at n evaluations (Table 3).
+
+    Eq. 12 counts one more: t_n, at which nothing is evaluated.
+    """
+    return nfe * (nfe + 5) // 2
+
+
+def validate(params: NSParams) -> None:
+    """Checks the values of a solver given as concrete arrays.
+
+    Raises:
+      ValueError: if shapes disagree, an entry is not finite, times are not sorted or
+        leave [0, 1], or b is not lower triangular; the message names what came.
+    """
+    check_shapes(params)
+    times, a, b = (np.asarray(leaf, np.float64) for leaf in params)
+    for name, values in (("times", times), ("a", a), ("b", b)):
+        if not np.all(np.isfinite(values)):
+            where = tuple(map(int, np.argwhere(~np.isfinite(values))[0]))
+            raise ValueError(
+                f"{name} must be finite, got {values[where]} at index {where}"
+            )
+    if np.any(np.diff(times) < 0):
+        i = int(np.argmax(np.diff(times) < 0))
+        raise ValueError(
+            f"times must be sorted, got {times[i]} before {times[i + 1]} at index {i}"
+        )
+    if times[0] < 0 or times[-1] > 1:
+        raise ValueError(
+            f"times must lie in [0, 1], got values from {times[0]} to {times[-1]}"
+        )
+    if np.any(np.triu(b, 1)):
+        i, j = map(int, np.argwhere(np.triu(b, 1))[0])
+        raise ValueError(
+            f"b must be lower triangular, got b[{i}, {j}] = {b[i, j]} above its "
+            "diagonal: x_{i+1} cannot use a velocity that is evaluated after it"
+        )
+
+
+def check_shapes(params: NSParams) -> None:
+    """Raises ValueError unless the arrays are (n,), (n,) and (n, n)."""
+    shapes = times, a, b = tuple(map(np.shape, params))
+    n = times[0] if times else 0
+    if n < 1 or (times, a, b) != ((n,), (n,), (n, n)):
+        raise ValueError(
+            "expected times (n,), a (n,) and b (n, n) with n >= 1, got shapes "
+            + ", ".join(map(str, shapes))
+        )
+
+
+def from_updates(times: Array, c: Array, d: Array) -> NSParams:
+    """Rewrites update rules over all past points and velocities (eq. 10 to eq. 11).
+
+    With X = (x_1 .. x_n) the rules read X = C_0 x_0 + C X + D U, C strictly lower
+    triangular, so (I - C) X = C_0 x_0 + D U: Prop. 3.1 is one triangular solve.
+
+    Args:
+      times: (n,).
+      c: (n, n), row i weighs x_0 .. x_i in x_{i+1}; entries above the diagonal are
+        not read.
+      d: (n, n), likewise for u_0 .. u_i.
+
+    Raises:
+      ValueError: if the shapes disagree.
+    """
+    shapes = tuple(map(np.shape, (times, c, d)))
+    n = shapes[0][0] if shapes[0] else 0
+    if n < 1 or shapes != ((n,), (n, n), (n, n)):
+        raise ValueError(
+            "expected times (n,), c (n, n) and d (n, n) with n >= 1, got shapes "
+            + ", ".join(map(str, shapes))
+        )
+    xp = jnp if any(isinstance(leaf, jax.Array) for leaf in (times, c, d)) else np
+    c, d = xp.tril(c), xp.tril(d)
+    past = xp.concatenate([c[:, 1:], xp.zeros_like(c[:, :1])], axis=1)
+    right = xp.concatenate([c[:, :1], d], axis=1)
+    ab = xp.linalg.solve(xp.eye(n, dtype=c.dtype) - past, right)
+    return NSParams(times, ab[:, 0], xp.tril(ab[:, 1:]))

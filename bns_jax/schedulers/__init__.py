@@ -1,0 +1,56 @@
+"""Schedulers (alpha_t, sigma_t) of Gaussian paths N(alpha_t x_1, sigma_t^2 I), eq. 3-4.
+
+Time runs from noise (t = 0) to data (t = 1). Every function follows the namespace of
+its input: NumPy float64 for numbers and NumPy arrays, JAX for JAX arrays.
+"""
+
+from __future__ import annotations
+
+from bns_jax.schedulers.base import Scheduler as Scheduler
+from bns_jax.schedulers.paths import VE, CondOT, Cosine, Shifted
+from bns_jax.schedulers.variance_preserving import VP
+from bns_jax.schedulers.variance_preserving import DiscreteVP as DiscreteVP
+from bns_jax.schedulers.variance_preserving import (
+    from_alphas_cumprod as from_alphas_cumprod,
+)
+
+
+def cond_ot() -> Scheduler:
+    """Conditional optimal transport, alpha_t = t, sigma_t = 1 - t (eq. 57)."""
+    return CondOT()
+
+
+def cosine() -> Scheduler:
+    """alpha_t = sin(pi t / 2), sigma_t = cos(pi t / 2) (eq. 58)."""
+    return Cosine()
+
+
+def vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Scheduler:
+    """Variance preserving (eq. 60), b = beta_min and B = beta_max.
+
+    Raises:
+      ValueError: unless 0 < beta_min < beta_max.
+    """
+    return VP(beta_min, beta_max)
+
+
+def ve(sigma_max: float = 80.0) -> Scheduler:
+    """Variance exploding, alpha_t = 1, sigma_t = sigma_max (1 - t) (eq. 16).
+
+    Raises:
+      ValueError: unless sigma_max > 0.
+    """
+    return VE(sigma_max)
+
+
+def shifted(shift: float, base: Scheduler | None = None) -> Scheduler:
+    """A scheduler with time warped to t / (t + shift (1 - t)).
+
+    Args:
+      shift: above 1 spends more time on noise; SD3 uses 3 at 1024 pixels.
+      base: the scheduler to warp, cond_ot() if left out.
+
+    Raises:
+      ValueError: unless shift > 0.
+    """
+    return Shifted(shift, base or CondOT())

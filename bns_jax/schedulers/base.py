@@ -1,0 +1,64 @@
+"""What a scheduler is."""
+
+from __future__ import annotations
+
+import abc
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bns_jax.typing import Array, Time
+
+
+def with_namespace(t: Time) -> tuple[ModuleType, Array]:
+    """The array namespace to compute in, and t as an array of it."""
+    if isinstance(t, jax.Array):
+        return jnp, t
+    return np, np.asarray(t, np.float64)
+
+
+class Scheduler(abc.ABC):
+    """A pair alpha_t, sigma_t with strictly increasing snr(t) = alpha_t / sigma_t.
+
+    Subclasses are frozen dataclasses, so that a scheduler is hashable and equal to
+    another of the same numbers: jitted functions may take it as a static argument.
+    """
+
+    @abc.abstractmethod
+    def alpha(self, t: Time) -> Array:
+        """The scale of the data, alpha_t."""
+
+    @abc.abstractmethod
+    def sigma(self, t: Time) -> Array:
+        """The scale of the noise, sigma_t."""
+
+    @abc.abstractmethod
+    def d_alpha(self, t: Time) -> Array:
+        """The time derivative of alpha_t."""
+
+    @abc.abstractmethod
+    def d_sigma(self, t: Time) -> Array:
+        """The time derivative of sigma_t."""
+
+    @abc.abstractmethod
+    def log_snr_inverse(self, log_snr: Time) -> Array:
+        """The time at which log(alpha_t / sigma_t) has the given value."""
+
+    def snr(self, t: Time) -> Array:
+        """The signal-to-noise ratio alpha_t / sigma_t; infinite where sigma_t = 0."""
+        with np.errstate(divide="ignore"):
+            return self.alpha(t) / self.sigma(t)
+
+    def log_snr(self, t: Time) -> Array:
+        """log(alpha_t / sigma_t); -inf where alpha_t = 0, inf where sigma_t = 0."""
+        xp, t = with_namespace(t)
+        with np.errstate(divide="ignore"):
+            return xp.log(self.alpha(t)) - xp.log(self.sigma(t))
+
+    def snr_inverse(self, snr: Time) -> Array:
+        """The time at which alpha_t / sigma_t has the given value."""
+        xp, snr = with_namespace(snr)
+        with np.errstate(divide="ignore"):
+            return self.log_snr_inverse(xp.log(snr))
