@@ -16,7 +16,7 @@ from bns_jax.pairs import Pairs, PairStore, concatenate
 from bns_jax.pytree import as_pytree, checksum
 from bns_jax.scale_time import RescheduledVelocity, between, identity
 from bns_jax.schedulers import Scheduler, cond_ot
-from bns_jax.typing import Array, Progress, Sample, VelocityField
+from bns_jax.typing import Array, Progress, Sample, VelocityField, wider
 
 _CHUNK = 64
 _FIRST_STEP = 0.01
@@ -114,17 +114,13 @@ class _Problem(NamedTuple):
     atol: float
     precision: str
 
-    @property
-    def scheduler(self) -> Scheduler | None:
-        return getattr(self.vf, "scheduler", None)
-
     def facts(self) -> dict[str, Any]:
         """What tells these pairs from others, as JSON values."""
         function = getattr(self.vf, "func", type(self.vf))
         return {
             "field": getattr(function, "__qualname__", repr(function)),
             "weights": checksum(self.vf),
-            "scheduler": repr(self.scheduler),
+            "scheduler": repr(_scheduler_of(self.vf)),
             "prediction": getattr(self.vf, "prediction", None),
             "rtol": self.rtol,
             "atol": self.atol,
@@ -172,8 +168,8 @@ def _solve(
     A model's velocity is solved as x_bar(r) on the cond-OT path, where it is finite
     up to the end, others as they are. Both start where the field's own t is 0.
     """
-    dtype = jnp.result_type(*jax.tree.leaves(x0))
-    save_at, scheduler = jnp.asarray(save_at, dtype), getattr(vf, "scheduler", None)
+    dtype = wider(*(leaf.dtype for leaf in jax.tree.leaves(x0)))
+    save_at, scheduler = jnp.asarray(save_at, dtype), _scheduler_of(vf)
     field, there, back = vf, identity(), identity()
     if scheduler is not None:
         field = RescheduledVelocity(vf, cond_ot())
@@ -224,6 +220,11 @@ def _solve(
         )
 
     return jax.vmap(solve)(x0, args)
+
+
+def _scheduler_of(vf: Any) -> Scheduler | None:
+    """The path of a field that names both of its ends; None for other fields."""
+    return vf.scheduler if hasattr(vf, "ends") else None
 
 
 def _check_solved(solved: _Solved, rows: np.ndarray) -> None:
