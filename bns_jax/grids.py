@@ -82,6 +82,14 @@ def from_times(times: Sequence[float] | Array) -> Grid:
     return grid
 
 
+def ends(grid: GridLike | None) -> tuple[float, float]:
+    """The first and the last time of a grid, whatever its number of steps."""
+    if grid is None:
+        return 0.0, 1.0
+    laid = times(grid, 1 if callable(grid) else len(grid) - 1)
+    return float(laid[0]), float(laid[-1])
+
+
 def times(grid: GridLike | None, steps: int) -> np.ndarray:
     """Lays a grid, uniform if left out, and checks it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from bns_jax import grids, solvers
@@ -10,20 +11,36 @@ from bns_jax.schedulers import Scheduler
 
 _Builder = Callable[[int, Scheduler], NSParams]
 
+_NAMES = (
+    "euler",
+    "midpoint",
+    "heun",
+    "rk4",
+    "ab2",
+    "ab3",
+    "ab4",
+    "ddim",
+    "dpm_solver_pp_2m",
+    "dpm_solver_pp_3m",
+    "dpm_solver_2m",
+    "unipc2",
+    "unipc3",
+    "deis_tab3",
+    "ipndm3",
+    "edm_heun",
+)
+
+
+def _dpm_solver_pp_2m_log_snr(nfe: int, scheduler: Scheduler) -> NSParams:
+    grid = grids.log_snr(scheduler)
+    return solvers.build("dpm_solver_pp_2m", nfe, scheduler, grid)
+
+
 BASELINES: dict[str, _Builder] = {
-    "euler": lambda nfe, _: solvers.euler(nfe),
-    "midpoint": lambda nfe, _: solvers.midpoint(nfe),
-    "heun": lambda nfe, _: solvers.heun(nfe),
-    "rk4": lambda nfe, _: solvers.rk4(nfe),
-    "ab2": lambda nfe, _: solvers.adams_bashforth(nfe, 2),
-    "ab3": lambda nfe, _: solvers.adams_bashforth(nfe, 3),
-    "ab4": lambda nfe, _: solvers.adams_bashforth(nfe, 4),
-    "ddim": lambda nfe, scheduler: solvers.ddim(nfe, scheduler),
-    "dpm_solver_pp_2m": lambda nfe, scheduler: solvers.dpm_solver_pp(nfe, scheduler),
-    "dpm_solver_pp_2m_log_snr": lambda nfe, scheduler: solvers.dpm_solver_pp(
-        nfe, scheduler, grid=grids.log_snr(scheduler)
-    ),
+    **{name: functools.partial(solvers.build, name) for name in _NAMES},
+    "dpm_solver_pp_2m_log_snr": _dpm_solver_pp_2m_log_snr,
 }
+"""Those compared by default; `solvers.CATALOGUE` has more."""
 
 
 def build(nfe: int, scheduler: Scheduler) -> dict[str, NSParams]:

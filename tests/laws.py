@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from bns_jax import schedulers, solvers
+from bns_jax import ns, schedulers, solvers
 from bns_jax.ns import NSParams
 
 ALL_SCHEDULERS = {
@@ -30,85 +31,130 @@ SMOOTH_SCHEDULERS = [name for name in ALL_SCHEDULERS if name != "alphas_cumprod"
 
 
 class KnownSolver(NamedTuple):
-    """A solver, as the laws see it.
+    """A solver, as the laws see it: its entry in the catalogue, and what is special.
 
     Attributes:
-      params: params(nfe, scheduler, grid=...) -> NSParams.
-      algorithm: the same arguments -> algorithm(vf, x0), and history= where it has one.
-      order: of convergence.
-      stages: nfe must be a multiple of it.
-      least: the smallest nfe.
+      entry: what the library says of it.
       history: how many exact earlier points it needs to show its order.
-      exponential: it integrates the linear part of its scheduler's ODE exactly; other
-        solvers know no scheduler.
+      least: the smallest nfe.
+      rest: it shows its order where nfe % entry.stages is this.
+      any_nfe: nfe may be any number, not only such a one.
+      on_grid: every `stages`-th evaluation is at a time of the grid.
+      even_in: it needs equal steps in "time", or in "rho" = sigma / alpha.
     """
 
-    params: Callable[..., NSParams]
-    algorithm: Callable[..., Any]
-    order: int
-    stages: int = 1
-    least: int = 1
-    history: int = 0
-    exponential: bool = False
+    entry: solvers.Entry
+    history: int
+    least: int
+    rest: int = 0
+    any_nfe: bool = False
+    on_grid: bool = True
+    even_in: str = "time"
+
+    @property
+    def order(self) -> int:
+        return self.entry.order
+
+    @property
+    def stages(self) -> int:
+        return self.entry.stages
+
+    def algorithm(self, nfe: int, scheduler: Any, **options: Any) -> Any:
+        return self.entry.algorithm(nfe, scheduler, **options)
+
+    def params(self, nfe: int, scheduler: Any, **options: Any) -> NSParams:
+        return ns.from_solver(self.algorithm(nfe, scheduler, **options), nfe)
+
+    def fits(self, nfe: int) -> bool:
+        return nfe >= self.least and (self.any_nfe or self.shows_order(nfe))
+
+    def shows_order(self, nfe: int) -> bool:
+        return nfe % self.stages == self.rest
 
     def nfes(self, *candidates: int) -> list[int]:
-        return [n for n in candidates if n % self.stages == 0 and n >= self.least]
+        """Those that it exists for."""
+        return [nfe for nfe in candidates if self.fits(nfe)]
+
+    def nfe_of(self, steps: int) -> int:
+        """The number of evaluations that shows the order, in so many steps."""
+        return self.stages * steps - (self.stages - self.rest) % self.stages
+
+    def at_least(self, nfe: int) -> int:
+        """The smallest number of evaluations, from nfe on, that shows the order."""
+        fits = (n for n in itertools.count(max(nfe, self.least)) if self.shows_order(n))
+        return next(fits)
+
+    def times(
+        self, scheduler: Any, start: float, end: float, steps: int, before: int = 0
+    ) -> np.ndarray:
+        """A grid that shows the order, with some equal steps before its start."""
+        along = np.arange(-before, steps + 1) / steps
+        if self.even_in == "time":
+            return start + (end - start) * along
+        first, last = 1.0 / scheduler.snr(np.array([start, end]))
+        return scheduler.snr_inverse(1.0 / (first + (last - first) * along))
 
 
-def _runge_kutta(solver: Any, tableau: solvers.Tableau, order: int) -> KnownSolver:
-    return KnownSolver(
-        params=lambda nfe, _, **options: solver(nfe, **options),
-        algorithm=lambda nfe, _, **options: solvers.runge_kutta_algorithm(
-            nfe, tableau, **options
-        ),
-        order=order,
-        stages=tableau.stages,
-        least=tableau.stages,
-    )
+_SPECIAL: dict[str, dict[str, Any]] = {
+    "dpm_solver_2s": {"any_nfe": True, "on_grid": False},
+    "dpm_solver_3s": {"any_nfe": True, "on_grid": False, "rest": 2},
+    "dpm_solver_pp_2s": {"any_nfe": True, "on_grid": False},
+    "dpm_solver_pp_3s": {"any_nfe": True, "on_grid": False, "rest": 2},
+    "dpm_solver_3m": {"history": 2},
+    "dpm_solver_pp_3m": {"history": 2},
+    "unipc1": {"history": 0},
+    "unipc2": {"history": 1},
+    "unipc3": {"history": 2},
+    "unipc1_bh1": {"history": 0},
+    "unipc2_bh1": {"history": 1},
+    "unipc3_bh1": {"history": 2},
+    "unipc2_noise": {"history": 1},
+    "ipndm2": {"even_in": "rho"},
+    "ipndm3": {"even_in": "rho"},
+    "ipndm4": {"even_in": "rho"},
+    "edm_euler": {"on_grid": False},
+    "edm_heun": {"on_grid": False, "rest": 1, "least": 1},
+}
+"""What is not as the catalogue lets expect: one evaluation at each time of the grid,
+as many points in a multistep method as its order says."""
 
 
-def _adams_bashforth(order: int) -> KnownSolver:
-    return KnownSolver(
-        params=lambda nfe, _, **options: solvers.adams_bashforth(nfe, order, **options),
-        algorithm=lambda nfe, _, **options: solvers.adams_bashforth_algorithm(
-            nfe, order, **options
-        ),
-        order=order,
-        least=order,
-        history=order - 1 if order > 2 else 0,
-    )
+def _like(name: str, function: Any, converges: int, **fixed: Any) -> solvers.Entry:
+    """A solver that the library has under no name, but for its kind like this one."""
+
+    def algorithm(nfe: int, scheduler: Any, **options: Any) -> Any:
+        return function(nfe, scheduler, **fixed, **options)
+
+    return solvers.CATALOGUE[name]._replace(algorithm=algorithm, order=converges)
 
 
-def _dpm_solver_pp(order: int) -> KnownSolver:
-    return KnownSolver(
-        params=lambda nfe, scheduler, **options: solvers.dpm_solver_pp(
-            nfe, scheduler, order, **options
-        ),
-        algorithm=lambda nfe, scheduler, **options: solvers.dpm_solver_pp_algorithm(
-            nfe, scheduler, order, **options
-        ),
-        order=order,
-        least=order,
-        exponential=True,
-    )
+def _ab1(nfe: int, _: Any, **options: Any) -> Any:
+    return solvers.adams_bashforth_algorithm(nfe, 1, **options)
 
 
-ALL_SOLVERS = {
-    "euler": _runge_kutta(solvers.euler, solvers.EULER, 1),
-    "midpoint": _runge_kutta(solvers.midpoint, solvers.MIDPOINT, 2),
-    "heun": _runge_kutta(solvers.heun, solvers.HEUN, 2),
-    "rk4": _runge_kutta(solvers.rk4, solvers.RK4, 4),
-    "adams_bashforth_1": _adams_bashforth(1),
-    "adams_bashforth_2": _adams_bashforth(2),
-    "adams_bashforth_3": _adams_bashforth(3),
-    "adams_bashforth_4": _adams_bashforth(4),
-    "ddim": KnownSolver(solvers.ddim, solvers.ddim_algorithm, 1, exponential=True),
-    "dpm_solver_pp_1": _dpm_solver_pp(1),
-    "dpm_solver_pp_2": _dpm_solver_pp(2),
+_ENTRIES = solvers.CATALOGUE | {
+    "ab1": _like("ab2", _ab1, 1),
+    "dpm_solver_pp_3s": _like(
+        "dpm_solver_3s", solvers.dpm_singlestep_algorithm, 3, order=3, kind="data"
+    ),
+    "deis_tab4": _like("deis_tab3", solvers.deis_algorithm, 4, order=4),
+    "unipc2_noise": _like("unipc2", solvers.unipc_algorithm, 3, order=2, kind="noise"),
 }
 
-GENERIC = [name for name, known in ALL_SOLVERS.items() if not known.exponential]
-EXPONENTIAL = [name for name, known in ALL_SOLVERS.items() if known.exponential]
+
+def _known(name: str, entry: solvers.Entry) -> KnownSolver:
+    special = dict(_SPECIAL.get(name, {}))
+    history = special.pop("history", entry.order - 1 if entry.stages == 1 else 0)
+    least = special.pop("least", max(entry.stages, history + 1))
+    return KnownSolver(entry, history, least, **special)
+
+
+ALL_SOLVERS = {name: _known(name, entry) for name, entry in _ENTRIES.items()}
+"""The whole catalogue, and a few more. A line of the catalogue is all that it takes."""
+
+GENERIC = [n for n, known in ALL_SOLVERS.items() if known.entry.kind == "generic"]
+EXPONENTIAL = [n for n in ALL_SOLVERS if n not in GENERIC]
+"""They know their scheduler: exponential integrators, and EDM under its VE."""
 
 
 def run(params: NSParams, vf: Callable[..., Any], x0: np.ndarray) -> np.ndarray:

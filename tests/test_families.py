@@ -35,7 +35,8 @@ def thetas(n=NFE, **bounds):
 
 @each_solver
 def test_bns_keeps_its_start_exactly(solver):
-    params = ALL_SOLVERS[solver].params(8, schedulers.vp())
+    known = ALL_SOLVERS[solver]
+    params = known.params(known.at_least(8), schedulers.vp())
     family = families.bns(params)
     for leaf, expected in zip(family.to_params(family.theta), params, strict=True):
         np.testing.assert_array_equal(leaf, expected)

@@ -215,7 +215,7 @@ def transformed_run(params, change, vf, x0):
 def solver_params(solver, scheduler):
     known = ALL_SOLVERS[solver]
     grid = grids.uniform(0.004, 1.0)  # away from nodes of tables
-    params = known.params(8, ALL_SCHEDULERS[scheduler], grid=grid)
+    params = known.params(known.at_least(8), ALL_SCHEDULERS[scheduler], grid=grid)
     if scheduler in VARIANCE_PRESERVING and params.times[-1] == 1.0:
         pytest.skip("asks for the velocity at t = 1, where this path has none")
     return params

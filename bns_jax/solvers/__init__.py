@@ -1,29 +1,105 @@
 """Known solvers, each written as its paper writes it and traced into NSParams.
 
-Each solver comes twice: as the plain algorithm, named `*_algorithm`, and traced into
-three arrays under its own name.
+Each comes twice: as a plain algorithm, named `*_algorithm`, and traced into three
+arrays. `CATALOGUE` lists them by name, and `build(name, nfe, scheduler)` makes them.
 """
 
-from bns_jax.solvers.adams_bashforth import (
-    adams_bashforth as adams_bashforth,
+from bns_jax.solvers.catalogue import (
+    CATALOGUE,
+    Entry,
+    algorithm,
+    build,
+    from_sigmas,
+    from_timesteps,
 )
-from bns_jax.solvers.adams_bashforth import (
-    adams_bashforth_algorithm as adams_bashforth_algorithm,
+from bns_jax.solvers.ddim import (
+    ddim,
+    ddim_algorithm,
 )
-from bns_jax.solvers.exponential import ddim as ddim
-from bns_jax.solvers.exponential import ddim_algorithm as ddim_algorithm
-from bns_jax.solvers.exponential import dpm_solver_pp as dpm_solver_pp
-from bns_jax.solvers.exponential import (
-    dpm_solver_pp_algorithm as dpm_solver_pp_algorithm,
+from bns_jax.solvers.deis import (
+    deis,
+    deis_algorithm,
 )
-from bns_jax.solvers.runge_kutta import EULER as EULER
-from bns_jax.solvers.runge_kutta import HEUN as HEUN
-from bns_jax.solvers.runge_kutta import MIDPOINT as MIDPOINT
-from bns_jax.solvers.runge_kutta import RK4 as RK4
-from bns_jax.solvers.runge_kutta import Tableau as Tableau
-from bns_jax.solvers.runge_kutta import euler as euler
-from bns_jax.solvers.runge_kutta import heun as heun
-from bns_jax.solvers.runge_kutta import midpoint as midpoint
-from bns_jax.solvers.runge_kutta import rk4 as rk4
-from bns_jax.solvers.runge_kutta import runge_kutta as runge_kutta
-from bns_jax.solvers.runge_kutta import runge_kutta_algorithm as runge_kutta_algorithm
+from bns_jax.solvers.dpm_solver import (
+    dpm_multistep_algorithm,
+    dpm_singlestep_algorithm,
+    dpm_solver,
+    dpm_solver_pp,
+)
+from bns_jax.solvers.edm import (
+    edm,
+    edm_algorithm,
+)
+from bns_jax.solvers.ipndm import (
+    ipndm,
+    ipndm_algorithm,
+)
+from bns_jax.solvers.multistep import (
+    adams_bashforth,
+    adams_bashforth_algorithm,
+    multistep,
+    multistep_algorithm,
+)
+from bns_jax.solvers.runge_kutta import (
+    EULER,
+    HEUN,
+    MIDPOINT,
+    RALSTON,
+    RK3,
+    RK4,
+    Tableau,
+    euler,
+    heun,
+    midpoint,
+    ralston,
+    rk3,
+    rk4,
+    runge_kutta,
+    runge_kutta_algorithm,
+)
+from bns_jax.solvers.unipc import (
+    unipc,
+    unipc_algorithm,
+)
+
+__all__ = [
+    "CATALOGUE",
+    "EULER",
+    "HEUN",
+    "MIDPOINT",
+    "RALSTON",
+    "RK3",
+    "RK4",
+    "Entry",
+    "Tableau",
+    "adams_bashforth",
+    "adams_bashforth_algorithm",
+    "algorithm",
+    "build",
+    "ddim",
+    "ddim_algorithm",
+    "deis",
+    "deis_algorithm",
+    "dpm_multistep_algorithm",
+    "dpm_singlestep_algorithm",
+    "dpm_solver",
+    "dpm_solver_pp",
+    "edm",
+    "edm_algorithm",
+    "euler",
+    "from_sigmas",
+    "from_timesteps",
+    "heun",
+    "ipndm",
+    "ipndm_algorithm",
+    "midpoint",
+    "multistep",
+    "multistep_algorithm",
+    "ralston",
+    "rk3",
+    "rk4",
+    "runge_kutta",
+    "runge_kutta_algorithm",
+    "unipc",
+    "unipc_algorithm",
+]

@@ -49,6 +49,8 @@ class Tableau:
 EULER = Tableau("euler", a=((),), b=(1.0,))
 MIDPOINT = Tableau("midpoint", a=((), (1 / 2,)), b=(0.0, 1.0))
 HEUN = Tableau("heun", a=((), (1.0,)), b=(1 / 2, 1 / 2))
+RALSTON = Tableau("ralston", a=((), (2 / 3,)), b=(1 / 4, 3 / 4))
+RK3 = Tableau("rk3", a=((), (1 / 2,), (-1.0, 2.0)), b=(1 / 6, 2 / 3, 1 / 6))
 RK4 = Tableau(
     "rk4",
     a=((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)),
@@ -114,6 +116,16 @@ def midpoint(nfe: int, *, grid: grids.GridLike | None = None) -> NSParams:
 def heun(nfe: int, *, grid: grids.GridLike | None = None) -> NSParams:
     """Heun's method (the explicit trapezoid), of order 2: nfe / 2 steps."""
     return runge_kutta(nfe, HEUN, grid=grid)
+
+
+def ralston(nfe: int, *, grid: grids.GridLike | None = None) -> NSParams:
+    """Ralston's method, of order 2 with the least error bound: nfe / 2 steps."""
+    return runge_kutta(nfe, RALSTON, grid=grid)
+
+
+def rk3(nfe: int, *, grid: grids.GridLike | None = None) -> NSParams:
+    """Kutta's third-order method: nfe / 3 steps."""
+    return runge_kutta(nfe, RK3, grid=grid)
 
 
 def rk4(nfe: int, *, grid: grids.GridLike | None = None) -> NSParams:

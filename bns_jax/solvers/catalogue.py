@@ -1,0 +1,307 @@
+"""All solvers by name, for flags, tables and plots."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bns_jax import grids
+from bns_jax.ns import NSParams, from_solver
+from bns_jax.schedulers import DiscreteVP, Scheduler
+from bns_jax.solvers.ddim import ddim_algorithm
+from bns_jax.solvers.deis import deis_algorithm
+from bns_jax.solvers.dpm_solver import (
+    dpm_multistep_algorithm,
+    dpm_singlestep_algorithm,
+)
+from bns_jax.solvers.edm import edm_algorithm
+from bns_jax.solvers.ipndm import ipndm_algorithm
+from bns_jax.solvers.multistep import adams_bashforth_algorithm
+from bns_jax.solvers.runge_kutta import (
+    EULER,
+    HEUN,
+    MIDPOINT,
+    RALSTON,
+    RK3,
+    RK4,
+    Tableau,
+    runge_kutta_algorithm,
+)
+from bns_jax.solvers.unipc import unipc_algorithm
+from bns_jax.typing import Array, Solver
+
+
+class Entry(NamedTuple):
+    """A solver of the catalogue.
+
+    Attributes:
+      algorithm: algorithm(nfe, scheduler, **options) -> the plain algorithm.
+      order: of convergence, on steps that touch no infinite log-SNR.
+      description: in one line.
+      reference: where it is published.
+      kind: "generic" (knows nothing of the path), "exponential" or "scale-time".
+      stages: evaluations per step.
+    """
+
+    algorithm: Callable[..., Solver]
+    order: int
+    description: str
+    reference: str
+    kind: str
+    stages: int = 1
+
+
+def _rk(tableau: Tableau, order: int, description: str) -> Entry:
+    def algorithm(nfe: int, _: Scheduler, **options: Any) -> Solver:
+        return runge_kutta_algorithm(nfe, tableau, **options)
+
+    return Entry(algorithm, order, description, "eq. 54", "generic", tableau.stages)
+
+
+def _ab(order: int, description: str) -> Entry:
+    def algorithm(nfe: int, _: Scheduler, **options: Any) -> Solver:
+        return adams_bashforth_algorithm(nfe, order, **options)
+
+    return Entry(algorithm, order, description, "eq. 52", "generic")
+
+
+def _with(function: Callable[..., Solver], **fixed: Any) -> Callable[..., Solver]:
+    """The algorithm with some of its options set for good."""
+
+    def algorithm(nfe: int, scheduler: Scheduler, **options: Any) -> Solver:
+        return function(nfe, scheduler, **fixed, **options)
+
+    return algorithm
+
+
+def _exponential(
+    reference: str,
+    converges: int,
+    description: str,
+    function: Callable[..., Solver],
+    stages: int = 1,
+    **fixed: Any,
+) -> Entry:
+    algorithm = _with(function, **fixed)
+    return Entry(algorithm, converges, description, reference, "exponential", stages)
+
+
+def _edm(order: int, description: str, stages: int, method: str) -> Entry:
+    reference = "Karras et al., 2022, arXiv:2206.00364"
+    algorithm = _with(edm_algorithm, method=method)
+    return Entry(algorithm, order, description, reference, "scale-time", stages)
+
+
+_DDIM = "Song et al., 2021, arXiv:2010.02502"
+_DPM = "Lu et al., 2022, arXiv:2206.00927"
+_DPM_PP = "Lu et al., 2022, arXiv:2211.01095"
+_DEIS = "Zhang and Chen, 2023, arXiv:2204.13902"
+_UNIPC = "Zhao et al., 2023, arXiv:2302.04867"
+
+_S, _M, _UNI = dpm_singlestep_algorithm, dpm_multistep_algorithm, unipc_algorithm
+
+CATALOGUE: dict[str, Entry] = {
+    "euler": _rk(EULER, 1, "Euler"),
+    "midpoint": _rk(MIDPOINT, 2, "midpoint"),
+    "heun": _rk(HEUN, 2, "Heun, the explicit trapezoid"),
+    "ralston": _rk(RALSTON, 2, "Ralston"),
+    "rk3": _rk(RK3, 3, "Kutta"),
+    "rk4": _rk(RK4, 4, "Runge-Kutta"),
+    "ab2": _ab(2, "Adams-Bashforth of order 2"),
+    "ab3": _ab(3, "Adams-Bashforth of order 3"),
+    "ab4": _ab(4, "Adams-Bashforth of order 4"),
+    "ddim": _exponential(_DDIM, 1, "DDIM, exponential Euler", ddim_algorithm),
+    "dpm_solver_2s": _exponential(
+        _DPM, 2, "DPM-Solver-2, singlestep, noise", _S, stages=2, order=2, kind="noise"
+    ),
+    "dpm_solver_3s": _exponential(
+        _DPM, 3, "DPM-Solver-3, singlestep, noise", _S, stages=3, order=3, kind="noise"
+    ),
+    "dpm_solver_2m": _exponential(
+        _DPM_PP, 2, "DPM-Solver(2M), multistep, noise", _M, order=2, kind="noise"
+    ),
+    "dpm_solver_3m": _exponential(
+        _DPM_PP, 2, "DPM-Solver(3M), multistep, noise", _M, order=3, kind="noise"
+    ),
+    "dpm_solver_pp_2s": _exponential(
+        _DPM_PP,
+        2,
+        "DPM-Solver++(2S), singlestep, data",
+        _S,
+        stages=2,
+        order=2,
+        kind="data",
+    ),
+    "dpm_solver_pp_2m": _exponential(
+        _DPM_PP, 2, "DPM-Solver++(2M), multistep, data", _M, order=2, kind="data"
+    ),
+    "dpm_solver_pp_3m": _exponential(
+        _DPM_PP, 2, "DPM-Solver++(3M), multistep, data", _M, order=3, kind="data"
+    ),
+    "deis_tab2": _exponential(
+        _DEIS,
+        2,
+        "DEIS, 2 points, polynomial in time",
+        deis_algorithm,
+        order=2,
+        variable="tab",
+    ),
+    "deis_tab3": _exponential(
+        _DEIS,
+        3,
+        "DEIS, 3 points, polynomial in time",
+        deis_algorithm,
+        order=3,
+        variable="tab",
+    ),
+    "deis_log_rho2": _exponential(
+        _DEIS,
+        2,
+        "DEIS, 2 points, polynomial in log rho",
+        deis_algorithm,
+        order=2,
+        variable="log_rho",
+    ),
+    "deis_log_rho3": _exponential(
+        _DEIS,
+        3,
+        "DEIS, 3 points, polynomial in log rho",
+        deis_algorithm,
+        order=3,
+        variable="log_rho",
+    ),
+    "unipc1": _exponential(_UNIPC, 2, "UniPC-1, data, B2", _UNI, order=1),
+    "unipc2": _exponential(_UNIPC, 3, "UniPC-2, data, B2", _UNI, order=2),
+    "unipc3": _exponential(_UNIPC, 4, "UniPC-3, data, B2", _UNI, order=3),
+    "unipc1_bh1": _exponential(
+        _UNIPC, 2, "UniPC-1, data, B1", _UNI, order=1, variant="bh1"
+    ),
+    "unipc2_bh1": _exponential(
+        _UNIPC, 3, "UniPC-2, data, B1", _UNI, order=2, variant="bh1"
+    ),
+    "unipc3_bh1": _exponential(
+        _UNIPC, 4, "UniPC-3, data, B1", _UNI, order=3, variant="bh1"
+    ),
+    "ipndm2": _exponential(_DEIS, 2, "iPNDM, 2 points", ipndm_algorithm, order=2),
+    "ipndm3": _exponential(_DEIS, 3, "iPNDM, 3 points", ipndm_algorithm, order=3),
+    "ipndm4": _exponential(_DEIS, 4, "iPNDM, 4 points", ipndm_algorithm, order=4),
+    "edm_euler": _edm(1, "Euler under VE on the Karras grid", 1, "euler"),
+    "edm_heun": _edm(2, "Heun under VE on the Karras grid", 2, "heun"),
+}
+"""name -> Entry, for every solver that needs nothing but nfe, scheduler and grid."""
+
+
+def _look_up(name: str) -> Entry:
+    if name not in CATALOGUE:
+        near = difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.0)
+        raise ValueError(
+            f"no solver is called {name!r}; the nearest are {', '.join(near)}"
+        )
+    return CATALOGUE[name]
+
+
+def algorithm(
+    name: str,
+    nfe: int,
+    scheduler: Scheduler,
+    grid: grids.GridLike | None = None,
+    **options: Any,
+) -> Solver:
+    """A solver by its name, as a plain algorithm.
+
+    Args:
+      name: a key of `CATALOGUE`.
+      nfe: evaluations.
+      scheduler: the path of the model.
+      grid: the solver's own default if left out.
+      **options: what else the solver's `*_algorithm` takes, such as history= of the
+        multistep ones, kind= of UniPC, sigma_max= and rho= of EDM.
+
+    Raises:
+      ValueError: if the name is unknown (the nearest ones are given), or the solver
+        does not exist for these arguments.
+    """
+    return _look_up(name).algorithm(nfe, scheduler, grid=grid, **options)
+
+
+def build(
+    name: str,
+    nfe: int,
+    scheduler: Scheduler,
+    grid: grids.GridLike | None = None,
+    **options: Any,
+) -> NSParams:
+    """A solver by its name, as three arrays; see `algorithm`."""
+    return from_solver(algorithm(name, nfe, scheduler, grid, **options), nfe)
+
+
+def from_sigmas(name: str, sigmas: Array, scheduler: Scheduler) -> NSParams:
+    """A solver on the noise levels that published tables give.
+
+    Args:
+      name: a key of `CATALOGUE` that makes one evaluation a step.
+      sigmas: (n + 1,) decreasing noise-to-signal ratios sigma / alpha, as k-diffusion
+        and EDM count them; the last one may be 0.
+      scheduler: the path of the model.
+
+    Raises:
+      ValueError: if the ratios do not decrease or leave the range of the scheduler, or
+        the solver makes several evaluations a step.
+    """
+    _check_one_evaluation_a_step(name)
+    levels = np.asarray(sigmas, np.float64)
+    if levels.ndim != 1 or len(levels) < 2 or not np.all(np.diff(levels) < 0):
+        raise ValueError(f"sigmas must be two or more decreasing numbers, got {sigmas}")
+    largest = float(np.exp(-scheduler.log_snr(0.0)))
+    if levels[0] > largest * (1 + 1e-6) or levels[-1] < 0:
+        raise ValueError(
+            f"sigmas must lie in [0, {largest:g}], the range of the scheduler, got "
+            f"{levels[0]:g} to {levels[-1]:g}"
+        )
+    with np.errstate(divide="ignore"):
+        times = scheduler.snr_inverse(1.0 / levels).clip(0.0, 1.0)
+    return build(name, len(levels) - 1, scheduler, grids.from_times(times))
+
+
+def from_timesteps(
+    name: str, timesteps: Array, scheduler: Scheduler, steps: int | None = None
+) -> NSParams:
+    """A solver on the discrete time steps that published tables give.
+
+    Args:
+      name: a key of `CATALOGUE` that makes one evaluation a step.
+      timesteps: (n,) decreasing steps k of a model trained with `steps` of them; clean
+        data is added behind.
+      scheduler: the path of the model, such as `from_alphas_cumprod` gives.
+      steps: of the training; if left out, those of a scheduler that
+        `from_alphas_cumprod` gave, and 1000 of any other.
+
+    Raises:
+      ValueError: if the steps do not decrease or leave 0 .. steps - 1, or the solver
+        makes several evaluations a step.
+    """
+    _check_one_evaluation_a_step(name)
+    if steps is None:
+        steps = 1000
+        if isinstance(scheduler, DiscreteVP):
+            steps = len(scheduler.log_alphas) - 1
+    k = np.asarray(timesteps, np.float64)
+    if k.ndim != 1 or len(k) < 1 or not np.all(np.diff(k) < 0):
+        raise ValueError(f"timesteps must be decreasing numbers, got {timesteps}")
+    if not (k[0] <= steps - 1 and k[-1] >= 0):
+        raise ValueError(f"timesteps must lie in [0, {steps - 1}], got {timesteps}")
+    times = np.append(1.0 - (k + 1.0) / steps, 1.0)
+    return build(name, len(k), scheduler, grids.from_times(times))
+
+
+def _check_one_evaluation_a_step(name: str) -> None:
+    stages = _look_up(name).stages
+    if stages > 1:
+        fitting = ", ".join(key for key, entry in CATALOGUE.items() if entry.stages < 2)
+        raise ValueError(
+            f"a table of published steps needs one evaluation a step, {name} makes "
+            f"{stages}; these make one: {fitting}"
+        )

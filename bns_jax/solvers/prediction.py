@@ -1,0 +1,145 @@
+"""What exponential integrators are made of (eq. 22).
+
+They integrate the linear part of the sampling ODE exactly and interpolate what the
+model predicts. The prediction is read off the velocity, whatever the network's own
+parametrisation: u and x name both ends of the path, since x = alpha m + sigma e and
+u = alpha' m + sigma' e.
+
+Notation of this package: a step leads from t to t', h is the increase of log-SNR, m
+and e are the clean sample and the noise that the model sees. Everything is written in
+forms that stay finite where alpha or sigma is 0; a step that touches infinite log-SNR
+is of first order.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from bns_jax import grids
+from bns_jax.schedulers import Scheduler
+from bns_jax.typing import Sample, VelocityField
+
+Kind: TypeAlias = Literal["noise", "data"]
+"""Which prediction an exponential integrator interpolates."""
+
+KINDS = ("noise", "data")
+
+History: TypeAlias = Sequence[tuple[float, Sample, Sample]]
+"""(t, x, u) of points before a grid, oldest first."""
+
+
+class Point(NamedTuple):
+    """A time on the path of a scheduler, as float64 numbers."""
+
+    t: float
+    alpha: float
+    sigma: float
+    log_snr: float
+
+
+class Prediction(NamedTuple):
+    """What a model sees in x: m, the clean sample, and e, the noise."""
+
+    m: Any
+    e: Any
+
+    def of(self, kind: Kind) -> Any:
+        """The one that is interpolated."""
+        return self.e if kind == "noise" else self.m
+
+
+class Step(NamedTuple):
+    """One step of an exponential integrator, from `start` to `end`."""
+
+    start: Point
+    end: Point
+
+    @property
+    def h(self) -> float:
+        """The increase of log-SNR; infinite where alpha or sigma is 0 at an end."""
+        return self.end.log_snr - self.start.log_snr
+
+    def first_order(self, seen: Prediction) -> Any:
+        """Alpha' m + sigma' e: DDIM, the exact step for a constant prediction."""
+        return self.end.alpha * seen.m + self.end.sigma * seen.e
+
+    def scale(self, kind: Kind) -> float:
+        """The factor S in front of all corrections to `first_order`."""
+        return -self.end.sigma if kind == "noise" else -self.end.alpha
+
+    def signed_h(self, kind: Kind) -> float:
+        """z, which is h for predictions of noise and -h for data."""
+        return self.h if kind == "noise" else -self.h
+
+
+def point(scheduler: Scheduler, t: float) -> Point:
+    """alpha, sigma and log-SNR at t."""
+    alpha, sigma = float(scheduler.alpha(t)), float(scheduler.sigma(t))
+    return Point(float(t), alpha, sigma, float(scheduler.log_snr(t)))
+
+
+def points(
+    scheduler: Scheduler, grid: grids.GridLike | None, steps: int
+) -> list[Point]:
+    """The points of a grid with distinct times; uniform if left out.
+
+    Raises:
+      ValueError: if it is no grid, or repeats a time.
+    """
+    times = grids.times(grid, steps)
+    if np.any(np.diff(times) == 0):
+        raise ValueError(f"this solver needs distinct times, got {times}")
+    return [point(scheduler, t) for t in times]
+
+
+def steps_of(laid: list[Point]) -> Iterator[Step]:
+    """The steps between neighbouring points."""
+    return itertools.starmap(Step, itertools.pairwise(laid))
+
+
+def predict(
+    vf: VelocityField, scheduler: Scheduler, at: Point, x: Sample
+) -> Prediction:
+    """One call of the field, read as a prediction of both ends."""
+    d_alpha, d_sigma = scheduler.d_alpha(at.t), scheduler.d_sigma(at.t)
+    wronskian = at.sigma * d_alpha - at.alpha * d_sigma
+    u = vf(at.t, x)
+    m = (at.sigma / wronskian) * u - (d_sigma / wronskian) * x
+    e = (d_alpha / wronskian) * x - (at.alpha / wronskian) * u
+    return Prediction(m, e)
+
+
+def remember(scheduler: Scheduler, history: History) -> list[tuple[Point, Prediction]]:
+    """Exact points before the grid, as a multistep method would have met them."""
+    met = []
+    for t, x, u in history:
+        at = point(scheduler, t)
+        met.append((at, predict(lambda *_, u=u: u, scheduler, at, x)))
+    return met
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuses a value that is none of the choices.
+
+    Raises:
+      ValueError: naming them.
+    """
+    if value not in choices:
+        named = " or ".join(f'"{choice}"' for choice in choices)
+        raise ValueError(f"{name} must be {named}, got {value!r}")
+
+
+def check_order(order: int, highest: int, nfe: int) -> None:
+    """Refuses an order that the method does not have, or that nfe cannot reach.
+
+    Raises:
+      ValueError: naming the valid ones.
+    """
+    if order not in range(1, highest + 1):
+        raise ValueError(f"order must be from 1 to {highest}, got {order}")
+    if nfe < order:
+        raise ValueError(f"order {order} needs nfe >= {order}, got {nfe}")

@@ -1,0 +1,156 @@
+"""Our solvers against diffusers' schedulers, on one field, grid and noise."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from bns_jax import schedulers, solvers
+from tests.laws import run
+from tests.parity import mixture
+
+torch = pytest.importorskip("torch", reason="parity needs pip install -e '.[parity]'")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    diffusers = pytest.importorskip(
+        "diffusers", reason="parity needs pip install -e '.[parity]'"
+    )
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+STEPS = 1000
+BETAS = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+OPTIONS = {"num_train_timesteps": STEPS, **BETAS, "lower_order_final": False}
+FLOAT32 = 2e-6  # DPMSolverMultistepScheduler keeps the sample in float32
+SIGMA_MIN = {"final_sigmas_type": "sigma_min"}
+
+
+@pytest.fixture(scope="module")
+def path():
+    betas = torch.linspace(1e-4, 0.02, STEPS, dtype=torch.float64)
+    return schedulers.from_alphas_cumprod(np.cumprod(1.0 - betas.numpy()))
+
+
+def theirs(scheduler, levels):
+    """Runs a scheduler on float64 noise levels sigma / alpha, in place of its own."""
+    scheduler.set_timesteps(len(levels) - 1)
+    scheduler.sigmas = torch.tensor(levels)
+    x = torch.tensor(mixture.X0)
+    for level, t in zip(levels[:-1], scheduler.timesteps, strict=True):
+        alpha = 1.0 / np.hypot(1.0, level)
+        m = mixture.data(alpha, alpha * level, x.numpy())
+        epsilon = (x.numpy() - alpha * m) / (alpha * level)
+        x = scheduler.step(torch.tensor(epsilon), t, x).prev_sample
+    return x.numpy()
+
+
+def levels_of(path, steps, end):
+    """Noise levels of steps 999 .. and the end that diffusers takes."""
+    times = np.append(np.linspace(0.0, 0.9, steps), end)
+    return times, 1.0 / path.snr(times)
+
+
+def ours(name, path, times):
+    params = solvers.build(name, len(times) - 1, path, times)
+    return run(params, mixture.velocity(path), mixture.X0)[-1]
+
+
+def compare(name, path, scheduler, end=1.0, tolerance=1e-10, steps=10):
+    times, levels = levels_of(path, steps, end)
+    if end == 1.0:
+        levels[-1] = 0.0
+    difference = np.abs(theirs(scheduler, levels) - ours(name, path, times))
+    assert np.max(difference) < tolerance
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_dpm_solver_pp_multistep(path, order):
+    scheduler = diffusers.DPMSolverMultistepScheduler(**OPTIONS, solver_order=order)
+    name = f"dpm_solver_pp_{order}m" if order > 1 else "ddim"
+    compare(name, path, scheduler, tolerance=FLOAT32)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_dpm_solver_multistep(path, order):
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        **OPTIONS, **SIGMA_MIN, solver_order=order, algorithm_type="dpmsolver"
+    )
+    name = f"dpm_solver_{order}m" if order > 1 else "ddim"
+    compare(name, path, scheduler, end=0.999, tolerance=FLOAT32)
+
+
+@pytest.mark.parametrize("variant", ["bh1", "bh2"])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_unipc(path, order, variant):
+    scheduler = diffusers.UniPCMultistepScheduler(
+        **OPTIONS, **SIGMA_MIN, solver_order=order, solver_type=variant
+    )
+    name = f"unipc{order}" + ("_bh1" if variant == "bh1" else "")
+    compare(name, path, scheduler, end=0.999)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_deis(path, order):
+    scheduler = diffusers.DEISMultistepScheduler(**OPTIONS, solver_order=order)
+    name = f"deis_log_rho{order}" if order > 1 else "ddim"
+    compare(name, path, scheduler, end=0.999)
+
+
+@pytest.mark.parametrize("kind", ["data", "noise"])
+def test_dpm_solver_singlestep_of_order_two(path, kind):
+    name, algorithm = {
+        "data": ("dpm_solver_pp_2s", "dpmsolver++"),
+        "noise": ("dpm_solver_2s", "dpmsolver"),
+    }[kind]
+    scheduler = diffusers.DPMSolverSinglestepScheduler(
+        **{**OPTIONS, "lower_order_final": True},
+        **SIGMA_MIN,
+        solver_order=2,
+        algorithm_type=algorithm,
+    )
+    outer = np.linspace(0.0, 0.9, 6)
+    params = solvers.build(name, 10, path, outer)
+    # Evaluations at the start and the middle of each of the five steps.
+    levels = 1.0 / path.snr(np.append(params.times, outer[-1]))
+    scheduler.set_timesteps(10)
+    scheduler.order_list = [1, 2] * 5
+    scheduler.set_timesteps = lambda n: None
+    got = run(params, mixture.velocity(path), mixture.X0)[-1]
+    assert np.max(np.abs(theirs(scheduler, levels) - got)) < 1e-10
+
+
+def test_ddim(path):
+    scheduler = diffusers.DDIMScheduler(
+        num_train_timesteps=STEPS, **BETAS, set_alpha_to_one=True, clip_sample=False
+    )
+    scheduler.alphas_cumprod = torch.tensor(
+        path.alpha(1.0 - (np.arange(STEPS) + 1.0) / STEPS) ** 2
+    )
+    scheduler.set_timesteps(10)
+    x = torch.tensor(mixture.X0)
+    for t in scheduler.timesteps:
+        alpha = float(scheduler.alphas_cumprod[t]) ** 0.5
+        sigma = (1.0 - alpha**2) ** 0.5
+        m = mixture.data(alpha, sigma, x.numpy())
+        epsilon = torch.tensor((x.numpy() - alpha * m) / sigma)
+        x = scheduler.step(epsilon, t, x).prev_sample
+    params = solvers.from_timesteps("ddim", scheduler.timesteps.numpy(), path, STEPS)
+    got = run(params, mixture.velocity(path), mixture.X0)[-1]
+    assert np.max(np.abs(x.numpy() - got)) < 1e-10
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_flow_match_euler(shift):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(10)
+    path = schedulers.cond_ot()
+    field = mixture.velocity(path)
+    x = torch.tensor(mixture.X0)
+    sigmas = scheduler.sigmas.numpy().astype(np.float64)
+    for t, sigma in zip(scheduler.timesteps, sigmas[:-1], strict=True):
+        # diffusers runs sigma from 1 to 0: its velocity is minus ours.
+        u = torch.tensor(-field(1.0 - sigma, x.numpy()))
+        x = scheduler.step(u, t, x).prev_sample
+    params = solvers.build("euler", 10, path, 1.0 - sigmas)
+    got = run(params, field, mixture.X0)[-1]
+    assert np.max(np.abs(x.numpy() - got)) < FLOAT32
