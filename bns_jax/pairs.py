@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from bns_jax.pytree import differences
 from bns_jax.typing import Sample
 
 _FORMAT = "bns_jax.pairs/1"
@@ -184,11 +185,7 @@ def _read_manifest(directory: epath.Path) -> dict[str, Any] | None:
 def _check_fingerprint(
     directory: epath.Path, found: Mapping[str, Any], expected: Mapping[str, Any]
 ) -> None:
-    differing = [
-        f"{key}: there {found.get(key)!r}, here {expected.get(key)!r}"
-        for key in sorted({*found, *expected})
-        if found.get(key) != expected.get(key)
-    ]
+    differing = differences(found, expected)
     if differing:
         raise ValueError(
             f"{directory} holds pairs of another configuration; " + "; ".join(differing)

@@ -1,8 +1,9 @@
-"""Two things that pytrees are asked for: to be called, and to be recognised."""
+"""What tells one thing from another: callables as pytrees, checksums, differences."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -45,3 +46,12 @@ def checksum(tree: Any) -> str:
         digest.update(header.encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """The entries in which two records differ, side by side as text."""
+    return [
+        f"{key}: there {there.get(key)!r}, here {here.get(key)!r}"
+        for key in sorted({*there, *here})
+        if there.get(key) != here.get(key)
+    ]

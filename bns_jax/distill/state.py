@@ -13,7 +13,7 @@ from bns_jax import checkpoint as checkpoints
 from bns_jax.distill.optimizer import Loss, Metric, Optimizer, Trainer
 from bns_jax.families import Family
 from bns_jax.pairs import Pairs
-from bns_jax.pytree import checksum
+from bns_jax.pytree import checksum, differences
 from bns_jax.typing import VelocityField
 
 
@@ -121,11 +121,7 @@ def resume(
     """
     metadata = None if directory is None else checkpoints.newest_metadata(directory)
     there = identity if metadata is None else metadata.get("identity", {})
-    differing = [
-        f"{key}: there {there.get(key)!r}, here {identity[key]!r}"
-        for key in identity
-        if there.get(key) != identity[key]
-    ]
+    differing = differences(there, identity)
     if differing:
         raise ValueError(
             f"the checkpoint in {directory} is of another run; " + "; ".join(differing)
