@@ -72,12 +72,14 @@ def table(rows: Sequence[Row]) -> str:
 def plot_psnr(rows: Sequence[Row], path: epath.Path, title: str) -> None:
     """PSNR against NFE, one line per solver, BNS in front, the best one first."""
     figure, axes = plt.subplots(figsize=(7.4, 4.4), layout="constrained")
-    for points, names in _lines(rows).items():
+    for index, (points, names) in enumerate(_lines(rows).items()):
         bespoke = BESPOKE in names
         axes.plot(
             *zip(*points, strict=True),
             label="BNS (this library)" if bespoke else " = ".join(names),
-            marker="o",
+            # There are ten colours: a second round of them is dashed.
+            linestyle="-" if index <= 10 else "--",
+            marker="o" if index <= 10 else "s",
             markersize=7 if bespoke else 4,
             linewidth=3.0 if bespoke else 1.2,
             color="black" if bespoke else None,
