@@ -85,7 +85,7 @@ def _product_over_shifts(
     """A 3x3 convolution of stride 1 as one matrix product over the nine shifts of x.
 
     Distillation differentiates the network inside a loop, where XLA's CPU backend
-    takes 15 times longer for the gradient of a convolution than for this.
+    takes many times longer for the gradient of a convolution than for this.
     """
     height, width = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

@@ -9,8 +9,6 @@ from bns_jax.solvers.catalogue import (
     Entry,
     algorithm,
     build,
-    from_sigmas,
-    from_timesteps,
 )
 from bns_jax.solvers.ddim import (
     ddim,
@@ -57,6 +55,7 @@ from bns_jax.solvers.runge_kutta import (
     runge_kutta,
     runge_kutta_algorithm,
 )
+from bns_jax.solvers.tables import from_sigmas, from_timesteps
 from bns_jax.solvers.unipc import (
     unipc,
     unipc_algorithm,

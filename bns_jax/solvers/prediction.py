@@ -64,7 +64,7 @@ class Step(NamedTuple):
         return self.end.log_snr - self.start.log_snr
 
     def first_order(self, seen: Prediction) -> Any:
-        """Alpha' m + sigma' e: DDIM, the exact step for a constant prediction."""
+        """The step alpha' m + sigma' e: DDIM, exact for a constant prediction."""
         return self.end.alpha * seen.m + self.end.sigma * seen.e
 
     def scale(self, kind: Kind) -> float:
