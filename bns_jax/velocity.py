@@ -164,7 +164,7 @@ def between_ends(ends: Ends, scheduler: Scheduler, t: Array) -> Sample:
 
 
 def time_like(t: Time, x: Sample) -> Array:
-    """T as a JAX array of the dtype of x, or float32 where that has 16 bits."""
+    """Time as a JAX array of the dtype of x, or float32 where that has 16 bits."""
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(x)]
     dtype = jnp.float64 if jnp.float64 in dtypes else jnp.float32
     return jnp.asarray(t, dtype)

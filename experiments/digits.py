@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
+from experiments import cli
+
 if TYPE_CHECKING:
     from experiments.main_job import Model, Settings
     from experiments.workdir import Workdir
 
 _STAGES = ("all", "pretrain", "pairs", "distill", "evaluate")
-_FREE_FLAGS = ("nfe",)
+_FREE_FLAGS = ("nfe", "solvers")
 
 _STAGE = flags.DEFINE_enum(
     "stage", "all", _STAGES, '"all" is pairs, distill and evaluate.'
@@ -30,18 +32,10 @@ _STAGE = flags.DEFINE_enum(
 _WORKDIR = flags.DEFINE_string(
     "workdir", "runs/digits", "Folder of the run; holds everything it writes."
 )
-_WEIGHTS = flags.DEFINE_string(
-    "weights",
-    "",
-    "Weights file. If empty: the workdir's own where it was pretrained, else the "
-    "shipped one.",
-)
-_GUIDANCE = flags.DEFINE_float(
-    "guidance", 0.2, "Guidance scale w; 0 is unguided.", lower_bound=0.0
-)
-_NFE = flags.DEFINE_list("nfe", "4,6,8", "Numbers of evaluations to distil for.")
 _INIT = flags.DEFINE_string(
-    "init", "best", 'Solver to start from, or "best": the best on validation pairs.'
+    "init",
+    "best",
+    'Solver to start from, or "best": the common one that validates best.',
 )
 _ITERATIONS = flags.DEFINE_integer(
     "iterations", 200, "Steps of Algorithm 2.", lower_bound=1
@@ -63,19 +57,17 @@ _TRAIN_PAIRS = flags.DEFINE_integer("train_pairs", 520, "To fit.", lower_bound=1
 _VALIDATION_PAIRS = flags.DEFINE_integer(
     "validation_pairs", 256, "To choose the iteration.", lower_bound=1
 )
-_TEST_PAIRS = flags.DEFINE_integer("test_pairs", 1024, "To report.", lower_bound=1)
-_RTOL = flags.DEFINE_float("rtol", 1e-5, "Of the ground truth.", lower_bound=0.0)
-_ATOL = flags.DEFINE_float("atol", 1e-5, "Of the ground truth.", lower_bound=0.0)
-_SEED = flags.DEFINE_integer("seed", 0, "Of noise, labels and batches.", lower_bound=0)
 _PRETRAIN_ITERATIONS = flags.DEFINE_integer(
     "pretrain_iterations", 8_000, "Steps of --stage=pretrain.", lower_bound=1
 )
 
-_PRETRAIN_FLAGS = (_PRETRAIN_ITERATIONS, _SEED)
+_PRETRAIN_FLAGS = (_PRETRAIN_ITERATIONS, cli.SEED)
 _RUN_FLAGS = (
-    _WEIGHTS,
-    _GUIDANCE,
-    _NFE,
+    cli.MODEL,
+    cli.WEIGHTS,
+    cli.GUIDANCE,
+    cli.NFE,
+    cli.SOLVERS,
     _INIT,
     _ITERATIONS,
     _BATCH,
@@ -85,23 +77,11 @@ _RUN_FLAGS = (
     _SIGMA_0,
     _TRAIN_PAIRS,
     _VALIDATION_PAIRS,
-    _TEST_PAIRS,
-    _RTOL,
-    _ATOL,
-    _SEED,
+    cli.TEST_PAIRS,
+    cli.RTOL,
+    cli.ATOL,
+    cli.SEED,
 )
-
-
-def _parse_nfe(values: list[str]) -> tuple[int, ...]:
-    return tuple(sorted({int(value) for value in values}))
-
-
-@flags.validator(_NFE.name, message="must be integers from 1 to 64, such as 4,6,8")
-def _nfe_is_valid(values: list[str]) -> bool:
-    try:
-        return bool(values) and all(1 <= nfe <= 64 for nfe in _parse_nfe(values))
-    except ValueError:
-        return False
 
 
 @flags.multi_flags_validator(
@@ -112,7 +92,8 @@ def _batch_fits(values: dict[str, int]) -> bool:
 
 
 @flags.multi_flags_validator(
-    ["learning_rate", "sigma_0", "rtol", "atol"], message="must all be positive"
+    ["learning_rate", "sigma_0"],
+    message="--learning_rate and --sigma_0 must be positive",
 )
 def _are_positive(values: dict[str, float]) -> bool:
     return all(value > 0 for value in values.values())
@@ -122,44 +103,42 @@ def main(argv: list[str]) -> None:
     """Runs the stages that --stage names."""
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    from experiments import baselines, main_job, models
+    from experiments import main_job, models
     from experiments.progress import quiet
     from experiments.workdir import Workdir
 
     quiet()
-    names = [main_job.BEST, *baselines.BASELINES]
-    if _INIT.value not in names:
-        raise app.UsageError(f"--init={_INIT.value}: expected one of {names}")
     workdir = Workdir(_WORKDIR.value)
     try:
         if _STAGE.value == "pretrain":
-            workdir.claim(_values(_PRETRAIN_FLAGS))
+            workdir.claim(cli.serialize(_PRETRAIN_FLAGS))
             _pretrain(workdir)
         else:
-            weights = _WEIGHTS.value
+            weights = cli.WEIGHTS.value
             if not weights and workdir.weights.exists():
                 weights = workdir.weights
-            model = models.digits(_GUIDANCE.value, weights or None)
-            main_job.check_start(model, _settings())
-            workdir.claim(_values(_RUN_FLAGS), _FREE_FLAGS)
-            _run(model, _settings(), workdir)
+            model = models.load(cli.MODEL.value, cli.GUIDANCE.value, weights or None)
+            settings = _settings()
+            main_job.check_start(model, settings)
+            workdir.claim(cli.serialize(_RUN_FLAGS), _FREE_FLAGS)
+            _run(model, settings, workdir)
     except ValueError as error:
         sys.exit(f"error: {error}")
 
 
 def _run(model: Model, settings: Settings, workdir: Workdir) -> None:
     """Pairs, then distillation, then evaluation, as far as --stage asks."""
-    from experiments import main_job, report
+    from experiments import main_job, report, truth
 
     start = time.monotonic()
-    pairs = main_job.make_pairs(model, settings, workdir)
+    pairs = truth.make_pairs(model, settings.counts, settings.accuracy, workdir)
     print(f"pairs are ready after {time.monotonic() - start:.0f} s", flush=True)
     if _STAGE.value == "pairs":
         return
     distilled = main_job.distil_all(model, settings, workdir, pairs)
     if _STAGE.value == "distill":
         return
-    rows = main_job.evaluate_all(model, settings, workdir, pairs, distilled)
+    rows = main_job.evaluate_all(model, settings, workdir, pairs["test"], distilled)
     print(f"\n{report.table(rows)}\n")
     print(
         f"forwards count calls of the guided field, {model.network_calls} network "
@@ -180,7 +159,7 @@ def _pretrain(workdir: Workdir) -> None:
     from experiments.progress import Progress
 
     config = UNetConfig()
-    recipe = Recipe(iterations=_PRETRAIN_ITERATIONS.value, seed=_SEED.value)
+    recipe = Recipe(iterations=_PRETRAIN_ITERATIONS.value, seed=cli.SEED.value)
     images, held_out = digits.load()
     start = time.monotonic()
     with Progress("pretrain", "step") as progress:
@@ -207,32 +186,27 @@ def _pretrain(workdir: Workdir) -> None:
 
 
 def _settings() -> Settings:
+    from experiments import baselines
     from experiments.main_job import Settings
+    from experiments.truth import Accuracy
 
     return Settings(
-        nfe=_parse_nfe(_NFE.value),
+        nfe=cli.parse_nfe(cli.NFE.value),
+        solvers=baselines.expand(cli.SOLVERS.value),
         init=_INIT.value,
         counts={
             "train": _TRAIN_PAIRS.value,
             "validation": _VALIDATION_PAIRS.value,
-            "test": _TEST_PAIRS.value,
+            "test": cli.TEST_PAIRS.value,
         },
-        rtol=_RTOL.value,
-        atol=_ATOL.value,
+        accuracy=Accuracy(cli.RTOL.value, cli.ATOL.value, cli.SEED.value),
         sigma_0=_SIGMA_0.value,
         learning_rate=_LEARNING_RATE.value,
         schedule=_SCHEDULE.value,
         iterations=_ITERATIONS.value,
         batch=_BATCH.value,
         evaluate_every=_EVALUATE_EVERY.value,
-        seed=_SEED.value,
     )
-
-
-def _values(holders: tuple[flags.FlagHolder, ...]) -> dict[str, str]:
-    """Flags as a flag file writes them."""
-    named = {holder.name: flags.FLAGS[holder.name] for holder in holders}
-    return {name: flag.serialize().partition("=")[2] for name, flag in named.items()}
 
 
 if __name__ == "__main__":

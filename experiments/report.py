@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 
 BESPOKE = "bns"
 _ERROR_GAIN = 8.0
+_COLOURED_LINES = 12
 
 
 class Row(NamedTuple):
@@ -50,41 +51,58 @@ class Row(NamedTuple):
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Aligned columns, names to the left and numbers to the right."""
-    cells = [list(Row._fields), *(row.cells() for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(Row._fields))]
+    """PSNR in dB: a line per solver, the best last, and a column per NFE."""
+    nfes = sorted({row.nfe for row in rows})
+    psnr = {(row.solver, row.nfe): row.psnr_db for row in rows}
+    names = sorted(
+        dict.fromkeys(row.solver for row in rows),
+        key=lambda name: max((nfe, psnr.get((name, nfe), -np.inf)) for nfe in nfes),
+    )
+    lines = [["solver", *(f"NFE {nfe}" for nfe in nfes)], []]
+    for name in names:
+        values = (psnr.get((name, nfe)) for nfe in nfes)
+        lines.append([name, *("-" if v is None else f"{v:.2f}" for v in values)])
+    bespoke = {row.nfe: row for row in rows if row.gain_db is not None}
+    if bespoke:
+        spent = [bespoke[nfe] for nfe in nfes]
+        lines += [
+            [],
+            ["gain over the best other", *(f"{row.gain_db:+.2f}" for row in spent)],
+            ["forwards to distil it", *(f"{row.forwards:,}" for row in spent)],
+            ["seconds", *(f"{row.seconds:.0f}" for row in spent)],
+        ]
+    return aligned(lines)
 
-    def text(line: list[str]) -> str:
-        first = line[0].ljust(widths[0])
-        rest = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))  # noqa: B905
-        return "  ".join([first, *rest])
 
-    lines = [text(line) for line in cells]
-    rule = "-" * len(lines[0])
-    out = [lines[0]]
-    for i, row in enumerate(rows):
-        if i == 0 or row.nfe != rows[i - 1].nfe:
-            out.append(rule)
-        out.append(lines[i + 1])
-    return "\n".join(out)
+def aligned(lines: Sequence[Sequence[str]], rest: str = ">") -> str:
+    """Columns, the first to the left and the rest to the left (<) or right (>).
+
+    An empty line stands for a rule.
+    """
+    full = [line for line in lines if line]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+
+    def text(line: Sequence[str]) -> str:
+        sides = ["<"] + [rest] * len(widths)
+        cells = map("{:{}{}}".format, line, sides, widths)
+        return "  ".join(cells).rstrip()
+
+    return "\n".join(text(line) if line else rule for line in lines)
 
 
 def plot_psnr(rows: Sequence[Row], path: epath.Path, title: str) -> None:
     """PSNR against NFE, one line per solver, BNS in front, the best one first."""
-    figure, axes = plt.subplots(figsize=(7.4, 4.4), layout="constrained")
-    for index, (points, names) in enumerate(_lines(rows).items()):
-        bespoke = BESPOKE in names
-        axes.plot(
-            *zip(*points, strict=True),
-            label="BNS (this library)" if bespoke else " = ".join(names),
-            # There are ten colours: a second round of them is dashed.
-            linestyle="-" if index <= 10 else "--",
-            marker="o" if index <= 10 else "s",
-            markersize=7 if bespoke else 4,
-            linewidth=3.0 if bespoke else 1.2,
-            color="black" if bespoke else None,
-            zorder=3 if bespoke else 2,
-        )
+    figure, axes = plt.subplots(figsize=(7.8, 4.6), layout="constrained")
+    lines = _lines(rows)
+    for index, (points, names) in enumerate(lines.items()):
+        style = _BESPOKE_LINE if BESPOKE in names else _line_style(index)
+        if index == _COLOURED_LINES:
+            rest = sum(map(len, list(lines.values())[index:]))
+            style = style | {"label": f"{rest} more solvers"}
+        elif index < _COLOURED_LINES and BESPOKE not in names:
+            style = style | {"label": " = ".join(names)}
+        axes.plot(*zip(*points, strict=True), **style)
     axes.set_xlabel("NFE (evaluations of the velocity field)")
     axes.set_ylabel("PSNR on test pairs (dB)")
     axes.set_xticks(sorted({row.nfe for row in rows}))
@@ -92,6 +110,30 @@ def plot_psnr(rows: Sequence[Row], path: epath.Path, title: str) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _save(figure, path)
+
+
+_BESPOKE_LINE: dict[str, Any] = {
+    "label": "BNS (this library)",
+    "color": "black",
+    "marker": "o",
+    "markersize": 7,
+    "linewidth": 3.0,
+    "zorder": 4,
+}
+
+
+def _line_style(index: int) -> dict[str, Any]:
+    """Ten colours, the second round of them dashed; then thin and grey."""
+    if index >= _COLOURED_LINES:
+        return {"color": "0.75", "linewidth": 0.8, "zorder": 1}
+    return {
+        "color": f"C{index % 10}",
+        "linestyle": "-" if index < 10 else "--",
+        "marker": "o" if index < 10 else "s",
+        "markersize": 4,
+        "linewidth": 1.2,
+        "zorder": 2,
+    }
 
 
 def _lines(rows: Sequence[Row]) -> dict[tuple[tuple[int, float], ...], list[str]]:

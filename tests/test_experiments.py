@@ -10,9 +10,13 @@ import sys
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 
 import bns_jax
-from bns_jax import interchange
+from bns_jax import interchange, solvers
+from experiments.mixture import Mixture
+from tests.fields import Gaussian
+from tests.laws import ALL_SCHEDULERS, assert_close
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = (
@@ -29,8 +33,12 @@ SMALL = (
 
 
 def digits(workdir, *flags):
-    """Runs `python -m experiments.digits`; warnings are errors there too."""
-    command = [sys.executable, "-W", "error", "-m", "experiments.digits"]
+    return experiment("digits", workdir, *flags)
+
+
+def experiment(name, workdir, *flags):
+    """Runs `python -m experiments.name`; warnings are errors there too."""
+    command = [sys.executable, "-W", "error", "-m", f"experiments.{name}"]
     env = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     return subprocess.run(
         [*command, f"--workdir={workdir}", *flags],
@@ -105,8 +113,8 @@ class TestMainJob:
         after = contents(workdir)
         kept = [p for p in before if p.parts[0] in ("pairs", "checkpoints")]
         assert all(before[path] == after[path] for path in kept)
-        solvers = [p for p in before if p.parts[0] in ("solvers", "history")]
-        assert all(before[path][0] == after[path][0] for path in solvers)
+        written = [p for p in before if p.parts[0] in ("solvers", "history")]
+        assert all(before[path][0] == after[path][0] for path in written)
 
     def test_another_run_is_refused_and_nothing_is_lost(self, finished):
         workdir, _ = finished
@@ -130,7 +138,9 @@ class TestMainJob:
         ("--guidance=-1", "non-negative"),
         ("--itertions=3", "Did you mean: iterations"),
         ("--batch=600", "must not exceed --train_pairs"),
-        ("--rtol=0", "must all be positive"),
+        ("--rtol=0", "must be positive"),
+        ("--sigma_0=0", "must be positive"),
+        ("--model=digit", "should be one of"),
         ("--stage=test", "should be one of"),
     ],
 )
@@ -144,7 +154,10 @@ def test_flags_are_checked(tmp_path, flag, message):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--init=eulr"], "expected one of"),
+        (["--init=eulr"], "the nearest are euler"),
+        (["--solvers=ddim,dmp_solver"], "the nearest are dpm_solver"),
+        (["--solvers=ddim@kerras"], "expected a grid of"),
+        (["--model=mixture", "--weights=file"], "the mixture has no weights"),
         (["--init=rk4", "--nfe=6"], "does not exist at 6 evaluations"),
         (["--weights=missing.safetensors"], "no weights file"),
     ],
@@ -154,6 +167,79 @@ def test_bad_input_is_named_before_any_work(tmp_path, flags, message):
     assert refused.returncode == 1
     assert message in refused.stderr + refused.stdout
     assert not (tmp_path / "run").exists()
+
+
+class TestCompare:
+    FLAGS = ("--model=mixture", "--test_pairs=16", "--nfe=4,6")
+
+    def test_compares_every_solver_and_files_of_distilled_ones(self, tmp_path):
+        path = tmp_path / "bns_4.json"
+        interchange.save(path, solvers.ralston(4))
+        done = experiment(
+            "compare", tmp_path / "run", *self.FLAGS, f"--solver_files={path}"
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        with open(tmp_path / "run" / "table.csv") as file:
+            psnr = {(r["solver"], r["nfe"]): r["psnr_db"] for r in csv.DictReader(file)}
+        assert {name for name, _ in psnr} >= {*solvers.CATALOGUE, "bns"} - {"edm_heun"}
+        # A file, and the solver that it holds; two names of one method on cond-OT.
+        assert psnr["bns", "4"] == psnr["ralston", "4"]
+        assert psnr["ddim", "6"] == psnr["euler", "6"]
+        assert ("rk4", "6") not in psnr
+        for value in psnr.values():
+            assert value in done.stdout
+        assert (tmp_path / "run" / "psnr_vs_nfe.png").read_bytes()[1:4] == b"PNG"
+
+    def test_named_solvers_alone(self, tmp_path):
+        names = "--solvers=midpoint,dpm_solver_pp_2m@log_snr"
+        done = experiment("compare", tmp_path, *self.FLAGS, names)
+        assert done.returncode == 0, done.stderr
+        with open(tmp_path / "table.csv") as file:
+            found = {row["solver"] for row in csv.DictReader(file)}
+        assert found == {"midpoint", "dpm_solver_pp_2m@log_snr"}
+
+    def test_list_has_a_line_for_each(self, tmp_path):
+        done = experiment("compare", tmp_path, "--list")
+        assert done.returncode == 0, done.stderr
+        listed = [line.split()[0] for line in done.stdout.splitlines()[2:]]
+        assert listed == list(solvers.CATALOGUE)
+
+    def test_nothing_to_compare_is_an_error(self, tmp_path):
+        refused = experiment("compare", tmp_path / "run", "--solvers=rk4", "--nfe=6")
+        assert refused.returncode == 1
+        assert "no solver of ['rk4'] exists at" in refused.stderr
+        assert not (tmp_path / "run").exists()
+
+
+class TestMixture:
+    """The closed form against the same posterior, computed one centre at a time."""
+
+    @pytest.mark.parametrize("name", ["cond_ot", "vp"])
+    @pytest.mark.parametrize("t", [0.05, 0.5, 0.95])
+    def test_velocity_is_that_of_the_posterior(self, name, t):
+        rng = np.random.default_rng(0)
+        scheduler = ALL_SCHEDULERS[name]
+        centres, labels = rng.normal(size=(7, 2, 3)), np.arange(7) % 3
+        exact = Mixture.around(centres, labels, 0.3, scheduler)
+        x = rng.normal(size=(4, 2, 3))
+        label = np.array([0, 1, 2, 0])
+        alpha, sigma = scheduler.alpha(t), scheduler.sigma(t)
+        std = np.sqrt((alpha * 0.3) ** 2 + sigma**2)
+        for allowed, got in (
+            (label[:, None] == labels, exact.conditional(t, x, label)),
+            (np.ones((4, 7), bool), exact.unconditional(t, x, label)),
+        ):
+            expected = np.zeros_like(x)
+            for i in range(4):
+                weights = [
+                    allowed[i, k] * scipy.stats.norm.pdf(x[i], alpha * c, std).prod()
+                    for k, c in enumerate(centres)
+                ]
+                for weight, centre in zip(weights, centres, strict=True):
+                    field = Gaussian(scheduler, centre, 0.3).velocity(t, x[i])
+                    expected[i] += weight / np.sum(weights) * field
+            assert_close(got, expected, 1e-12)
 
 
 def test_damaged_weights_are_named(tmp_path):

@@ -9,6 +9,7 @@ from bns_jax.solvers.catalogue import (
     Entry,
     algorithm,
     build,
+    look_up,
 )
 from bns_jax.solvers.ddim import (
     ddim,
@@ -91,6 +92,7 @@ __all__ = [
     "heun",
     "ipndm",
     "ipndm_algorithm",
+    "look_up",
     "midpoint",
     "multistep",
     "multistep_algorithm",

@@ -1,0 +1,101 @@
+"""All solvers side by side on a model: a table, a CSV file and a plot.
+
+    python -m experiments.compare --solvers=ddim,dpm_solver_pp_2m@log_snr --nfe=4,8
+
+Solver files that distillation wrote take part with --solver_files.
+"""
+
+from __future__ import annotations
+
+import collections
+import sys
+from typing import TYPE_CHECKING
+
+from absl import app, flags
+
+from experiments import cli
+
+if TYPE_CHECKING:
+    from bns_jax.ns import NSParams
+    from bns_jax.schedulers import Scheduler
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/compare", "Folder of the run; holds everything it writes."
+)
+_SOLVER_FILES = flags.DEFINE_list(
+    "solver_files", "", "Distilled solvers to compare too, such as solvers/bns_4.json."
+)
+_LIST = flags.DEFINE_bool("list", False, "Only print what solvers there are.")
+flags.set_default(cli.NFE, ["4", "6", "8", "10", "12"])
+flags.set_default(cli.SOLVERS, ["all"])
+
+_FREE_FLAGS = (cli.NFE.name, cli.SOLVERS.name, _SOLVER_FILES.name)
+_RUN_FLAGS = (
+    cli.MODEL,
+    cli.WEIGHTS,
+    cli.GUIDANCE,
+    cli.NFE,
+    cli.SOLVERS,
+    _SOLVER_FILES,
+    cli.TEST_PAIRS,
+    cli.RTOL,
+    cli.ATOL,
+    cli.SEED,
+)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the comparison."""
+    if len(argv) > 1:
+        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+    from experiments import baselines
+    from experiments.progress import quiet
+
+    quiet()
+    try:
+        if _LIST.value:
+            print(baselines.describe())
+        else:
+            _compare()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+def _compare() -> None:
+    from experiments import comparison, models, report, truth
+    from experiments.workdir import Workdir
+
+    model = models.load(cli.MODEL.value, cli.GUIDANCE.value, cli.WEIGHTS.value or None)
+    solvers = _solvers(model.scheduler)
+    workdir = Workdir(_WORKDIR.value)
+    workdir.claim(cli.serialize(_RUN_FLAGS), _FREE_FLAGS)
+    accuracy = truth.Accuracy(cli.RTOL.value, cli.ATOL.value, cli.SEED.value)
+    counts = {"test": cli.TEST_PAIRS.value}
+    test = truth.make_pairs(model, counts, accuracy, workdir)["test"]
+    rows = comparison.compare(model, solvers, test)
+    comparison.write(rows, model, workdir)
+    print(f"\nPSNR (dB) on {test.size} pairs, {model.title}\n\n{report.table(rows)}\n")
+    print(f"in {workdir.root}: table.csv  psnr_vs_nfe.png")
+
+
+def _solvers(scheduler: Scheduler) -> dict[int, dict[str, NSParams]]:
+    """Those of --solvers at each of --nfe, and those of --solver_files at theirs."""
+    from bns_jax import interchange
+    from experiments import baselines
+
+    names = baselines.expand(cli.SOLVERS.value)
+    solvers = collections.defaultdict[int, dict[str, "NSParams"]](dict)
+    for nfe in cli.parse_nfe(cli.NFE.value):
+        solvers[nfe] = baselines.build(names, nfe, scheduler)
+    for path in _SOLVER_FILES.value:
+        params = interchange.load(path)
+        nfe = len(params.a)
+        name = path.rpartition("/")[2].removesuffix(".json").removesuffix(f"_{nfe}")
+        solvers[nfe][name] = params
+    if not any(solvers.values()):
+        raise ValueError(f"no solver of {list(names)} exists at --nfe={cli.NFE.value}")
+    return dict(sorted(solvers.items()))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,52 @@
+"""What solvers reach on the pairs of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bns_jax import distill
+from bns_jax.ns import NSParams
+from bns_jax.pairs import Pairs
+from experiments import report
+from experiments.models import Model
+from experiments.progress import Progress
+from experiments.report import Row
+from experiments.workdir import Workdir, write_csv
+
+
+def compare(
+    model: Model, solvers: Mapping[int, Mapping[str, NSParams]], pairs: Pairs
+) -> list[Row]:
+    """The mean PSNR of every solver.
+
+    Args:
+      model: its field.
+      solvers: number of evaluations -> name -> solver.
+      pairs: to measure on.
+
+    Returns:
+      One row each, in the order given.
+    """
+    rows: list[Row] = []
+    total = sum(map(len, solvers.values()))
+    with Progress("compare", "solver") as progress:
+        for nfe, named in solvers.items():
+            for name, params in named.items():
+                psnr = distill.evaluate(params, model.field, pairs)
+                rows.append(Row(name, nfe, float(np.mean(psnr))))
+                progress(len(rows), total, f"{name} {nfe}")
+    return rows
+
+
+def best(rows: list[Row], nfe: int) -> Row:
+    """The best row at one number of evaluations."""
+    return max((row for row in rows if row.nfe == nfe), key=lambda row: row.psnr_db)
+
+
+def write(rows: list[Row], model: Model, workdir: Workdir) -> None:
+    """table.csv and psnr_vs_nfe.png."""
+    cells = [row.cells() for row in rows]
+    write_csv(workdir.root / "table.csv", Row._fields, cells)
+    report.plot_psnr(rows, workdir.root / "psnr_vs_nfe.png", model.title)
