@@ -109,7 +109,7 @@ def plot_psnr(rows: Sequence[Row], path: epath.Path, title: str) -> None:
     axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _save(figure, path)
+    save(figure, path)
 
 
 _BESPOKE_LINE: dict[str, Any] = {
@@ -180,10 +180,11 @@ def plot_samples(
             side.set_visible(False)
     figure.suptitle(title, fontsize=10)
     figure.tight_layout()
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: plt.Figure, path: epath.Path) -> None:
+def save(figure: plt.Figure, path: epath.Path) -> None:
+    """Writes a picture and closes it."""
     # Through memory, so that paths of any scheme work.
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
