@@ -5,10 +5,12 @@ from bns_jax.distill.first_order import adam as adam
 from bns_jax.distill.first_order import with_optax as with_optax
 from bns_jax.distill.fit import Distilled as Distilled
 from bns_jax.distill.fit import fit as fit
+from bns_jax.distill.gauss_newton import gauss_newton as gauss_newton
 from bns_jax.distill.losses import psnr_loss as psnr_loss
 from bns_jax.distill.optimizer import Metric as Metric
 from bns_jax.distill.optimizer import Objective as Objective
 from bns_jax.distill.optimizer import Optimizer as Optimizer
+from bns_jax.distill.optimizer import Rows as Rows
 from bns_jax.distill.optimizer import Trainer as Trainer
 from bns_jax.distill.optimizer import Update as Update
 from bns_jax.distill.state import HistoryRow as HistoryRow

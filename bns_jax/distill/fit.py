@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,9 +19,9 @@ from jax.sharding import Mesh
 from bns_jax import checkpoint as checkpoints
 from bns_jax import ns, pairs, parallel
 from bns_jax.distill.evaluate import evaluate, score, take
-from bns_jax.distill.first_order import adam
+from bns_jax.distill.gauss_newton import gauss_newton
 from bns_jax.distill.losses import psnr_loss
-from bns_jax.distill.optimizer import Loss, Metric, Objective, Optimizer, Trainer
+from bns_jax.distill.optimizer import Loss, Metric, Objective, Optimizer, Rows, Trainer
 from bns_jax.distill.state import (
     HistoryRow,
     Recipe,
@@ -45,8 +47,8 @@ class Distilled(NamedTuple):
     Attributes:
       params: of the best validation iteration, NumPy arrays ready for `sample`.
       history: one row per validation, the start included.
-      forwards: field calls per sample spent: forward 1, backward 2; recomputation and
-        validation not counted.
+      forwards: field calls per sample spent: forward 1, backward 2, the trials of a
+        line search included; recomputation and validation not counted.
       iteration: the best one.
       val_metric: what it reached on the validation pairs.
     """
@@ -73,6 +75,9 @@ def fit(
     checkpoint: epath.PathLike | None = None,
     mesh: Mesh | None = None,
     progress: Progress | None = None,
+    weights: np.ndarray | None = None,
+    microbatch: int | None = None,
+    patience: int | None = None,
 ) -> Distilled:
     """Fits a family of solvers to ground-truth pairs.
 
@@ -82,10 +87,10 @@ def fit(
         weights of a network through `jax.tree_util.Partial(apply, weights)`.
       train: pairs to fit.
       validation: pairs that choose the iteration.
-      optimizer: `adam()`, Algorithm 2 as published, if left out.
+      optimizer: `gauss_newton()` if left out.
       loss: loss(x_n, x1) -> (batch,), minimised in the mean.
-      batch: samples per step; the optimizer's own default if left out, and so for
-        the next two.
+      batch: samples per step; the optimizer's own default if left out (at most all
+        the pairs), and so for the next two and `patience`.
       iterations: steps.
       evaluate_every: steps between validations.
       metric: metric(x_n, x1) -> (batch,), larger is better.
@@ -94,6 +99,10 @@ def fit(
         second call with the same arguments continues from it.
       mesh: devices to lay each batch over, along the mesh's first axis.
       progress: called at each validation.
+      weights: (N,), how much each training pair counts; equally if left out.
+      microbatch: samples to work on at a time, for a batch that does not fit in
+        memory; divides it. The whole batch if left out.
+      patience: validations without an improvement after which the run ends.
 
     Returns:
       The solver of the best validation iteration, and how it was found. The start
@@ -106,20 +115,20 @@ def fit(
         the batch, or neither the start nor a step of a whole validation interval is
         finite.
     """
-    optimizer = optimizer or adam()
-    recipe = Recipe(
-        optimizer.batch if batch is None else batch,
-        optimizer.iterations if iterations is None else iterations,
-        optimizer.evaluate_every if evaluate_every is None else evaluate_every,
-        seed,
-    )
+    optimizer = optimizer or gauss_newton()
+    recipe = _recipe(optimizer, train.size, batch, iterations, evaluate_every, seed)
+    weights = np.ones(train.size) if weights is None else np.asarray(weights)
+    patience = optimizer.patience if patience is None else patience
     _check_inputs(recipe, family, vf, train, validation, loss, metric)
-    parallel.check_divisible(recipe.batch, mesh)
+    _check_rows(recipe, train, validation, weights, microbatch)
+    parallel.check_divisible(microbatch or recipe.batch, mesh)
     vf = parallel.replicate(as_pytree(vf), mesh)
     trainer = optimizer.trainer(recipe.iterations)
-    step = _make_step(family, trainer, loss, recipe.batch)
+    step = _make_step(family, trainer, loss, recipe.batch, microbatch)
     validate = partial(_validate, family, vf, validation, metric, mesh)
-    identity = identify(recipe, optimizer, family, vf, train, validation, loss, metric)
+    identity = identify(
+        recipe, optimizer, family, vf, train, validation, loss, metric, weights
+    )
 
     state = parallel.replicate(initial_state(family, trainer, seed), mesh)
     state, history = resume(checkpoint, state, identity)
@@ -143,7 +152,9 @@ def fit(
     losses: list[jax.Array] = []
     rejected_before = int(state.rejected)
     for iteration in range(int(state.step), recipe.iterations):
-        rows = parallel.shard(_batch(train, recipe, iteration), mesh)
+        if not losses and _is_stale(history, patience):
+            break
+        rows = parallel.shard(_batch(train, weights, recipe, iteration), mesh)
         state, value = step(state, vf, rows)
         losses.append(value)
         if iteration % _STEPS_IN_FLIGHT == 0:
@@ -156,16 +167,46 @@ def fit(
     return _distilled(family, state, tuple(history))
 
 
+def _recipe(
+    optimizer: Optimizer,
+    size: int,
+    batch: int | None,
+    iterations: int | None,
+    evaluate_every: int | None,
+    seed: int,
+) -> Recipe:
+    """What was asked for, else the optimizer's own."""
+    return Recipe(
+        min(optimizer.batch, size) if batch is None else batch,
+        optimizer.iterations if iterations is None else iterations,
+        optimizer.evaluate_every if evaluate_every is None else evaluate_every,
+        seed,
+    )
+
+
+def _is_stale(history: list[HistoryRow], patience: int | None) -> bool:
+    """Whether the last `patience` validations brought nothing."""
+    if patience is None:
+        return False
+    best = max(range(len(history)), key=lambda index: history[index].val_metric)
+    return len(history) - 1 - best >= patience
+
+
 def _make_step(
-    family: Family, trainer: Trainer, loss: Loss, batch: int
+    family: Family,
+    trainer: Trainer,
+    loss: Loss,
+    batch: int,
+    microbatch: int | None,
 ) -> Callable[..., tuple[TrainerState, jax.Array]]:
-    """The jitted training step: (state, vf, (x0, x1, args)) -> (state, loss)."""
+    """The jitted training step: (state, vf, rows) -> (state, loss)."""
     cost = trainer.cost * len(family.to_params(family.theta).a) * batch
 
     @partial(jax.jit, donate_argnums=0)
-    def step(state: TrainerState, vf: Any, rows: Any) -> tuple[TrainerState, jax.Array]:
-        x0, x1, args = rows
-        objective = Objective(family.to_params, vf, x0, x1, args, loss)
+    def step(
+        state: TrainerState, vf: Any, rows: Rows
+    ) -> tuple[TrainerState, jax.Array]:
+        objective = Objective(family.to_params, vf, rows, loss, microbatch)
         key = jax.random.fold_in(state.key, state.step)
         update = trainer.update(objective, state.theta, state.opt_state, key)
         state = state._replace(
@@ -205,11 +246,13 @@ def _validate(
     return state, value
 
 
-def _batch(train: Pairs, recipe: Recipe, iteration: int) -> Any:
+def _batch(train: Pairs, weights: np.ndarray, recipe: Recipe, iteration: int) -> Rows:
     """The pairs of one step; a function of the step alone, so that runs resume."""
     epoch, index = divmod(iteration, train.size // recipe.batch)
     order = np.random.default_rng((recipe.seed, epoch)).permutation(train.size)
-    return take(train, order[index * recipe.batch : (index + 1) * recipe.batch])
+    rows = order[index * recipe.batch : (index + 1) * recipe.batch]
+    x0, x1, args = take(train, rows)
+    return Rows(x0, x1, args, weights[rows].astype(np.float32))
 
 
 def _distilled(
@@ -265,3 +308,43 @@ def _check_inputs(
                 f"the {name} must return one number per sample, expected shape "
                 f"{(recipe.batch,)}, got {shape}"
             )
+
+
+def _check_rows(
+    recipe: Recipe,
+    train: Pairs,
+    validation: Pairs,
+    weights: np.ndarray,
+    microbatch: int | None,
+) -> None:
+    """Checks how the pairs are laid into batches, and that no pair is in both sets."""
+    if weights.shape != (train.size,):
+        raise ValueError(
+            f"weights must be one number per training pair, expected shape "
+            f"{(train.size,)}, got {weights.shape}"
+        )
+    if not (np.all(np.isfinite(weights)) and np.all(weights > 0)):
+        raise ValueError("weights must be positive and finite")
+    if microbatch is not None and (microbatch < 1 or recipe.batch % microbatch):
+        raise ValueError(
+            f"microbatch must divide the batch of {recipe.batch}, got {microbatch}"
+        )
+    repeated = np.isin(_row_hashes(validation), _row_hashes(train)).sum()
+    if repeated:
+        warnings.warn(
+            f"{repeated} of the {validation.size} validation pairs start from noise "
+            "that training pairs start from too: the validation is no longer fair",
+            stacklevel=3,
+        )
+
+
+def _row_hashes(data: Pairs) -> np.ndarray:
+    """One digest per sample of x0 and args."""
+    leaves = jax.tree.leaves((data.x0, data.args))
+    rows = [np.ascontiguousarray(leaf) for leaf in leaves]
+    return np.array(
+        [
+            hashlib.sha256(b"".join(leaf[i].tobytes() for leaf in rows)).hexdigest()
+            for i in range(data.size)
+        ]
+    )

@@ -19,6 +19,22 @@ Metric: TypeAlias = Callable[[Sample, Sample], jax.Array]
 """metric(x_n, x(1)) -> (batch,), larger is better."""
 
 
+class Rows(NamedTuple):
+    """Samples of a batch, each leaf with a leading batch axis.
+
+    Attributes:
+      x0: noise.
+      x1: the true samples.
+      args: their conditioning.
+      weights: (batch,), how much each counts.
+    """
+
+    x0: Sample
+    x1: Sample
+    args: tuple[Any, ...]
+    weights: jax.Array
+
+
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """The loss of one batch as a function of theta (eq. 13).
@@ -26,23 +42,61 @@ class Objective:
     Attributes:
       to_params: of the family.
       vf: the field, with its weights.
-      x0: noise of the batch.
-      x1: the true samples.
-      args: their conditioning.
+      rows: the batch.
       loss: per sample.
+      microbatch: samples that are worked on at a time; all of them if None.
     """
 
     to_params: Callable[[Any], NSParams]
     vf: VelocityField
-    x0: Sample
-    x1: Sample
-    args: tuple[Any, ...]
+    rows: Rows
     loss: Loss
+    microbatch: int | None = None
 
     def __call__(self, theta: Any) -> jax.Array:
-        """The mean loss of the batch."""
-        x_n = sample(self.to_params(theta), self.vf, self.x0, *self.args)
-        return jnp.mean(self.loss(x_n, self.x1))
+        """The weighted mean loss of the batch."""
+        params = self.to_params(theta)
+
+        def losses(rows: Rows) -> jax.Array:
+            x_n = sample(params, self.vf, rows.x0, *rows.args)
+            return self.loss(x_n, rows.x1)
+
+        return self.mean(self.map(losses, self.rows))
+
+    def mean(self, values: jax.Array) -> jax.Array:
+        """The mean over the batch, each sample counting by its weight.
+
+        Args:
+          values: (batch, ...).
+        """
+        weights = self.rows.weights.astype(values.dtype)
+        return jnp.tensordot(weights, values, 1) / jnp.sum(weights)
+
+    def map(self, function: Callable[[Any], Any], rows: Any) -> Any:
+        """function(rows), by one microbatch after another.
+
+        Args:
+          function: of rows to values that both have a leading batch axis; what it
+            computes on the way is computed again in a backward pass.
+          rows: a pytree of the batch.
+
+        Returns:
+          Its values for the whole batch.
+        """
+        batch = len(self.rows.weights)
+        size = self.microbatch or batch
+        if size == batch:
+            return function(rows)
+
+        # Microbatches are strided, so that the devices keep the samples they hold.
+        def split(leaf: jax.Array) -> jax.Array:
+            return leaf.reshape(size, batch // size, *leaf.shape[1:]).swapaxes(0, 1)
+
+        def join(leaf: jax.Array) -> jax.Array:
+            return leaf.swapaxes(0, 1).reshape(batch, *leaf.shape[2:])
+
+        values = jax.lax.map(jax.checkpoint(function), jax.tree.map(split, rows))
+        return jax.tree.map(join, values)
 
 
 class Update(NamedTuple):
@@ -90,9 +144,10 @@ class Optimizer(NamedTuple):
     Attributes:
       trainer: trainer(iterations) -> Trainer; schedules need the length of the run.
       name: what tells it and its settings from others.
-      batch: default samples per step.
+      batch: default samples per step; at most as many as there are pairs.
       iterations: default steps.
       evaluate_every: default steps between validations.
+      patience: default validations without an improvement after which a run ends.
     """
 
     trainer: Callable[[int], Trainer]
@@ -100,3 +155,4 @@ class Optimizer(NamedTuple):
     batch: int = 40
     iterations: int = 15_000
     evaluate_every: int = 100
+    patience: int | None = None

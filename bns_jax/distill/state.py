@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 
 from bns_jax import checkpoint as checkpoints
@@ -92,6 +93,7 @@ def identify(
     validation: Pairs,
     loss: Loss,
     metric: Metric,
+    weights: np.ndarray,
 ) -> dict[str, Any]:
     """What tells this run from others, as JSON values."""
     return {
@@ -101,7 +103,7 @@ def identify(
         "metric": _name(metric),
         "start": checksum((family.theta, family.to_params(family.theta))),
         "field": checksum(vf),
-        "train": checksum((train.x0, train.x1, train.args)),
+        "train": checksum((train.x0, train.x1, train.args, weights)),
         "validation": checksum((validation.x0, validation.x1, validation.args)),
     }
 

@@ -52,20 +52,45 @@ def sample_path(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> 
     return _sample_path(params, as_pytree(vf), x0, *args)
 
 
+def sample_velocities(
+    params: NSParams, vf: VelocityField, x0: Sample, *args: Any
+) -> tuple[Sample, Sample]:
+    """Like `sample`, and returns the velocities it met.
+
+    Returns:
+      x_n, and u_0 .. u_{n-1} stacked on a new leading axis.
+    """
+    return _sample_velocities(params, as_pytree(vf), x0, *args)
+
+
+@jax.jit
+def _sample_velocities(
+    params: NSParams, vf: VelocityField, x0: Sample, *args: Any
+) -> tuple[Sample, Sample]:
+    Y, U = _iterates(params, vf, x0, args, keep_velocities=True)
+    return jax.tree.map(lambda x, y: y[-1].astype(x.dtype), x0, Y), U
+
+
 @jax.jit
 def _sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sample:
-    Y = _iterates(params, vf, x0, *args)
+    Y, _ = _iterates(params, vf, x0, args)
     return jax.tree.map(lambda x, y: y[-1].astype(x.dtype), x0, Y)
 
 
 @jax.jit
 def _sample_path(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sample:
-    Y = _iterates(params, vf, x0, *args)
+    Y, _ = _iterates(params, vf, x0, args)
     return jax.tree.map(lambda x, y: y.astype(x.dtype), x0, Y)
 
 
-def _iterates(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sample:
-    """All iterates x_1 .. x_n, accumulated by columns.
+def _iterates(
+    params: NSParams,
+    vf: VelocityField,
+    x0: Sample,
+    args: tuple[Any, ...],
+    keep_velocities: bool = False,
+) -> tuple[Sample, Sample | None]:
+    """All iterates x_1 .. x_n, accumulated by columns; all velocities if asked for.
 
     The carry holds the future iterates Y; each call adds its column, Y += b_j (x) u_j,
     and x_{j+1} = Y[j] is complete by then. The other form, which contracts row i of b
@@ -80,24 +105,25 @@ def _iterates(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sa
     def column(vf, args, t, b_j, x):  # type: ignore[no-untyped-def]
         u = vf(t, x, *args)
         check_velocity(u, x, t)
-        return jax.tree.map(lambda x, u: _outer(b_j, u, x.dtype), x, u)
+        return jax.tree.map(lambda x, u: _outer(b_j, u, x.dtype), x, u), u
 
     def step(carry, inputs):  # type: ignore[no-untyped-def]
         Y, x = carry
         j, t_j, b_j = inputs
-        Y = jax.tree.map(jnp.add, Y, column(vf, args, t_j, b_j, x))
+        added, u = column(vf, args, t_j, b_j, x)
+        Y = jax.tree.map(jnp.add, Y, added)
         x = jax.tree.map(
             lambda x, y: lax.dynamic_index_in_dim(y, j, keepdims=False).astype(x.dtype),
             x,
             Y,
         )
-        return (Y, x), None
+        return (Y, x), u if keep_velocities else None
 
     # Y starts from x0, never from fresh zeros, and so inherits its sharding.
     Y = jax.tree.map(lambda x: _outer(a, x, x.dtype), x0)
     inputs = (jnp.arange(len(a)), times.astype(t_dtype), b.T)
-    (Y, _), _ = lax.scan(step, (Y, x0), inputs)
-    return Y
+    (Y, _), U = lax.scan(step, (Y, x0), inputs)
+    return Y, U
 
 
 def _outer(coefficients: Array, x: Array, dtype: Any) -> Array:

@@ -1,0 +1,37 @@
+"""Small algebra: the few hundred numbers of a solver, in float64 where there is any.
+
+The velocities along a trajectory are nearly collinear, so that their Gram matrices have
+condition numbers of 1e7 to 1e14: beyond float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def in_double(function: Callable[..., Any], double: bool) -> Callable[..., Any]:
+    """The function computed in float64, whatever jax_enable_x64 says.
+
+    Its arguments and results keep their dtypes: they are cast on the way in and out.
+
+    Args:
+      function: of arrays to a pytree of arrays.
+      double: whether to; TPUs have float32 only.
+    """
+
+    def cast(dtype: Any) -> Callable[[Any], Any]:
+        return lambda tree: jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+    def computed(*args: jax.Array) -> Any:
+        if not double:
+            with jax.default_matmul_precision("highest"):
+                return function(*args)
+        dtype = jnp.result_type(*args)
+        with jax.enable_x64(True):
+            return cast(dtype)(function(*cast(jnp.float64)(args)))
+
+    return computed

@@ -1,0 +1,189 @@
+"""Gauss-Newton: fitting 200 numbers to thousands of residuals is least squares.
+
+With residuals r_s = x_n - x(1) and a loss whose gradient along r_s is c_s r_s, one
+sample bends the loss by c_s J_s^T J_s. A vector-Jacobian product with random signs z
+gives q_s = sqrt(c_s) J_s^T z, and E[q_s q_s^T] is that curvature: no Jacobian is
+formed. The last row of b enters x_n linearly and is solved for exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from bns_jax.distill.algebra import in_double
+from bns_jax.distill.last_row import refit
+from bns_jax.distill.optimizer import (
+    Objective,
+    Optimizer,
+    Rows,
+    Trainer,
+    Update,
+)
+from bns_jax.distill.residuals import flat, weigh
+from bns_jax.ns import sample
+from bns_jax.typing import Sample
+
+_DAMPINGS = (0.1, 1.0, 10.0)
+_LEAST_DAMPING, _LARGEST_DAMPING = 1e-12, 1e4
+
+
+class GaussNewtonState(NamedTuple):
+    """What a step hands to the next.
+
+    Attributes:
+      factor: (p, p), R with R^T R the running mean of the curvature; a factor, because
+        its square would lose half of the digits in float32.
+      weight: the sum of the weights in that mean.
+      damping: what the last accepted step was damped by.
+    """
+
+    factor: jax.Array
+    weight: jax.Array
+    damping: jax.Array
+
+
+class _Sensitivity(NamedTuple):
+    """Per sample: its loss, the gradient of it, and sketches of its curvature."""
+
+    loss: jax.Array
+    gradient: jax.Array
+    sketches: jax.Array
+
+
+def gauss_newton(
+    *,
+    memory: float = 0.8,
+    sketches: int = 1,
+    damping: float = 1e-3,
+    double: bool | None = None,
+) -> Optimizer:
+    """Damped Gauss-Newton steps on minibatches.
+
+    Each step draws the curvature of its batch, averages it with that of earlier steps,
+    scales it by its diagonal, and tries three dampings around the last one that was
+    good; with each of them the last row of the solver is fitted exactly. The best is
+    taken if it lowers the loss of the batch, otherwise theta stays and the damping
+    grows. Any loss will do; the method is at its best where the loss of a sample is a
+    function of ||x_n - x(1)||.
+
+    Args:
+      memory: how much of the earlier curvature a step keeps, in [0, 1).
+      sketches: random vector-Jacobian products per sample and step.
+      damping: at the start, relative to the scaled curvature.
+      double: whether the p x p algebra runs in float64; where the hardware has it
+        (not on TPUs) if left out.
+
+    Raises:
+      ValueError: if an argument is out of its range.
+    """
+    if not 0 <= memory < 1:
+        raise ValueError(f"memory must lie in [0, 1), got {memory}")
+    if sketches < 1:
+        raise ValueError(f"sketches must be at least 1, got {sketches}")
+    if not damping > 0:
+        raise ValueError(f"damping must be positive, got {damping}")
+
+    def init(theta: Any) -> GaussNewtonState:
+        point, _ = ravel_pytree(theta)
+        zero = jnp.zeros((), point.dtype)
+        return GaussNewtonState(
+            jnp.zeros((point.size, point.size), point.dtype), zero, zero + damping
+        )
+
+    def update(
+        objective: Objective, theta: Any, opt_state: Any, key: jax.Array
+    ) -> Update:
+        state: GaussNewtonState = opt_state
+        wide = jax.default_backend() != "tpu" if double is None else double
+        point, unravel = ravel_pytree(theta)
+        drawn = _sensitivities(objective, theta, key, sketches)
+        loss = objective.mean(drawn.loss)
+        factor, weight, steps = in_double(_steps, wide)(
+            drawn, objective.rows.weights, state, memory
+        )
+
+        def attempt(step: jax.Array) -> tuple[jax.Array, jax.Array]:
+            moved, reached = refit(objective, unravel(point + step), wide)
+            return ravel_pytree(moved)[0], reached
+
+        points, losses = jax.lax.map(attempt, steps)
+        losses = jnp.where(jnp.isfinite(losses), losses, jnp.inf)
+        best = jnp.argmin(losses)
+        better = losses[best] < loss
+        tried = state.damping * jnp.asarray(_DAMPINGS, point.dtype)
+        new_damping = jnp.where(better, tried[best], 10.0 * state.damping)
+        finite = jnp.isfinite(loss) & jnp.any(jnp.isfinite(losses))
+        new_state = GaussNewtonState(
+            factor, weight, jnp.clip(new_damping, _LEAST_DAMPING, _LARGEST_DAMPING)
+        )
+        new_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), new_state, state
+        )
+        return Update(
+            unravel(jnp.where(better, points[best], point)), new_state, loss, ~finite
+        )
+
+    def trainer(iterations: int) -> Trainer:
+        del iterations
+        return Trainer(init, update, 1 + 2 + 2 * sketches + len(_DAMPINGS))
+
+    name = f"gauss_newton({memory}, {sketches}, {damping}, {double})"
+    return Optimizer(
+        trainer, name, batch=260, iterations=60, evaluate_every=5, patience=6
+    )
+
+
+def _sensitivities(
+    objective: Objective, theta: Any, key: jax.Array, sketches: int
+) -> _Sensitivity:
+    """The loss of each sample, its gradient in theta, and sketches of its curvature."""
+    to_params, vf, loss = objective.to_params, objective.vf, objective.loss
+    params, unravel_params = ravel_pytree(to_params(theta))
+    point, unravel = ravel_pytree(theta)
+    jacobian = jax.jacfwd(lambda point: ravel_pytree(to_params(unravel(point)))[0])(
+        point
+    )
+
+    def one(inputs: tuple[Rows, jax.Array]) -> _Sensitivity:
+        rows, key = inputs
+        x0, x1, args = jax.tree.map(lambda leaf: leaf[None], rows[:3])
+
+        def end(params: jax.Array) -> tuple[jax.Array, Sample]:
+            x_n = sample(unravel_params(params), vf, x0, *args)
+            return flat(x_n)[0], x_n
+
+        r, back, x_n = jax.vjp(end, params, has_aux=True)
+        weighted = weigh(loss, x_n, x1)
+        signs = jax.random.rademacher(key, (sketches, r.size), r.dtype)
+        seeds = jnp.concatenate([weighted.slope, jnp.sqrt(weighted.curvature) * signs])
+        pulled = jnp.stack([back(seed)[0] for seed in seeds])
+        pulled = jnp.dot(pulled, jacobian, precision="highest")
+        return _Sensitivity(weighted.loss[0], pulled[0], pulled[1:])
+
+    keys = jax.random.split(key, len(objective.rows.weights))
+    return objective.map(jax.vmap(one), (objective.rows, keys))
+
+
+def _steps(
+    drawn: _Sensitivity, weights: jax.Array, state: GaussNewtonState, memory: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The new factor and its weight, and a step for each damping."""
+    share = weights / jnp.sum(weights)
+    gradient = share @ drawn.gradient
+    count = drawn.sketches.shape[1]
+    new = jnp.einsum("skp,skq,s->pq", drawn.sketches, drawn.sketches, share / count)
+    curvature = memory * state.factor.T @ state.factor + (1 - memory) * new
+    weight = memory * state.weight + (1 - memory)
+    diagonal = jnp.diag(curvature)
+    scale = jnp.where(diagonal > 0, 1 / jnp.sqrt(jnp.abs(diagonal)), 0.0)
+    size, V = jnp.linalg.eigh(curvature * scale[:, None] * scale)
+    size = jnp.maximum(size, 0.0)
+    along = weight * V.T @ (scale * gradient)
+    dampings = state.damping * jnp.asarray(_DAMPINGS, size.dtype)
+    steps = -(along / (size + dampings[:, None])) @ V.T * scale
+    factor = jnp.sqrt(size)[:, None] * V.T * jnp.where(scale > 0, 1 / scale, 0.0)
+    return factor, weight, steps
