@@ -1,4 +1,4 @@
-"""Laws of the learnable families."""
+"""Laws of the family of all solvers, and of preconditioned families."""
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,26 @@ def test_bns_keeps_a_first_time_that_is_not_zero():
     assert params.times[0] > 0.01
     moved = family.theta._replace(times=-jnp.ones(5))
     assert_close(family.to_params(moved).times, np.full(6, params.times[0]), 0.0)
+
+
+@each_solver
+def test_a_free_start_keeps_the_solver_exactly(solver):
+    known = ALL_SOLVERS[solver]
+    params = known.params(known.at_least(8), schedulers.vp())
+    family = families.bns(params, free_start=True)
+    assert len(family.theta.times) == len(params.times)
+    for leaf, expected in zip(family.to_params(family.theta), params, strict=True):
+        np.testing.assert_array_equal(leaf, expected)
+
+
+def test_a_free_start_moves_anywhere_in_the_interval():
+    path = schedulers.cond_ot()
+    params = ALL_SOLVERS["ddim"].params(4, path, grid=grids.karras(path))
+    family = families.bns(params, free_start=True)
+    moved = family.theta._replace(times=jnp.array([0.7, -1.0, 2.0, 0.3]))
+    assert_close(family.to_params(moved).times, [0.0, 0.3, 0.7, 1.0], 0.0)
+    jacobian = jax.jacobian(family.to_params)(family.theta)
+    np.testing.assert_array_equal(jacobian.times.times, np.eye(4))
 
 
 def test_bns_starts_in_the_precision_it_is_given():

@@ -196,6 +196,9 @@ LEADING = {
     "solvers.ipndm": ["nfe", "scheduler", "order"],
     "solvers.edm": ["nfe", "scheduler"],
     "families.bns": ["init"],
+    "families.bst": ["base", "nfe"],
+    "families.bespoke_loss": ["base"],
+    "families.constrained": ["family", "degree"],
     "families.preconditioned": ["family", "scheduler", "sigma_0"],
     "ground_truth.pairs": ["vf", "x0", "*args"],
     "distill.fit": ["family", "vf", "train", "validation"],
@@ -205,6 +208,8 @@ LEADING = {
 """How each public function begins; defaults where the contract names them."""
 
 KEYWORDS = {
+    "families.bns": {"free_start"},
+    "families.bespoke_loss": {"lipschitz"},
     "ground_truth.pairs": {"rtol", "atol", "save_at", "chunk", "directory"},
     "distill.fit": {
         "optimizer",
@@ -222,6 +227,8 @@ KEYWORDS = {
 FIELDS = {
     "NSParams": ["times", "a", "b"],
     "families.Family": ["theta", "to_params"],
+    "families.BNSTheta": ["times", "a", "b"],
+    "families.BSTTheta": ["steps", "rates", "scales", "slopes"],
 }
 
 

@@ -1,0 +1,20 @@
+"""What a learnable family of solvers is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from bns_jax.ns import NSParams
+
+
+class Family(NamedTuple):
+    """A family of solvers.
+
+    Attributes:
+      theta: where the search starts, a pytree of floating-point arrays.
+      to_params: to_params(theta) -> NSParams over the original field; differentiable.
+    """
+
+    theta: Any
+    to_params: Callable[[Any], NSParams]

@@ -1,0 +1,57 @@
+"""All non-stationary solvers: theta is the solver itself (section 3.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from bns_jax.families.base import Family
+from bns_jax.ns import NSParams, validate
+from bns_jax.typing import Array
+
+
+class BNSTheta(NamedTuple):
+    """The free numbers of a bespoke non-stationary solver.
+
+    Attributes:
+      times: (n - 1,), t_1 .. t_{n-1}, where t_0 is pinned; (n,) where it is free.
+      a: (n,).
+      b: (n (n + 1) / 2,), the lower triangle row by row.
+    """
+
+    times: Array
+    a: Array
+    b: Array
+
+
+def bns(init: NSParams, *, free_start: bool = False) -> Family:
+    """All non-stationary solvers, starting from `init` (section 3.2).
+
+    theta is the solver itself: a and b as they are, times clipped and sorted, which
+    keeps the start exactly, repeated times included.
+
+    Args:
+      init: the solver to start from; its number of evaluations is kept.
+      free_start: whether t_0 is learnable too, and times move in [0, 1]. Left out, as
+        in the paper, t_0 stays that of `init` and the others move in [t_0, 1].
+
+    Raises:
+      ValueError: if `init` is no valid solver (see `ns.validate`).
+    """
+    validate(init)
+    n = len(init.a)
+    pinned = np.asarray(init.times)[: 0 if free_start else 1]
+    earliest = 0.0 if free_start else float(pinned[0])
+    lower = np.tril_indices(n)
+
+    def to_params(theta: BNSTheta) -> NSParams:
+        first = jnp.asarray(pinned, theta.times.dtype)
+        times = jnp.sort(jnp.clip(theta.times, earliest, 1.0))
+        b = jnp.zeros((n, n), theta.b.dtype).at[lower].set(theta.b)
+        return NSParams(jnp.concatenate([first, times]), theta.a, b)
+
+    free = init.times[len(pinned) :]
+    theta = BNSTheta(*map(jnp.asarray, (free, init.a, np.asarray(init.b)[lower])))
+    return Family(theta, to_params)
