@@ -12,25 +12,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bns_jax.typing import wider
+
 
 def in_double(function: Callable[..., Any], double: bool) -> Callable[..., Any]:
     """The function computed in float64, whatever jax_enable_x64 says.
 
-    Its arguments and results keep their dtypes: they are cast on the way in and out.
+    Arguments are cast on the way in, results to the arguments' dtype on the way out.
 
     Args:
-      function: of arrays to a pytree of arrays.
+      function: of pytrees of arrays to one.
       double: whether to; TPUs have float32 only.
     """
 
     def cast(dtype: Any) -> Callable[[Any], Any]:
         return lambda tree: jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
-    def computed(*args: jax.Array) -> Any:
+    def computed(*args: Any) -> Any:
         if not double:
             with jax.default_matmul_precision("highest"):
                 return function(*args)
-        dtype = jnp.result_type(*args)
+        dtype = wider(*(leaf.dtype for leaf in jax.tree.leaves(args)))
         with jax.enable_x64(True):
             return cast(dtype)(function(*cast(jnp.float64)(args)))
 

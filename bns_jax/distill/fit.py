@@ -30,7 +30,7 @@ from bns_jax.distill.state import (
     initial_state,
     resume,
 )
-from bns_jax.families import Family
+from bns_jax.families import Family, PathLoss
 from bns_jax.metrics import psnr
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
@@ -119,12 +119,16 @@ def fit(
     recipe = _recipe(optimizer, train.size, batch, iterations, evaluate_every, seed)
     weights = np.ones(train.size) if weights is None else np.asarray(weights)
     patience = optimizer.patience if patience is None else patience
-    _check_inputs(recipe, family, vf, train, validation, loss, metric)
-    _check_rows(recipe, train, validation, weights, microbatch)
+    _check_inputs(recipe, family, train, validation, weights, microbatch)
     parallel.check_divisible(microbatch or recipe.batch, mesh)
     vf = parallel.replicate(as_pytree(vf), mesh)
     trainer = optimizer.trainer(recipe.iterations)
-    step = _make_step(family, trainer, loss, recipe.batch, microbatch)
+    draw = partial(_batch, train, weights, recipe, isinstance(loss, PathLoss))
+    objective = partial(
+        Objective, family.to_params, loss=loss, microbatch=microbatch, times=train.times
+    )
+    _check_shapes(objective(vf, draw(0)), family, metric)
+    step = _make_step(family, trainer, objective, recipe.batch)
     validate = partial(_validate, family, vf, validation, metric, mesh)
     identity = identify(
         recipe, optimizer, family, vf, train, validation, loss, metric, weights
@@ -154,7 +158,7 @@ def fit(
     for iteration in range(int(state.step), recipe.iterations):
         if not losses and _is_stale(history, patience):
             break
-        rows = parallel.shard(_batch(train, weights, recipe, iteration), mesh)
+        rows = parallel.shard(draw(iteration), mesh)
         state, value = step(state, vf, rows)
         losses.append(value)
         if iteration % _STEPS_IN_FLIGHT == 0:
@@ -195,9 +199,8 @@ def _is_stale(history: list[HistoryRow], patience: int | None) -> bool:
 def _make_step(
     family: Family,
     trainer: Trainer,
-    loss: Loss,
+    objective: Callable[[VelocityField, Rows], Objective],
     batch: int,
-    microbatch: int | None,
 ) -> Callable[..., tuple[TrainerState, jax.Array]]:
     """The jitted training step: (state, vf, rows) -> (state, loss)."""
     cost = trainer.cost * len(family.to_params(family.theta).a) * batch
@@ -206,9 +209,9 @@ def _make_step(
     def step(
         state: TrainerState, vf: Any, rows: Rows
     ) -> tuple[TrainerState, jax.Array]:
-        objective = Objective(family.to_params, vf, rows, loss, microbatch)
         key = jax.random.fold_in(state.key, state.step)
-        update = trainer.update(objective, state.theta, state.opt_state, key)
+        goal = objective(vf, rows)
+        update = trainer.update(goal, state.theta, state.opt_state, key)
         state = state._replace(
             step=state.step + 1,
             theta=update.theta,
@@ -246,13 +249,22 @@ def _validate(
     return state, value
 
 
-def _batch(train: Pairs, weights: np.ndarray, recipe: Recipe, iteration: int) -> Rows:
+def _batch(
+    train: Pairs,
+    weights: np.ndarray,
+    recipe: Recipe,
+    with_path: bool,
+    iteration: int,
+) -> Rows:
     """The pairs of one step; a function of the step alone, so that runs resume."""
     epoch, index = divmod(iteration, train.size // recipe.batch)
     order = np.random.default_rng((recipe.seed, epoch)).permutation(train.size)
     rows = order[index * recipe.batch : (index + 1) * recipe.batch]
     x0, x1, args = take(train, rows)
-    return Rows(x0, x1, args, weights[rows].astype(np.float32))
+    path = None
+    if with_path:
+        path = jax.tree.map(lambda leaf: np.moveaxis(leaf[:, rows], 1, 0), train.path)
+    return Rows(x0, x1, args, weights[rows].astype(np.float32), path)
 
 
 def _distilled(
@@ -280,13 +292,12 @@ def _check_accepted(
 def _check_inputs(
     recipe: Recipe,
     family: Family,
-    vf: VelocityField,
     train: Pairs,
     validation: Pairs,
-    loss: Loss,
-    metric: Metric,
+    weights: np.ndarray,
+    microbatch: int | None,
 ) -> None:
-    """Everything that can be wrong, found before the work starts."""
+    """Everything that can be wrong with the data, found before the work starts."""
     for name in ("batch", "iterations", "evaluate_every"):
         if getattr(recipe, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(recipe, name)}")
@@ -297,30 +308,17 @@ def _check_inputs(
             f"batch is larger than the data: expected at most {train.size} training "
             f"pairs, got {recipe.batch}"
         )
-    params = family.to_params(family.theta)
-    ns.validate(params)
-    x0, x1, args = take(train, np.arange(recipe.batch))
-    for name, function in (("loss", loss), ("metric", metric)):
-        scored = partial(score, function)
-        shape = jax.eval_shape(scored, params, as_pytree(vf), x0, x1, args).shape
-        if shape != (recipe.batch,):
-            raise ValueError(
-                f"the {name} must return one number per sample, expected shape "
-                f"{(recipe.batch,)}, got {shape}"
-            )
-
-
-def _check_rows(
-    recipe: Recipe,
-    train: Pairs,
-    validation: Pairs,
-    weights: np.ndarray,
-    microbatch: int | None,
-) -> None:
-    """Checks how the pairs are laid into batches, and that no pair is in both sets."""
+    ns.validate(family.to_params(family.theta))
+    residuals = sum(np.size(leaf) for leaf in jax.tree.leaves(train.x1))
+    free = sum(np.size(leaf) for leaf in jax.tree.leaves(family.theta))
+    if residuals < free:
+        raise ValueError(
+            f"{free} parameters cannot be fitted to {residuals} residuals: expected "
+            f"more training pairs than {train.size}"
+        )
     if weights.shape != (train.size,):
         raise ValueError(
-            f"weights must be one number per training pair, expected shape "
+            "weights must be one number per training pair, expected shape "
             f"{(train.size,)}, got {weights.shape}"
         )
     if not (np.all(np.isfinite(weights)) and np.all(weights > 0)):
@@ -336,6 +334,23 @@ def _check_rows(
             "that training pairs start from too: the validation is no longer fair",
             stacklevel=3,
         )
+
+
+def _check_shapes(objective: Objective, family: Family, metric: Metric) -> None:
+    """Checks the field, the loss and the metric without computing anything."""
+    rows, params = objective.rows, family.to_params(family.theta)
+    batch = len(rows.weights)
+    scored = partial(score, metric, params, objective.vf)
+    shapes = {
+        "loss": jax.eval_shape(objective.losses, family.theta, rows).shape,
+        "metric": jax.eval_shape(scored, rows.x0, rows.x1, rows.args).shape,
+    }
+    for name, shape in shapes.items():
+        if shape != (batch,):
+            raise ValueError(
+                f"the {name} must return one number per sample, expected shape "
+                f"{(batch,)}, got {shape}"
+            )
 
 
 def _row_hashes(data: Pairs) -> np.ndarray:

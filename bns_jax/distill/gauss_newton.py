@@ -8,6 +8,7 @@ formed. The last row of b enters x_n linearly and is solved for exactly.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -102,8 +103,8 @@ def gauss_newton(
         point, unravel = ravel_pytree(theta)
         drawn = _sensitivities(objective, theta, key, sketches)
         loss = objective.mean(drawn.loss)
-        factor, weight, steps = in_double(_steps, wide)(
-            drawn, objective.rows.weights, state, memory
+        factor, weight, steps = in_double(partial(_steps, memory), wide)(
+            drawn, objective.rows.weights, state
         )
 
         def attempt(step: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -141,7 +142,7 @@ def _sensitivities(
     objective: Objective, theta: Any, key: jax.Array, sketches: int
 ) -> _Sensitivity:
     """The loss of each sample, its gradient in theta, and sketches of its curvature."""
-    to_params, vf, loss = objective.to_params, objective.vf, objective.loss
+    to_params, vf, loss = objective.to_params, objective.vf, objective.end_loss
     params, unravel_params = ravel_pytree(to_params(theta))
     point, unravel = ravel_pytree(theta)
     jacobian = jax.jacfwd(lambda point: ravel_pytree(to_params(unravel(point)))[0])(
@@ -169,7 +170,7 @@ def _sensitivities(
 
 
 def _steps(
-    drawn: _Sensitivity, weights: jax.Array, state: GaussNewtonState, memory: float
+    memory: float, drawn: _Sensitivity, weights: jax.Array, state: GaussNewtonState
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The new factor and its weight, and a step for each damping."""
     share = weights / jnp.sum(weights)

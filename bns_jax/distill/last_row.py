@@ -60,7 +60,7 @@ def refit(objective: Objective, theta: Any, double: bool) -> tuple[Any, jax.Arra
     def measure(moved: jax.Array) -> tuple[jax.Array, Weighted]:
         x = x_n + jnp.einsum("skd,k->sd", columns, moved.astype(x_n.dtype))
         x1 = objective.rows.x1
-        weighted = weigh(objective.loss, unflat(x, x1), x1)
+        weighted = weigh(objective.end_loss, unflat(x, x1), x1)
         return objective.mean(weighted.loss), weighted
 
     moved = jnp.zeros_like(freedom.lift[0])

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from bns_jax.families import PathLoss
 from bns_jax.ns import NSParams, sample
-from bns_jax.typing import Sample, VelocityField
+from bns_jax.typing import Array, Sample, VelocityField
 
-Loss: TypeAlias = Callable[[Sample, Sample], jax.Array]
-"""loss(x_n, x(1)) -> (batch,), minimised in the mean."""
+EndLoss: TypeAlias = Callable[[Sample, Sample], jax.Array]
+"""loss(x_n, x(1)) -> (batch,)."""
+
+Loss: TypeAlias = EndLoss | PathLoss
+"""What is minimised in the mean: a loss of the end, or of the whole path."""
 
 Metric: TypeAlias = Callable[[Sample, Sample], jax.Array]
 """metric(x_n, x(1)) -> (batch,), larger is better."""
@@ -27,12 +33,14 @@ class Rows(NamedTuple):
       x1: the true samples.
       args: their conditioning.
       weights: (batch,), how much each counts.
+      path: the true trajectory, (batch, K, ...); None unless the loss looks at it.
     """
 
     x0: Sample
     x1: Sample
     args: tuple[Any, ...]
-    weights: jax.Array
+    weights: Array
+    path: Sample = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +53,7 @@ class Objective:
       rows: the batch.
       loss: per sample.
       microbatch: samples that are worked on at a time; all of them if None.
+      times: (K,), of the points of the path.
     """
 
     to_params: Callable[[Any], NSParams]
@@ -52,16 +61,33 @@ class Objective:
     rows: Rows
     loss: Loss
     microbatch: int | None = None
+    times: Array = dataclasses.field(default_factory=lambda: np.zeros(0))
 
     def __call__(self, theta: Any) -> jax.Array:
         """The weighted mean loss of the batch."""
-        params = self.to_params(theta)
+        return self.mean(self.map(partial(self.losses, theta), self.rows))
 
-        def losses(rows: Rows) -> jax.Array:
-            x_n = sample(params, self.vf, rows.x0, *rows.args)
-            return self.loss(x_n, rows.x1)
+    def losses(self, theta: Any, rows: Rows) -> jax.Array:
+        """The loss of each sample of some rows."""
+        if isinstance(self.loss, PathLoss):
+            path = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), rows.path)
+            return self.loss(theta, self.vf, self.times, path, rows.args)
+        x_n = sample(self.to_params(theta), self.vf, rows.x0, *rows.args)
+        return self.loss(x_n, rows.x1)
 
-        return self.mean(self.map(losses, self.rows))
+    @property
+    def end_loss(self) -> EndLoss:
+        """The loss of (x_n, x1).
+
+        Raises:
+          ValueError: if it is one of the whole path.
+        """
+        if isinstance(self.loss, PathLoss):
+            raise ValueError(
+                "this optimizer needs a loss of (x_n, x1), got one of the whole path: "
+                f"{self.loss}"
+            )
+        return self.loss
 
     def mean(self, values: jax.Array) -> jax.Array:
         """The mean over the batch, each sample counting by its weight.

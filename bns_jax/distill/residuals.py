@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bns_jax.distill.optimizer import Loss
+from bns_jax.distill.optimizer import EndLoss
 from bns_jax.typing import Sample, wider
 
 
@@ -45,7 +45,7 @@ def unflat(rows: jax.Array, like: Sample) -> Sample:
     return jax.tree.unflatten(tree, shaped)
 
 
-def weigh(loss: Loss, x: Sample, target: Sample) -> Weighted:
+def weigh(loss: EndLoss, x: Sample, target: Sample) -> Weighted:
     """How a loss weighs the residuals r = x - target.
 
     The loss is replaced by the parabola around r = 0 that has its slope at r. It is the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -110,6 +111,8 @@ def identify(
 
 def _name(function: Callable[..., Any]) -> str:
     """What tells functions apart, the same in every process."""
+    if dataclasses.is_dataclass(function):
+        return repr(function)
     return getattr(function, "__qualname__", type(function).__name__)
 
 

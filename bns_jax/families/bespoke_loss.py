@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import abc
+import dataclasses
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +17,10 @@ from bns_jax.ns import NSParams, from_solver, sample
 from bns_jax.typing import Array, Sample, VelocityField, wider
 
 
-class PathLoss(Protocol):
+class PathLoss(abc.ABC):
     """A loss that looks at the whole true trajectory, not at its end alone."""
 
+    @abc.abstractmethod
     def __call__(
         self,
         theta: Any,
@@ -38,7 +41,6 @@ class PathLoss(Protocol):
         Returns:
           (batch,).
         """
-        ...
 
 
 def bespoke_loss(base: str, *, lipschitz: float = 1.0) -> PathLoss:
@@ -74,15 +76,23 @@ def bespoke_loss(base: str, *, lipschitz: float = 1.0) -> PathLoss:
     find_base(base)
     if not lipschitz >= 0:
         raise ValueError(f"lipschitz must not be negative, got {lipschitz}")
+    return _BespokeLoss(base, lipschitz)
 
-    def loss(
+
+@dataclasses.dataclass(frozen=True)
+class _BespokeLoss(PathLoss):
+    base: str
+    lipschitz: float
+
+    def __call__(
+        self,
         theta: BSTTheta,
         vf: VelocityField,
         times: Array,
         path: Sample,
         args: tuple[Any, ...] = (),
     ) -> jax.Array:
-        base_step, stages = find_base(base, len(theta.rates))
+        base_step, stages = find_base(self.base, len(theta.rates))
         _check_covers(times)
         knots, h = knots_of(theta), stages / len(theta.rates)
         x = interpolate(times, path, knots.t[::stages])
@@ -93,13 +103,11 @@ def bespoke_loss(base: str, *, lipschitz: float = 1.0) -> PathLoss:
         steps = trace(by_step(knots, stages))
         reached = jax.vmap(lambda step, x: sample(step, vf, x, *args))(steps, starts)
         d = _root_mean_square(reached, ends)
-        L = jax.vmap(partial(_step_lipschitz, lipschitz))(steps).astype(d.dtype)
+        L = jax.vmap(partial(_step_lipschitz, self.lipschitz))(steps).astype(d.dtype)
         error = jnp.zeros_like(d[0])
         for L_i, d_i in zip(L, d, strict=True):
             error = L_i * error + d_i
         return error
-
-    return loss
 
 
 def _check_covers(times: Array) -> None:
