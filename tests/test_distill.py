@@ -68,7 +68,8 @@ def test_psnr_loss_is_finite_at_an_exact_match(dtype):
 
 
 def objective(to_params, field, x0, x1, loss=distill.psnr_loss):
-    return distill.Objective(to_params, field, x0, x1, (), loss)
+    rows = distill.Rows(x0, x1, (), jnp.ones(len(x0)))
+    return distill.Objective(to_params, field, rows, loss)
 
 
 @pytest.mark.parametrize(
@@ -322,8 +323,9 @@ def test_a_finished_run_trains_no_more(saved, problem):
 
 
 def other_runs(problem):
-    field, train, _ = problem
+    field, train, validation = problem
     moved = train._replace(x1=train.x1 + 0.1)
+    validation = validation._replace(x1=validation.x1 + 0.1)
     return {
         "seed": {"seed": 3},
         "batch": {"batch": 8},
@@ -335,7 +337,7 @@ def other_runs(problem):
         "optimizer (another state)": {"optimizer": distill.with_optax(optax.sgd(0.1))},
         "field": {"vf": jax.tree.map(lambda leaf: leaf + 1, field)},
         "train": {"train": moved},
-        "validation": {"validation": moved},
+        "validation": {"validation": validation},
         "metric": {"metric": metrics.mean_squared_error},
         "loss": {"loss": lambda x, target: jnp.mean((x - target) ** 2, axis=1)},
     }

@@ -165,8 +165,10 @@ def fit(
             value.block_until_ready()
         done = iteration + 1
         if done % recipe.evaluate_every == 0 or done == recipe.iterations:
-            _check_accepted(state, rejected_before, losses)
+            rejected = int(state.rejected) - rejected_before
             state = record(state, losses)
+            if rejected == len(losses):
+                _report_not_finite(family, state, vf, rows, rejected)
             losses, rejected_before = [], int(state.rejected)
     return _distilled(family, state, tuple(history))
 
@@ -278,15 +280,26 @@ def _distilled(
     )
 
 
-def _check_accepted(
-    state: TrainerState, rejected_before: int, losses: list[jax.Array]
+def _report_not_finite(
+    family: Family, state: TrainerState, vf: VelocityField, rows: Rows, steps: int
 ) -> None:
-    if int(state.rejected) - rejected_before == len(losses):
-        done = int(state.step)
-        raise ValueError(
-            f"no step from iteration {done - len(losses) + 1} to {done} was finite: "
-            "the field or the loss is not finite on these pairs"
-        )
+    """Raises ValueError with the time at which the field ceased to be finite."""
+    params, done = family.to_params(state.theta), int(state.step)
+    _, velocities = ns.sample_velocities(params, vf, rows.x0, *rows.args)
+    finite = np.all([_is_finite(u) for u in jax.tree.leaves(velocities)], axis=0)
+    where = "the loss is not finite on these pairs"
+    if not np.all(finite):
+        where = f"the field is not finite at t = {params.times[np.argmin(finite)]:.6g}"
+    raise ValueError(
+        f"no step from iteration {done - steps + 1} to {done} was finite: {where}; the "
+        f"best solver so far validates at {float(state.best_metric):.2f}, and is saved "
+        "if a checkpoint was given"
+    )
+
+
+def _is_finite(leaf: jax.Array) -> np.ndarray:
+    """Whether each entry of the leading axis is."""
+    return np.isfinite(np.asarray(leaf)).reshape(len(leaf), -1).all(axis=1)
 
 
 def _check_inputs(

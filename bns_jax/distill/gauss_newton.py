@@ -57,7 +57,7 @@ class _Sensitivity(NamedTuple):
 
 def gauss_newton(
     *,
-    memory: float = 0.8,
+    memory: float = 0.5,
     sketches: int = 1,
     damping: float = 1e-3,
     double: bool | None = None,
@@ -134,7 +134,7 @@ def gauss_newton(
 
     name = f"gauss_newton({memory}, {sketches}, {damping}, {double})"
     return Optimizer(
-        trainer, name, batch=260, iterations=60, evaluate_every=5, patience=6
+        trainer, name, batch=260, iterations=32, evaluate_every=4, patience=2
     )
 
 

@@ -1,11 +1,17 @@
-"""Losses: functions of (x_n, x(1)) to one number per sample."""
+"""Losses: functions of (x_n, x(1)) to one number per sample, minimised in the mean."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+import optax
 
 from bns_jax.metrics import mean_squared_error
+from bns_jax.metrics.psnr import mean_over_entries
 from bns_jax.typing import Sample
 
 
@@ -23,3 +29,44 @@ def psnr_loss(x: Sample, target: Sample) -> jax.Array:
     """
     error = mean_squared_error(x, target)
     return jnp.log(error + jnp.finfo(error.dtype).tiny)
+
+
+def mse_loss(x: Sample, target: Sample) -> jax.Array:
+    """||x - target||^2 of each sample, (batch,)."""
+    return mean_squared_error(x, target)
+
+
+def snr_loss(x: Sample, target: Sample) -> jax.Array:
+    """Log (||x - target||^2 / ||target||^2) of each sample, for audio; (batch,).
+
+    It has the gradient of `psnr_loss`; its value is what `metrics.snr` measures.
+    """
+    silence = jax.tree.map(jnp.zeros_like, target)
+    power = mean_squared_error(target, silence)
+    return psnr_loss(x, target) - jnp.log(power + jnp.finfo(power.dtype).tiny)
+
+
+def huber_loss(delta: float = 1.0) -> Callable[[Sample, Sample], jax.Array]:
+    """A squared error near 0 and an absolute one far away, in the mean of all entries.
+
+    Args:
+      delta: where the one turns into the other.
+
+    Returns:
+      loss(x, target) -> (batch,).
+
+    Raises:
+      ValueError: unless delta > 0.
+    """
+    if not delta > 0:
+        raise ValueError(f"delta must be positive, got {delta}")
+    return _Huber(delta)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Huber:
+    delta: float
+
+    def __call__(self, x: Sample, target: Sample) -> jax.Array:
+        entry = partial(optax.losses.huber_loss, delta=self.delta)
+        return mean_over_entries(entry, x, target)

@@ -1,0 +1,128 @@
+"""A start fitted row by row: each iterate by least squares to the true trajectory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bns_jax import grids
+from bns_jax.families.spline import interpolate
+from bns_jax.ns import NSParams
+from bns_jax.pairs import Pairs
+from bns_jax.pytree import as_pytree
+from bns_jax.typing import Sample, VelocityField
+from bns_jax.velocity import time_like
+
+_CHUNK = 256
+
+
+def greedy(
+    vf: VelocityField,
+    train: Pairs,
+    nfe: int,
+    grid: grids.GridLike | None = None,
+    chunk: int = _CHUNK,
+) -> NSParams:
+    """Fits a solver to the true trajectories, one row after another.
+
+    Row i is what brings x_{i+1} = a_i x_0 + sum_j b_ij u_j closest to the true
+    x(t_{i+1}), the velocities being those that the solver itself has met. It costs nfe
+    field calls per pair and no gradient. The last row is fitted to x(1) with each
+    sample weighted by the inverse of its error, as eq. 13 weighs them.
+
+    Args:
+      vf: the field.
+      train: pairs with at least 4 points of the trajectory.
+      nfe: evaluations.
+      grid: nfe + 1 times, of which the last is not evaluated; equal steps if left out.
+      chunk: samples that the field is called with at a time.
+
+    Raises:
+      ValueError: if the grid is of another length, unsorted or outside [0, 1], or the
+        path has fewer than 4 points.
+    """
+    times = grids.times(grid, nfe)
+    targets = [_rows(x) for x in _true_points(train, times[1:-1])] + [_rows(train.x1)]
+    vf, a, b = as_pytree(vf), np.zeros(nfe), np.zeros((nfe, nfe))
+    x, columns = train.x0, [_rows(train.x0)]
+    for i, target in enumerate(targets):
+        columns.append(_velocities(vf, times[i], x, train.args, chunk))
+        row = _fit_row(columns, target, rounds=3 if i == nfe - 1 else 1)
+        a[i], b[i, : i + 1] = row[0], row[1:]
+        x = _unrows(_combine(row, columns), train.x0)
+    return NSParams(times[:-1], a, b)
+
+
+def _true_points(train: Pairs, times: np.ndarray) -> list[Sample]:
+    """The true samples at each of some times."""
+    if not times.size:
+        return []
+    path = interpolate(train.times, train.path, jnp.asarray(times, jnp.float32))
+    return [_select(path, i) for i in range(len(times))]
+
+
+def _select(tree: Any, index: int | slice) -> Any:
+    return jax.tree.map(lambda leaf: np.asarray(leaf[index]), tree)
+
+
+def _velocities(
+    vf: VelocityField, t: float, x: Sample, args: tuple[Any, ...], chunk: int
+) -> np.ndarray:
+    """The velocities of all samples, (N, d)."""
+    count, parts = len(jax.tree.leaves(x)[0]), []
+    for first in range(0, count, chunk):
+        inputs = _select((x, args), slice(first, first + chunk))
+        parts.append(_rows(_call(vf, jnp.asarray(t, jnp.float32), *inputs)))
+    return np.concatenate(parts)
+
+
+@jax.jit
+def _call(vf: VelocityField, t: jax.Array, x: Sample, args: tuple[Any, ...]) -> Sample:
+    return vf(time_like(t, x), x, *args)
+
+
+def _fit_row(columns: list[np.ndarray], target: np.ndarray, rounds: int) -> np.ndarray:
+    """The c that brings sum_k c_k columns_k closest to the target.
+
+    By least squares; each further round weighs the samples by the inverse of their
+    squared error, and so minimises the mean of its logarithm.
+    """
+    weights = np.ones(len(target))
+    for _ in range(rounds):
+        row = _least_squares(columns, target, weights)
+        error = np.mean((_combine(row, columns) - target) ** 2, axis=1)
+        weights = 1.0 / np.maximum(error, np.finfo(np.float32).tiny)
+    return row
+
+
+def _combine(row: np.ndarray, columns: list[np.ndarray]) -> np.ndarray:
+    return sum(c * column for c, column in zip(row, columns, strict=True))
+
+
+def _least_squares(
+    columns: list[np.ndarray], target: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """The c of smallest sum_s w_s ||sum_k c_k columns_ks - target_s||^2, in float64."""
+    root = np.sqrt(weights)[:, None]
+    A = np.stack([(root * column).ravel() for column in columns], axis=1)
+    scale = 1.0 / np.linalg.norm(A, axis=0).clip(1e-300)
+    c, *_ = np.linalg.lstsq(A * scale, (root * target).ravel(), rcond=1e-12)
+    return c * scale
+
+
+def _rows(x: Sample) -> np.ndarray:
+    """(N, d), float64."""
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(x)]
+    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+
+
+def _unrows(rows: np.ndarray, like: Sample) -> Sample:
+    """The pytree whose `_rows` is `rows`, with the shapes and dtypes of `like`."""
+    leaves, tree = jax.tree.flatten(like)
+    ends = np.cumsum([leaf[0].size for leaf in leaves])[:-1]
+    parts = zip(np.split(rows, ends, axis=1), leaves, strict=True)
+    shaped = [part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in parts]
+    return jax.tree.unflatten(tree, shaped)

@@ -1,0 +1,43 @@
+"""How sure a mean over samples is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def bootstrap_interval(
+    values: np.ndarray,
+    confidence: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The percentile interval of a mean (Efron, 1979).
+
+    Args:
+      values: (N,), one per sample, such as those of `distill.evaluate`.
+      confidence: in (0, 1).
+      resamples: how many sets of N values are drawn with replacement.
+      seed: of the draws.
+
+    Returns:
+      Its lower and upper end.
+
+    Raises:
+      ValueError: if `values` is not a vector of at least one finite number, or
+        `confidence` is out of its range.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)):
+        raise ValueError(
+            f"expected a vector of finite values, got shape {values.shape} with "
+            f"{np.sum(~np.isfinite(values))} that are not"
+        )
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
+    counts = np.random.default_rng(seed).multinomial(
+        values.size, np.full(values.size, 1 / values.size), size=resamples
+    )
+    means = counts @ values / values.size
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
