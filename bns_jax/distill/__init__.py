@@ -18,5 +18,6 @@ from bns_jax.distill.optimizer import Optimizer as Optimizer
 from bns_jax.distill.optimizer import Rows as Rows
 from bns_jax.distill.optimizer import Trainer as Trainer
 from bns_jax.distill.optimizer import Update as Update
+from bns_jax.distill.path_grid import path_grid as path_grid
 from bns_jax.distill.state import HistoryRow as HistoryRow
 from bns_jax.distill.state import TrainerState as TrainerState
