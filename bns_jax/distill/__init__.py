@@ -12,6 +12,7 @@ from bns_jax.distill.losses import huber_loss as huber_loss
 from bns_jax.distill.losses import mse_loss as mse_loss
 from bns_jax.distill.losses import psnr_loss as psnr_loss
 from bns_jax.distill.losses import snr_loss as snr_loss
+from bns_jax.distill.optimizer import Loss as Loss
 from bns_jax.distill.optimizer import Metric as Metric
 from bns_jax.distill.optimizer import Objective as Objective
 from bns_jax.distill.optimizer import Optimizer as Optimizer
