@@ -4,7 +4,7 @@
 
 The studies are the paper's Figure 11 (BNS against BST) and Table 5 (solvers before and
 after), its preconditioning sigma_0 and guidance w, where the search starts, and how
-many pairs it needs. All train by Gauss-Newton, but for BST's own loss, which takes Adam.
+many pairs it needs. All train by Gauss-Newton, except that BST's own loss takes Adam.
 """
 
 from __future__ import annotations
