@@ -183,6 +183,9 @@ def fold(params: NSParams, scale_time: ScaleTime) -> NSParams:
     an update rule over past points and velocities (eq. 48, whose coefficients eq. 51
     misprints), and Prop. 3.1 does the rest. `from_solver(under(...))` gives the same by
     running the solver; this is a few matrix operations, and fast to differentiate.
+
+    Raises:
+      ValueError: if the change is singular at one of the times; not under a trace.
     """
     r, a, b = params
     t, s, d_t, d_s = (_at_each(f, r) for f in scale_time)
@@ -191,8 +194,14 @@ def fold(params: NSParams, scale_time: ScaleTime) -> NSParams:
     s_next = xp.concatenate([s[1:], s_end])[:, None]
     first = _like(s, np.eye(1, len(s)))
     c = (b * d_s[None] + a[:, None] * s[0] * first) / s_next
+    d = b * (d_t * s)[None] / s_next
+    if not isinstance(c, jax.Array) and not np.all(np.isfinite(np.stack([c, d]))):
+        raise ValueError(
+            "the coefficients of a folded solver must be finite, and are not: the "
+            f"scale-time change is singular at one of the times {np.asarray(r)}"
+        )
     # Times that coincide may come out in either order, by a unit in the last place.
-    return from_updates(xp.sort(t), c, b * (d_t * s)[None] / s_next)
+    return from_updates(xp.sort(t), c, d)
 
 
 def _at_each(function: Callable[[Time], Array], r: Array) -> Array:
