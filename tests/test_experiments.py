@@ -1,6 +1,7 @@
 """The main job, run as a user runs it: small, in processes of its own."""
 
 import csv
+import json
 import os
 import pathlib
 import re
@@ -14,6 +15,7 @@ import scipy.stats
 
 import bns_jax
 from bns_jax import interchange, solvers
+from experiments.baselines import COMMON
 from experiments.mixture import Mixture
 from tests.fields import Gaussian
 from tests.laws import ALL_SCHEDULERS, assert_close
@@ -80,7 +82,8 @@ class TestMainJob:
         for nfe in ("2",):
             block = [row for row in rows if row["nfe"] == nfe]
             assert block[-1]["solver"] == "bns"
-            assert int(block[-1]["forwards"]) == 3 * int(nfe) * 12 * 4
+            # A forward, two backward passes, three trials; 4 steps of 12 pairs.
+            assert int(block[-1]["forwards"]) == (1 + 2 + 2 + 3) * int(nfe) * 12 * 4
             best = max(float(row["psnr_db"]) for row in block[:-1])
             gain = float(block[-1]["psnr_db"]) - best
             assert float(block[-1]["gain_db"]) == pytest.approx(gain, abs=0.011)
@@ -140,6 +143,7 @@ class TestMainJob:
         ("--batch=600", "must not exceed --train_pairs"),
         ("--rtol=0", "must be positive"),
         ("--sigma_0=0", "must be positive"),
+        ("--optimizer=sgd", "should be one of"),
         ("--model=digit", "should be one of"),
         ("--stage=test", "should be one of"),
     ],
@@ -167,6 +171,73 @@ def test_bad_input_is_named_before_any_work(tmp_path, flags, message):
     assert refused.returncode == 1
     assert message in refused.stderr + refused.stdout
     assert not (tmp_path / "run").exists()
+
+
+def test_algorithm_2_by_flags(tmp_path):
+    flags = ("--model=mixture", "--optimizer=adam", "--init=midpoint", "--sigma_0=2")
+    done = digits(tmp_path, *SMALL, *flags, "--stage=distill")
+    assert done.returncode == 0, done.stderr
+    metadata = json.loads((tmp_path / "solvers" / "bns_2.json").read_text())["metadata"]
+    assert metadata["start"] == "midpoint"
+    assert metadata["forwards"] == 3 * 2 * 12 * 4
+
+
+@pytest.mark.parametrize("init", ["best", "previous"])
+def test_other_starts_by_flags(tmp_path, init):
+    flags = ("--model=mixture", f"--init={init}", "--nfe=2,4", "--stage=distill")
+    done = digits(tmp_path, *SMALL, *flags)
+    assert done.returncode == 0, done.stderr
+    starts = [
+        json.loads((tmp_path / "solvers" / f"bns_{nfe}.json").read_text())["metadata"][
+            "start"
+        ]
+        for nfe in (2, 4)
+    ]
+    if init == "previous":
+        assert starts == ["greedy", "bns_2"]
+    else:
+        assert set(starts) <= set(COMMON)
+
+
+def test_ablations_answer_every_question(tmp_path):
+    flags = ("--model=mixture", "--nfe=2,4", "--iterations=2", "--train_pairs=40")
+    counts = ("--most_train_pairs=48", "--validation_pairs=8", "--test_pairs=8")
+    done = experiment("ablations", tmp_path, *flags, *counts, "--rtol=1e-3")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    settings = {}
+    for study in ("figure11", "table5", "sigma_0", "start", "train_pairs", "guidance"):
+        with open(tmp_path / f"{study}.csv") as file:
+            rows = list(csv.DictReader(file))
+        settings[study] = {row["setting"] for row in rows}
+        assert {row["nfe"] for row in rows} == {"2", "4"}
+        for row in rows:
+            values = [float(row[key]) for key in ("low_db", "psnr_db", "high_db")]
+            assert values == sorted(values)
+            assert row["psnr_db"] in done.stdout
+        assert (tmp_path / f"{study}.png").read_bytes()[1:4] == b"PNG"
+    assert settings["sigma_0"] == {"0.5", "1", "2", "5", "10"}
+    assert settings["guidance"] == {"0", "0.5", "2", "6.5"}
+    assert settings["train_pairs"] == {"32"}
+    assert settings["start"] >= {"euler", "midpoint", "best known", "greedy"}
+
+
+def test_the_benchmark_of_trainers_continues_where_it_stopped(tmp_path):
+    flags = ("--model=mixture", "--nfe=2", "--seeds=1", "--algorithm2_iterations=200")
+    counts = ("--train_pairs=40", "--validation_pairs=8", "--test_pairs=8")
+    first = experiment("bench_distill", tmp_path, *flags, *counts, "--rtol=1e-3")
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ""
+    history = (tmp_path / "history" / "algorithm2_2.csv").read_text()
+    assert [row.split(",")[:2] for row in history.splitlines()[1:]] == [
+        ["0", "0"],
+        ["100", str(3 * 2 * 40 * 100)],
+        ["200", str(3 * 2 * 40 * 200)],
+    ]
+    again = experiment("bench_distill", tmp_path, *flags, *counts, "--rtol=1e-3")
+    assert (tmp_path / "history" / "algorithm2_2.csv").read_text() == history
+    table = [text.stdout.partition("PSNR (dB)")[2] for text in (first, again)]
+    assert table[0] and table[0] == table[1]
 
 
 class TestCompare:
