@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bns_jax.ns import NSParams, as_solver, from_solver
+from bns_jax.ns import NSParams, from_updates
 from bns_jax.schedulers import Scheduler
 from bns_jax.typing import Array, Sample, Solver, Time, VelocityField
 from bns_jax.velocity import between_ends, divide, time_like
@@ -174,15 +174,46 @@ def under(
 
 
 def fold(params: NSParams, scale_time: ScaleTime) -> NSParams:
-    """A solver of the transformed field, as a solver of the original one."""
-    start = params.times[0]  # x_0 is the sample there, in the family as under s_r
-    folded = from_solver(under(as_solver(params), scale_time, start), len(params.a))
+    """A solver of the transformed field, as a solver of the original one.
+
+    With x_bar_i = s_i x_i and eq. 7 a row of `params` reads
+
+        s_{i+1} x_{i+1} = a_i s_0 x_0 + sum_j b_ij (s_j' x_j + t_j' s_j u_j),
+
+    an update rule over past points and velocities (eq. 48, whose coefficients eq. 51
+    misprints), and Prop. 3.1 does the rest. `from_solver(under(...))` gives the same by
+    running the solver; this is a few matrix operations, and fast to differentiate.
+
+    Raises:
+      ValueError: if the change is singular at one of the times; not under a trace.
+    """
+    r, a, b = params
+    t, s, d_t, d_s = (_at_each(f, r) for f in scale_time)
+    s_end = _at_each(scale_time.s, _like(r, np.ones(1)))
+    xp = jnp if isinstance(s, jax.Array) else np
+    s_next = xp.concatenate([s[1:], s_end])[:, None]
+    first = _like(s, np.eye(1, len(s)))
+    c = (b * d_s[None] + a[:, None] * s[0] * first) / s_next
+    d = b * (d_t * s)[None] / s_next
+    if not isinstance(c, jax.Array) and not np.all(np.isfinite(np.stack([c, d]))):
+        raise ValueError(
+            "the coefficients of a folded solver must be finite, and are not: the "
+            f"scale-time change is singular at one of the times {np.asarray(r)}"
+        )
     # Times that coincide may come out in either order, by a unit in the last place.
-    return folded._replace(times=_sort(folded.times))
+    return from_updates(xp.sort(t), c, d)
 
 
-def _sort(times: Array) -> Array:
-    return (jnp if isinstance(times, jax.Array) else np).sort(times)
+def _at_each(function: Callable[[Time], Array], r: Array) -> Array:
+    """A function of one time, at each of several."""
+    if isinstance(r, jax.Array):
+        return jax.vmap(function)(r)
+    return np.array([function(r_i) for r_i in r])
+
+
+def _like(x: Array, values: np.ndarray) -> Array:
+    """The values in the namespace and dtype of x."""
+    return jnp.asarray(values, x.dtype) if isinstance(x, jax.Array) else values
 
 
 @jax.tree_util.register_dataclass

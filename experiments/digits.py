@@ -20,6 +20,7 @@ from absl import app, flags
 from experiments import cli
 
 if TYPE_CHECKING:
+    from bns_jax.distill import Optimizer
     from experiments.main_job import Model, Settings
     from experiments.workdir import Workdir
 
@@ -34,21 +35,34 @@ _WORKDIR = flags.DEFINE_string(
 )
 _INIT = flags.DEFINE_string(
     "init",
-    "best",
-    'Solver to start from, or "best": the common one that validates best.',
+    "greedy",
+    'Where the search starts: at a solver by name, "greedy" (fitted row by row to the '
+    'true trajectories), "previous" (the result for the next smaller NFE) or "best" '
+    "(the common solver that validates best).",
+)
+_OPTIMIZER = flags.DEFINE_enum(
+    "optimizer",
+    "gauss_newton",
+    ("gauss_newton", "adam"),
+    "How it goes on; adam is Algorithm 2.",
 )
 _ITERATIONS = flags.DEFINE_integer(
-    "iterations", 200, "Steps of Algorithm 2.", lower_bound=1
+    "iterations", 0, "Steps; 0 leaves them to the optimizer.", lower_bound=0
 )
-_BATCH = flags.DEFINE_integer("batch", 40, "Pairs per step.", lower_bound=1)
+_BATCH = flags.DEFINE_integer(
+    "batch", 0, "Pairs per step; 0 leaves them to the optimizer.", lower_bound=0
+)
 _EVALUATE_EVERY = flags.DEFINE_integer(
-    "evaluate_every", 50, "Steps between validations.", lower_bound=1
+    "evaluate_every",
+    0,
+    "Steps between validations; 0 leaves them to the optimizer.",
+    lower_bound=0,
 )
 _LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", 2e-3, "Adam's, at the start.", lower_bound=0.0
+    "learning_rate", 5e-4, "Adam's, at the start.", lower_bound=0.0
 )
 _SCHEDULE = flags.DEFINE_enum(
-    "schedule", "polynomial", ("polynomial", "cosine"), "Decay of the learning rate."
+    "schedule", "polynomial", ("polynomial", "cosine"), "Decay of Adam's learning rate."
 )
 _SIGMA_0 = flags.DEFINE_float(
     "sigma_0", 1.0, "Preconditioning: standard deviation of the source (eq. 14)."
@@ -69,6 +83,7 @@ _RUN_FLAGS = (
     cli.NFE,
     cli.SOLVERS,
     _INIT,
+    _OPTIMIZER,
     _ITERATIONS,
     _BATCH,
     _EVALUATE_EVERY,
@@ -185,6 +200,14 @@ def _pretrain(workdir: Workdir) -> None:
     print(f"{trained.figures}, {time.monotonic() - start:.0f} s: {workdir.weights}")
 
 
+def _optimizer() -> Optimizer:
+    from bns_jax import distill
+
+    if _OPTIMIZER.value == "adam":
+        return distill.adam(_LEARNING_RATE.value, _SCHEDULE.value)  # type: ignore[arg-type]
+    return distill.gauss_newton()
+
+
 def _settings() -> Settings:
     from experiments import baselines
     from experiments.main_job import Settings
@@ -201,11 +224,10 @@ def _settings() -> Settings:
         },
         accuracy=Accuracy(cli.RTOL.value, cli.ATOL.value, cli.SEED.value),
         sigma_0=_SIGMA_0.value,
-        learning_rate=_LEARNING_RATE.value,
-        schedule=_SCHEDULE.value,
-        iterations=_ITERATIONS.value,
-        batch=_BATCH.value,
-        evaluate_every=_EVALUATE_EVERY.value,
+        optimizer=_optimizer(),
+        iterations=_ITERATIONS.value or None,
+        batch=_BATCH.value or None,
+        evaluate_every=_EVALUATE_EVERY.value or None,
     )
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from bns_jax import distill, families, interchange, ns
-from bns_jax.distill import Distilled
+from bns_jax.distill import Distilled, Optimizer
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 from experiments import baselines, comparison, report
@@ -17,7 +17,10 @@ from experiments.progress import Progress
 from experiments.truth import Accuracy
 from experiments.workdir import Workdir, write_csv
 
-BEST = "best"
+GREEDY, PREVIOUS, BEST = "greedy", "previous", "best"
+STARTS = (GREEDY, PREVIOUS, BEST)
+"""Starts that are no solver's name."""
+
 _SHOWN_SAMPLES = 16
 
 
@@ -28,13 +31,14 @@ class Settings:
     Attributes:
       nfe: numbers of evaluations to distil for.
       solvers: names of those to compare with.
-      init: the solver to start from; "best" takes the common one that validates best.
+      init: where the search starts: at a solver's name, "greedy" (fitted row by row),
+        "previous" (the result at the next smaller NFE) or "best" (the common solver
+        that validates best).
       counts: pairs of each split.
       accuracy: of the pairs.
       sigma_0: preconditioning (eq. 14).
-      learning_rate: of Adam.
-      schedule: its decay.
-      iterations: of Algorithm 2.
+      optimizer: how it goes on.
+      iterations: its steps; its own default if None, and so for the next two.
       batch: pairs per step.
       evaluate_every: steps between validations.
     """
@@ -45,11 +49,10 @@ class Settings:
     counts: dict[str, int]
     accuracy: Accuracy
     sigma_0: float
-    learning_rate: float
-    schedule: str
-    iterations: int
-    batch: int
-    evaluate_every: int
+    optimizer: Optimizer
+    iterations: int | None = None
+    batch: int | None = None
+    evaluate_every: int | None = None
 
 
 def check_start(model: Model, settings: Settings) -> None:
@@ -58,7 +61,7 @@ def check_start(model: Model, settings: Settings) -> None:
     Raises:
       ValueError: naming those that do, if it does not for one of the NFE.
     """
-    if settings.init == BEST:
+    if settings.init in STARTS:
         return
     (name,) = baselines.expand([settings.init])
     for nfe in settings.nfe:
@@ -74,21 +77,21 @@ def distil_all(
     model: Model, settings: Settings, workdir: Workdir, pairs: dict[str, Pairs]
 ) -> dict[int, Distilled]:
     """One BNS solver per number of evaluations; finished ones are read."""
-    distilled = {}
+    distilled: dict[int, Distilled] = {}
     for nfe in settings.nfe:
         name = f"{report.BESPOKE}_{nfe}"
-        start_name, start = _start(model, settings, pairs["validation"], nfe)
+        previous = distilled[max(distilled)].params if distilled else None
+        start_name, start = _start(model, settings, pairs, nfe, previous)
         family = families.bns(start)
         if settings.sigma_0 != 1.0:
             family = families.preconditioned(family, model.scheduler, settings.sigma_0)
-        optimizer = distill.adam(settings.learning_rate, settings.schedule)  # type: ignore[arg-type]
         with Progress(f"distill/{name}", "step") as progress:
-            fitted = distill.fit(
+            distilled[nfe] = distill.fit(
                 family,
                 model.field,
                 pairs["train"],
                 pairs["validation"],
-                optimizer,
+                settings.optimizer,
                 batch=settings.batch,
                 iterations=settings.iterations,
                 evaluate_every=settings.evaluate_every,
@@ -96,8 +99,7 @@ def distil_all(
                 checkpoint=workdir.checkpoint(name),
                 progress=progress,
             )
-        _write(model, workdir, name, start_name, fitted)
-        distilled[nfe] = fitted
+        _write(model, workdir, name, start_name, distilled[nfe])
     return distilled
 
 
@@ -134,19 +136,23 @@ def evaluate_all(
 
 
 def _start(
-    model: Model, settings: Settings, validation: Pairs, nfe: int
+    model: Model,
+    settings: Settings,
+    pairs: dict[str, Pairs],
+    nfe: int,
+    previous: NSParams | None,
 ) -> tuple[str, NSParams]:
-    """The solver that the search begins at."""
-    if settings.init != BEST:
-        built = baselines.build([settings.init], nfe, model.scheduler)
-        return settings.init, built[settings.init]
-    built = baselines.build(baselines.COMMON, nfe, model.scheduler)
-    scores = {
-        name: float(np.mean(distill.evaluate(params, model.field, validation)))
-        for name, params in built.items()
-    }
-    best = max(scores, key=lambda name: scores[name])
-    return best, built[best]
+    """The solver that the search begins at, and what it is called."""
+    init = settings.init
+    if init == PREVIOUS and previous is not None:
+        return f"bns_{len(previous.a)}", ns.extend(previous, nfe)
+    if init in (GREEDY, PREVIOUS):
+        return GREEDY, distill.greedy(model.field, pairs["train"], nfe)
+    if init == BEST:
+        built = baselines.build(baselines.COMMON, nfe, model.scheduler)
+        rows = comparison.compare(model, {nfe: built}, pairs["validation"])
+        init = comparison.best(rows, nfe).solver
+    return init, baselines.build([init], nfe, model.scheduler)[init]
 
 
 def _write(

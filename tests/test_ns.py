@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from jax.test_util import check_grads
 
-from bns_jax import ns
+from bns_jax import ns, solvers
 from bns_jax.ns import NSParams
 from tests.fields import wavy
 from tests.laws import ALL_SCHEDULERS, ALL_SOLVERS, assert_close, random_params, run
@@ -325,3 +325,27 @@ def test_a_trace_under_jit_is_the_trace():
 
 def test_a_trace_is_differentiable():
     check_grads(jax.jit(warped_midpoint), (THETA,), order=1, modes=["fwd", "rev"])
+
+
+@pytest.mark.parametrize("more", [0, 1, 2, 5])
+def test_an_extended_solver_computes_the_same_with_more_evaluations(rng, more):
+    for params in (random_params(rng, 4), solvers.heun(4), solvers.euler(1)):
+        nfe = len(params.a)
+        extended = ns.extend(params, nfe + more)
+        ns.validate(extended)
+        assert len(extended.a) == nfe + more
+        x0 = rng.normal(size=(3, 2))
+        before, after = (run(p, wavy, x0) for p in (params, extended))
+        assert_close(after[-1], before[-1], 1e-12)
+
+
+def test_an_extended_solver_calls_the_field_where_its_steps_were_largest():
+    params = solvers.euler(3, grid=[0.0, 0.1, 0.5, 1.0])
+    np.testing.assert_allclose(
+        ns.extend(params, 5).times, [0.0, 0.1, 0.3, 0.5, 0.75], rtol=1e-15
+    )
+
+
+def test_a_solver_cannot_be_extended_to_fewer_evaluations():
+    with pytest.raises(ValueError, match="at least the 4 evaluations"):
+        ns.extend(solvers.midpoint(4), 3)

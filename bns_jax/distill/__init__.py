@@ -12,11 +12,13 @@ from bns_jax.distill.losses import huber_loss as huber_loss
 from bns_jax.distill.losses import mse_loss as mse_loss
 from bns_jax.distill.losses import psnr_loss as psnr_loss
 from bns_jax.distill.losses import snr_loss as snr_loss
+from bns_jax.distill.optimizer import Loss as Loss
 from bns_jax.distill.optimizer import Metric as Metric
 from bns_jax.distill.optimizer import Objective as Objective
 from bns_jax.distill.optimizer import Optimizer as Optimizer
 from bns_jax.distill.optimizer import Rows as Rows
 from bns_jax.distill.optimizer import Trainer as Trainer
 from bns_jax.distill.optimizer import Update as Update
+from bns_jax.distill.path_grid import path_grid as path_grid
 from bns_jax.distill.state import HistoryRow as HistoryRow
 from bns_jax.distill.state import TrainerState as TrainerState

@@ -78,6 +78,7 @@ def fit(
     weights: np.ndarray | None = None,
     microbatch: int | None = None,
     patience: int | None = None,
+    callback: Callable[[HistoryRow, NSParams], None] | None = None,
 ) -> Distilled:
     """Fits a family of solvers to ground-truth pairs.
 
@@ -103,6 +104,7 @@ def fit(
       microbatch: samples to work on at a time, for a batch that does not fit in
         memory; divides it. The whole batch if left out.
       patience: validations without an improvement after which the run ends.
+      callback: called at each validation with its row and the solver it measured.
 
     Returns:
       The solver of the best validation iteration, and how it was found. The start
@@ -130,7 +132,7 @@ def fit(
     rows = draw(0)
     _check_shapes(objective(vf, rows), family, metric)
     step = _make_step(family, trainer, objective, recipe.batch)
-    validate = partial(_validate, family, vf, validation, metric, mesh)
+    validate = partial(_validate, vf, validation, metric, mesh)
     identity = identify(
         recipe, optimizer, family, vf, train, validation, loss, metric, weights
     )
@@ -142,7 +144,8 @@ def fit(
     start = time.monotonic() - (history[-1].seconds if history else 0.0)
 
     def record(state: TrainerState, losses: list[jax.Array]) -> TrainerState:
-        state, value = validate(state)
+        params = family.to_params(state.theta)
+        state, value = validate(state, params)
         train_loss = float(np.mean(jax.device_get(losses))) if losses else math.nan
         seconds, done = time.monotonic() - start, int(state.step)
         row = HistoryRow(done, int(state.forwards), train_loss, value, seconds)
@@ -152,6 +155,8 @@ def fit(
             checkpoints.save(checkpoint, done, state, metadata)
         if progress is not None:
             progress(done, recipe.iterations, f"validation {value:.2f}")
+        if callback is not None:
+            callback(row, jax.tree.map(np.asarray, params))
         return state
 
     if not history:
@@ -230,15 +235,14 @@ def _make_step(
 
 
 def _validate(
-    family: Family,
     vf: VelocityField,
     validation: Pairs,
     metric: Metric,
     mesh: Mesh | None,
     state: TrainerState,
+    params: NSParams,
 ) -> tuple[TrainerState, float]:
-    """Measures theta, and keeps it if it is the best so far."""
-    params = family.to_params(state.theta)
+    """Measures a solver, and keeps its theta if it is the best so far."""
     value = float(np.mean(evaluate(params, vf, validation, metric, mesh)))
     if math.isnan(value) and int(state.step) == 0:
         raise ValueError(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bns_jax import grids
+from bns_jax.distill.path_grid import path_grid
 from bns_jax.families.spline import interpolate
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
@@ -17,6 +18,7 @@ from bns_jax.typing import Sample, VelocityField
 from bns_jax.velocity import time_like
 
 _CHUNK = 256
+_POWERS = (0.0, 0.5, 1.0)
 
 
 def greedy(
@@ -30,30 +32,43 @@ def greedy(
 
     Row i is what brings x_{i+1} = a_i x_0 + sum_j b_ij u_j closest to the true
     x(t_{i+1}), the velocities being those that the solver itself has met. It costs nfe
-    field calls per pair and no gradient. The last row is fitted to x(1) with each
-    sample weighted by the inverse of its error, as eq. 13 weighs them.
+    field calls per pair and grid, and no gradient. The last row is fitted to x(1) with
+    each sample weighted by the inverse of its error, as eq. 13 weighs them.
 
     Args:
       vf: the field.
       train: pairs with at least 4 points of the trajectory.
       nfe: evaluations.
-      grid: nfe + 1 times, of which the last is not evaluated; equal steps if left out.
+      grid: nfe + 1 times, of which the last is not evaluated. If left out, equal steps
+        and two grids that follow the bends of the trajectories are tried, and the one
+        that comes closest on `train` is kept.
       chunk: samples that the field is called with at a time.
 
     Raises:
       ValueError: if the grid is of another length, unsorted or outside [0, 1], or the
         path has fewer than 4 points.
     """
-    times = grids.times(grid, nfe)
+    candidates = [grid] if grid is not None else [path_grid(train, p) for p in _POWERS]
+    laid = [grids.times(candidate, nfe) for candidate in candidates]
+    fitted = [_fit_rows(as_pytree(vf), train, times, chunk) for times in laid]
+    return min(fitted, key=lambda result: result[1])[0]
+
+
+def _fit_rows(
+    vf: VelocityField, train: Pairs, times: np.ndarray, chunk: int
+) -> tuple[NSParams, float]:
+    """The solver on these nfe + 1 times, and the mean log error that it ends with."""
+    n = len(times) - 1
     targets = [_rows(x) for x in _true_points(train, times[1:-1])] + [_rows(train.x1)]
-    vf, a, b = as_pytree(vf), np.zeros(nfe), np.zeros((nfe, nfe))
+    a, b = np.zeros(n), np.zeros((n, n))
     x, columns = train.x0, [_rows(train.x0)]
     for i, target in enumerate(targets):
         columns.append(_velocities(vf, times[i], x, train.args, chunk))
-        row = _fit_row(columns, target, rounds=3 if i == nfe - 1 else 1)
+        row = _fit_row(columns, target, rounds=3 if i == n - 1 else 1)
         a[i], b[i, : i + 1] = row[0], row[1:]
         x = _unrows(_combine(row, columns), train.x0)
-    return NSParams(times[:-1], a, b)
+    error = _error(_combine(row, columns), targets[-1])
+    return NSParams(times[:-1], a, b), float(np.mean(np.log(error)))
 
 
 def _true_points(train: Pairs, times: np.ndarray) -> list[Sample]:
@@ -93,9 +108,13 @@ def _fit_row(columns: list[np.ndarray], target: np.ndarray, rounds: int) -> np.n
     weights = np.ones(len(target))
     for _ in range(rounds):
         row = _least_squares(columns, target, weights)
-        error = np.mean((_combine(row, columns) - target) ** 2, axis=1)
-        weights = 1.0 / np.maximum(error, np.finfo(np.float32).tiny)
+        weights = 1.0 / _error(_combine(row, columns), target)
     return row
+
+
+def _error(x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The mean squared error of each sample, never 0."""
+    return np.maximum(np.mean((x - target) ** 2, axis=1), np.finfo(np.float32).tiny)
 
 
 def _combine(row: np.ndarray, columns: list[np.ndarray]) -> np.ndarray:

@@ -1,0 +1,54 @@
+"""Time grids laid by where the true trajectories bend."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from bns_jax.grids import Grid
+from bns_jax.pairs import Pairs
+
+_EVEN_SHARE = 0.5
+
+
+def path_grid(pairs: Pairs, power: float) -> Grid:
+    """Steps that each hold the same amount of bending.
+
+    The density of the grid is ||x''(t)||^power, the root mean square over all pairs,
+    over its mean, plus a share of equal steps: equidistribution, as it is known from
+    boundary-value solvers.
+
+    Args:
+      pairs: with at least 3 points of the trajectory.
+      power: 0 gives equal steps; the larger, the more the steps gather at the bends.
+
+    Raises:
+      ValueError: if there are fewer points or power is negative.
+    """
+    times = np.asarray(pairs.times, np.float64)
+    if len(times) < 3 or not power >= 0:
+        raise ValueError(
+            f"expected at least 3 points of the path and power >= 0, got {len(times)} "
+            f"and {power}"
+        )
+    bend, middle = _second_derivative(times, pairs)
+    fine = np.linspace(times[0], times[-1], 20 * len(times))
+    density = np.interp(fine, middle, bend**power)
+    density = density / max(np.mean(density), np.finfo(float).tiny) + _EVEN_SHARE
+    held = np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(fine))
+    held = np.concatenate([[0.0], held]) / held[-1]
+    return lambda steps: np.interp(np.linspace(0.0, 1.0, steps + 1), held, fine)
+
+
+def _second_derivative(
+    times: np.ndarray, pairs: Pairs
+) -> tuple[np.ndarray, np.ndarray]:
+    """The root mean square of x'' over all pairs, and the times it is at."""
+    middles = (times[1:] + times[:-1]) / 2
+    squares, entries = np.zeros(len(times) - 2), 0
+    for leaf in jax.tree.leaves(pairs.path):
+        x = np.asarray(leaf, np.float64).reshape(len(times), -1)
+        velocity = np.diff(x, axis=0) / np.diff(times)[:, None]
+        bend = np.diff(velocity, axis=0) / np.diff(middles)[:, None]
+        squares, entries = squares + np.sum(bend**2, axis=1), entries + bend.shape[1]
+    return np.sqrt(squares / entries), (middles[1:] + middles[:-1]) / 2

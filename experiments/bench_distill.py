@@ -1,0 +1,86 @@
+"""What a trainer reaches for how many field calls: Gauss-Newton against Algorithm 2.
+
+    python -m experiments.bench_distill --model=mixture --nfe=4,8,16
+
+Both fit the same pairs. Algorithm 2 starts from the midpoint method and takes 15,000
+steps of Adam; Gauss-Newton starts from the greedy solver, whose calls are counted, and
+runs once per seed. Every solver on the way is measured on the test pairs. Runs continue
+where they stopped, so that Algorithm 2 may be spread over days.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from absl import app, flags
+
+from experiments import cli
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "", "Folder of the run; runs/bench_distill_MODEL if left out."
+)
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 3, "Runs of Gauss-Newton, of which the median counts.", lower_bound=1
+)
+_ITERATIONS = flags.DEFINE_integer(
+    "algorithm2_iterations", 15_000, "Steps of Algorithm 2.", lower_bound=1
+)
+_TRAIN_PAIRS = flags.DEFINE_integer("train_pairs", 520, "To fit.", lower_bound=40)
+_VALIDATION_PAIRS = flags.DEFINE_integer(
+    "validation_pairs", 256, "To choose the iteration.", lower_bound=1
+)
+flags.set_default(cli.NFE, ["4", "8", "16"])
+
+_RUN_FLAGS = (
+    cli.MODEL,
+    cli.WEIGHTS,
+    cli.GUIDANCE,
+    _ITERATIONS,
+    _TRAIN_PAIRS,
+    _VALIDATION_PAIRS,
+    cli.TEST_PAIRS,
+    cli.RTOL,
+    cli.ATOL,
+    cli.SEED,
+)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the benchmark."""
+    if len(argv) > 1:
+        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+    from experiments.progress import quiet
+
+    quiet()
+    try:
+        _run()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+def _run() -> None:
+    from experiments import duel, models, truth
+    from experiments.workdir import Workdir
+
+    model = models.load(cli.MODEL.value, cli.GUIDANCE.value, cli.WEIGHTS.value or None)
+    workdir = Workdir(_WORKDIR.value or f"runs/bench_distill_{cli.MODEL.value}")
+    workdir.claim(cli.serialize(_RUN_FLAGS))
+    accuracy = truth.Accuracy(cli.RTOL.value, cli.ATOL.value, cli.SEED.value)
+    counts = {
+        "train": _TRAIN_PAIRS.value,
+        "validation": _VALIDATION_PAIRS.value,
+        "test": cli.TEST_PAIRS.value,
+    }
+    pairs = truth.make_pairs(model, counts, accuracy, workdir)
+    duels = [
+        duel.run(model, pairs, nfe, _ITERATIONS.value, _SEEDS.value, workdir)
+        for nfe in cli.parse_nfe(cli.NFE.value)
+    ]
+    print(f"\nPSNR (dB) on {pairs['test'].size} test pairs, {model.title}\n")
+    print(duel.table(duels))
+    duel.plot(duels, workdir.root / "psnr_vs_forwards.png", model.title)
+    print(f"\nin {workdir.root}: psnr_vs_forwards.png  history/")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,268 @@
+"""What matters for a distilled solver: one study per question."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from bns_jax import distill, families, metrics, ns, solvers
+from bns_jax.distill import Loss, Optimizer
+from bns_jax.families import Family
+from bns_jax.ns import NSParams
+from bns_jax.pairs import Pairs
+from experiments import baselines, comparison, models, truth
+from experiments.models import Model
+from experiments.progress import Progress
+from experiments.truth import Accuracy
+from experiments.workdir import Workdir
+
+_SIGMA_0 = (0.5, 1.0, 2.0, 5.0, 10.0)
+_GUIDANCE = (0.0, 0.5, 2.0, 6.5)
+_TRAIN_PAIRS = (32, 128, 520, 2048)
+_BESPOKE_STEPS = 500
+
+
+class Result(NamedTuple):
+    """One distilled solver.
+
+    Attributes:
+      setting: what the study varies, as text.
+      nfe: evaluations.
+      start_db: PSNR of the solver that the search started from, on the test pairs.
+      psnr_db: of the solver it found.
+      low_db: lower end of the 95 % bootstrap interval of that mean.
+      high_db: its upper end.
+      gap_db: PSNR on the training pairs less that on the test pairs.
+      forwards: field calls per sample spent.
+      seconds: likewise.
+    """
+
+    setting: str
+    nfe: int
+    start_db: float
+    psnr_db: float
+    low_db: float
+    high_db: float
+    gap_db: float
+    forwards: int
+    seconds: float
+
+    def cells(self) -> list[str]:
+        """As text."""
+        decibels = [f"{value:.2f}" for value in self[2:7]]
+        spent = [str(self.forwards), f"{self.seconds:.0f}"]
+        return [self.setting, str(self.nfe), *decibels, *spent]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What all studies share.
+
+    Attributes:
+      model: to distil for.
+      pairs: of every split; enough training pairs for every study.
+      train_pairs: how many of them are used where a study does not vary that.
+      nfe: numbers of evaluations.
+      optimizer: of solvers.
+      accuracy: of pairs.
+      workdir: of checkpoints and pairs.
+    """
+
+    model: Model
+    pairs: dict[str, Pairs]
+    train_pairs: int
+    nfe: tuple[int, ...]
+    optimizer: Optimizer
+    accuracy: Accuracy
+    workdir: Workdir
+
+    def distil(
+        self,
+        name: str,
+        setting: str,
+        family: Family,
+        optimizer: Optimizer | None = None,
+        loss: Loss = distill.psnr_loss,
+        train_pairs: int | None = None,
+    ) -> Result:
+        """Fits one solver and measures it on the test pairs."""
+        train = first(self.pairs["train"], train_pairs or self.train_pairs)
+        start = family.to_params(family.theta)
+        nfe = len(start.a)
+        title = f"{name}_{setting}_{nfe}".replace(" ", "_")
+        with Progress(title, "step") as progress:
+            fitted = distill.fit(
+                family,
+                self.model.field,
+                train,
+                self.pairs["validation"],
+                optimizer or self.optimizer,
+                loss,
+                seed=self.accuracy.seed,
+                checkpoint=self.workdir.checkpoint(title),
+                progress=progress,
+            )
+        reached = self.psnr(fitted.params, self.pairs["test"])
+        low, high = metrics.bootstrap_interval(reached)
+        trained = self.psnr(fitted.params, train)
+        return Result(
+            setting,
+            nfe,
+            float(np.mean(self.psnr(start, self.pairs["test"]))),
+            float(np.mean(reached)),
+            low,
+            high,
+            float(np.mean(trained) - np.mean(reached)),
+            fitted.forwards,
+            fitted.history[-1].seconds,
+        )
+
+    def psnr(self, params: NSParams, pairs: Pairs) -> np.ndarray:
+        """Of each sample."""
+        return distill.evaluate(params, self.model.field, pairs)
+
+    def greedy(self, nfe: int) -> NSParams:
+        """The default start."""
+        train = first(self.pairs["train"], self.train_pairs)
+        return distill.greedy(self.model.field, train, nfe)
+
+
+def first(pairs: Pairs, count: int) -> Pairs:
+    """The first so many pairs."""
+    x0, x1, args = jax.tree.map(lambda leaf: leaf[:count], pairs[:3])
+    path = jax.tree.map(lambda leaf: leaf[:, :count], pairs.path)
+    return Pairs(x0, x1, args, pairs.nfe[:count], pairs.times, path)
+
+
+def figure11(bench: Bench) -> list[Result]:
+    """BNS against bespoke scale-time solvers, all from the midpoint method."""
+    own = families.bespoke_loss("midpoint")
+    adam = distill.adam(5e-3)._replace(iterations=_BESPOKE_STEPS)
+    results = []
+    for nfe in bench.nfe:
+        bst = families.bst("midpoint", nfe)
+        bns = families.bns(solvers.midpoint(nfe))
+        results += [
+            bench.distil("figure11", "BST, its own loss", bst, adam, own),
+            bench.distil("figure11", "BST, PSNR loss", bst),
+            bench.distil("figure11", "BNS, PSNR loss", bns),
+        ]
+    return results
+
+
+def table5(bench: Bench) -> list[Result]:
+    """Known solvers before and after distillation."""
+    names = ("euler", "midpoint", "ab2", "ddim", "dpm_solver_pp_2m", "unipc2")
+    return [
+        bench.distil("table5", name, families.bns(params))
+        for nfe in bench.nfe
+        for name, params in baselines.build(names, nfe, bench.model.scheduler).items()
+    ]
+
+
+def sigma_0(bench: Bench) -> list[Result]:
+    """Preconditioning (eq. 14), from the midpoint method of the wider source."""
+    return [
+        bench.distil(
+            "sigma_0",
+            f"{sigma:g}",
+            families.preconditioned(
+                families.bns(solvers.midpoint(nfe)), bench.model.scheduler, sigma
+            ),
+        )
+        for nfe in bench.nfe
+        for sigma in _SIGMA_0
+    ]
+
+
+def start(bench: Bench) -> list[Result]:
+    """Where the search starts: Euler, midpoint, the best known solver, greedy."""
+    results = []
+    for nfe in bench.nfe:
+        built = baselines.build(baselines.COMMON, nfe, bench.model.scheduler)
+        rows = comparison.compare(bench.model, {nfe: built}, bench.pairs["validation"])
+        best = comparison.best(rows, nfe).solver
+        starts = {
+            "euler": built["euler"],
+            "midpoint": built["midpoint"],
+            "best known": built[best],
+            "greedy": bench.greedy(nfe),
+        }
+        if nfe - 2 in bench.nfe:
+            smaller = Workdir(bench.workdir.root / "smaller")
+            starts["from two fewer"] = ns.extend(_fitted(bench, nfe - 2, smaller), nfe)
+        for name, params in starts.items():
+            results.append(bench.distil("start", name, families.bns(params)))
+    return results
+
+
+def _fitted(bench: Bench, nfe: int, workdir: Workdir) -> NSParams:
+    """The distilled solver at one number of evaluations."""
+    return distill.fit(
+        families.bns(bench.greedy(nfe)),
+        bench.model.field,
+        first(bench.pairs["train"], bench.train_pairs),
+        bench.pairs["validation"],
+        bench.optimizer,
+        seed=bench.accuracy.seed,
+        checkpoint=workdir.checkpoint(f"bns_{nfe}"),
+    ).params
+
+
+def train_pairs(bench: Bench) -> list[Result]:
+    """How many pairs it takes."""
+    return [
+        bench.distil(
+            "train_pairs",
+            str(count),
+            families.bns(bench.greedy(nfe)),
+            train_pairs=count,
+        )
+        for nfe in bench.nfe
+        for count in _TRAIN_PAIRS
+        if count <= bench.pairs["train"].size
+    ]
+
+
+def guidance(bench: Bench) -> list[Result]:
+    """The guidance scale w."""
+    results = []
+    for w in _GUIDANCE:
+        workdir = Workdir(bench.workdir.root / f"guidance_{w:g}")
+        guided = models.load(bench.model.facts["model"], w)
+        counts = {name: pairs.size for name, pairs in bench.pairs.items()}
+        counts["train"] = bench.train_pairs
+        pairs = truth.make_pairs(guided, counts, bench.accuracy, workdir)
+        at_w = dataclasses.replace(bench, model=guided, pairs=pairs, workdir=workdir)
+        results += [
+            at_w.distil("guidance", f"{w:g}", families.bns(at_w.greedy(nfe)))
+            for nfe in bench.nfe
+        ]
+    return results
+
+
+class Study(NamedTuple):
+    """A question.
+
+    Attributes:
+      run: what answers it.
+      varies: the label of what it varies.
+    """
+
+    run: Callable[[Bench], Sequence[Result]]
+    varies: str
+
+
+STUDIES = {
+    "figure11": Study(figure11, "family and loss"),
+    "table5": Study(table5, "start"),
+    "sigma_0": Study(sigma_0, "standard deviation of the source, sigma_0"),
+    "start": Study(start, "start"),
+    "train_pairs": Study(train_pairs, "training pairs"),
+    "guidance": Study(guidance, "guidance scale w"),
+}
+"""name -> Study."""
