@@ -10,9 +10,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.integrate import solve_ivp
 
 from bns_jax import schedulers, velocity
 from bns_jax.pairs import Pairs
+
+from .fields import wavy
 
 MEAN = np.array([0.5, -1.0, 0.3])
 STD = np.array([0.5, 1.0, 0.2])
@@ -116,3 +119,22 @@ SCHEDULERS = {
     "vp": schedulers.vp(),
     "ve": schedulers.ve(),
 }
+
+
+def wavy_pairs(count, seed=0, dtype=np.float64):
+    """Pairs of `fields.wavy`, which no solver meets exactly; by another integrator."""
+    x0, times = noise(count, seed), np.linspace(0.0, 1.0, 21)
+    solution = solve_ivp(
+        wavy, (0.0, 1.0), x0.ravel(), "DOP853", times, rtol=1e-11, atol=1e-11
+    )
+    path = solution.y.T.reshape(len(times), *x0.shape).astype(dtype)
+    return Pairs(x0.astype(dtype), path[-1], (), np.ones(count, int), times, path)
+
+
+def wavy_problem(dtype=np.float64):
+    """A nonlinear field, and pairs to train and to validate on."""
+    return (
+        wavy,
+        wavy_pairs(64, seed=1, dtype=dtype),
+        wavy_pairs(40, seed=2, dtype=dtype),
+    )

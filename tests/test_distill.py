@@ -67,6 +67,62 @@ def test_psnr_loss_is_finite_at_an_exact_match(dtype):
     np.testing.assert_array_equal(gradient, 0.0)
 
 
+def as_tree(x):
+    return {"a": jnp.asarray(x[:, :1]), "b": jnp.asarray(x[:, 1:, None])}
+
+
+def huber_by_hand(r, delta):
+    small = np.abs(r) <= delta
+    return np.where(small, r**2 / 2, delta * (np.abs(r) - delta / 2)).mean(axis=1)
+
+
+LOSSES = {
+    "psnr": (distill.psnr_loss, lambda r, y: np.log(np.mean(r**2, 1))),
+    "mse": (distill.mse_loss, lambda r, y: np.mean(r**2, 1)),
+    "snr": (
+        distill.snr_loss,
+        lambda r, y: np.log(np.sum(r**2, 1) / np.sum(y**2, 1)),
+    ),
+    "huber": (distill.huber_loss(0.7), lambda r, y: huber_by_hand(r, 0.7)),
+}
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_losses_are_those_by_hand_of_arrays_and_of_pytrees(rng, name):
+    loss, by_hand = LOSSES[name]
+    x, target = rng.normal(size=(2, 6, 4))
+    expected = by_hand(x - target, target)
+    np.testing.assert_allclose(loss(x, target), expected, rtol=1e-12)
+    np.testing.assert_allclose(loss(as_tree(x), as_tree(target)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_losses_have_the_gradient_of_differences(rng, name):
+    loss, by_hand = LOSSES[name]
+    x, target, along = rng.normal(size=(3, 6, 4))
+    gradient = jax.grad(lambda x: jnp.sum(loss(x, target)))(x)
+    h = 1e-6
+    ahead, behind = (by_hand(x + s * along - target, target) for s in (h, -h))
+    slope = np.sum(gradient * along, axis=1)
+    np.testing.assert_allclose(slope, (ahead - behind) / (2 * h), rtol=1e-6)
+
+
+def test_losses_in_decibels_are_the_metrics(rng):
+    x, target = rng.normal(size=(2, 6, 4))
+    for loss, metric, peak in (
+        (distill.psnr_loss, metrics.psnr, 4.0),
+        (distill.snr_loss, metrics.snr, 1.0),
+    ):
+        decibels = 10 * np.log10(peak) - 10 / np.log(10) * loss(x, target)
+        np.testing.assert_allclose(metric(x, target), decibels, rtol=1e-12)
+
+
+@pytest.mark.parametrize("delta", [0.0, -1.0, np.nan])
+def test_a_huber_loss_needs_a_size(delta):
+    with pytest.raises(ValueError, match="delta must be positive, got"):
+        distill.huber_loss(delta)
+
+
 def objective(to_params, field, x0, x1, loss=distill.psnr_loss):
     rows = distill.Rows(x0, x1, (), jnp.ones(len(x0)))
     return distill.Objective(to_params, field, rows, loss)
@@ -172,6 +228,38 @@ def test_algorithm_2_is_the_default_recipe():
     assert (adam.batch, adam.iterations, adam.evaluate_every) == (40, 15_000, 100)
     assert "0.0005" in adam.name
     assert "polynomial" in adam.name
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("images", (5e-4, "polynomial", 40, 15_000, 100)),
+        ("text_to_image", (1e-4, "cosine", 8, 20_000, 200)),
+        ("audio", (1e-4, "cosine", 40, 15_000, 5_000)),
+    ],
+)
+def test_the_recipes_are_those_of_appendix_d1(name, settings):
+    got, (rate, schedule, *counts) = distill.recipe(name), settings
+    assert [got.batch, got.iterations, got.evaluate_every] == counts
+    assert got.patience is None
+    # The first step of Adam is its learning rate.
+    trainer = got.trainer(10)
+    goal = objective(
+        lambda theta: NSParams(jnp.zeros(1), theta, jnp.zeros((1, 1))),
+        lambda t, x: x,
+        np.ones((2, 3)),
+        np.zeros((2, 3)),
+        lambda x, target: jnp.mean(x - target, axis=1),
+    )
+    theta = jnp.array([1.0])
+    first = trainer.update(goal, theta, trainer.init(theta), jax.random.key(0))
+    np.testing.assert_allclose(1 - first.theta, rate, rtol=1e-6)
+    assert got.name == distill.adam(rate, schedule).name
+
+
+def test_a_recipe_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match=r"'images', .*, got 'video'"):
+        distill.recipe("video")
 
 
 # --- evaluation ----------------------------------------------------------------------
@@ -284,6 +372,81 @@ def test_eight_devices_give_the_run_of_one(problem, short):
         np.testing.assert_allclose(got[1:4], expected[1:4], rtol=1e-9)
 
 
+# --- weights, microbatches, patience -------------------------------------------------
+
+
+def test_a_weight_of_three_is_the_pair_three_times(problem):
+    field, train, validation = problem
+    triple = np.arange(64) % 4 == 0
+    times = np.where(triple, 3, 1)
+    rows = np.repeat(np.arange(64), times)
+    x0, x1, (label,) = jax.tree.map(
+        lambda leaf: leaf[rows], (train.x0, train.x1, train.args)
+    )
+    repeated = train._replace(x0=x0, x1=x1, args=(label,), nfe=train.nfe[rows])
+    settings = {"iterations": 4, "evaluate_every": 4, "loss": distill.mse_loss}
+    settings["optimizer"] = distill.with_optax(optax.sgd(1e-2))
+    weighted = fit(problem, batch=64, weights=times, **settings)
+    longer = fit((field, repeated, validation), batch=len(rows), **settings)
+    plain = fit(problem, batch=64, **settings)
+    assert weighted.iteration == longer.iteration == 4
+    for got, expected in zip(weighted.params, longer.params, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10)
+    assert np.max(np.abs(weighted.params.b - plain.params.b)) > 1e-5
+    got, expected = weighted.history[1].train_loss, longer.history[1].train_loss
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def worsening(problem, **kwargs):
+    return fit(
+        problem,
+        optimizer=distill.with_optax(optax.scale(0.1)),
+        iterations=20,
+        evaluate_every=2,
+        **kwargs,
+    )
+
+
+def test_patience_ends_a_run_that_gains_nothing(problem, tmp_path):
+    result = worsening(problem, patience=3, checkpoint=tmp_path)
+    assert [row.iteration for row in result.history] == [0, 2, 4, 6]
+    assert result.iteration == 0
+
+    def unreachable(done, total, note=""):
+        raise AssertionError
+
+    again = worsening(problem, patience=3, checkpoint=tmp_path, progress=unreachable)
+    assert_same_run(again, result)
+
+
+def test_patience_counts_from_the_last_gain(problem):
+    # Gains up to iteration 10, losses after it.
+    def rate(step):
+        return jnp.where(step < 10, -2e-3, 0.1)
+
+    tx = optax.chain(optax.scale_by_adam(), optax.scale_by_schedule(rate))
+    result = fit(
+        problem,
+        optimizer=distill.with_optax(tx),
+        iterations=40,
+        evaluate_every=5,
+        patience=2,
+    )
+    assert [row.iteration for row in result.history] == [0, 5, 10, 15, 20]
+    assert result.iteration == 10
+
+
+def test_pairs_to_validate_on_that_were_trained_on_are_counted(problem):
+    field, train, validation = problem
+    x0, label = validation.x0.copy(), validation.args[0].copy()
+    x0[:3], label[:3] = train.x0[[5, 9, 60]], train.args[0][[5, 9, 60]]
+    # The same noise with another condition is another pair.
+    x0[3], label[3] = train.x0[20], 1 - train.args[0][20]
+    mixed = validation._replace(x0=x0, args=(label,))
+    with pytest.warns(UserWarning, match="3 of the 40 validation pairs start from"):
+        fit((field, train, mixed), iterations=1)
+
+
 # --- checkpoints ---------------------------------------------------------------------
 
 
@@ -363,6 +526,7 @@ def bad_inputs():
     holed[7, 1] = np.nan
     upper = solvers.midpoint(NFE)._replace(b=np.ones((NFE, NFE)))
     empty = problems.shifted_pairs(np.zeros((2, 3)), 0)
+    few = problems.shifted_pairs(np.zeros((2, 3)), 5)
     return {
         "equal length": {"train": train._replace(x1=train.x1[:-1])},
         r"equal length, .*args\[0\]": {"train": train._replace(args=(np.zeros(3),))},
@@ -392,6 +556,14 @@ def bad_inputs():
         "multiple of 8, got 12; the nearest sizes are 8 and 16": {
             "batch": 12,
             "mesh": parallel.data_mesh(),
+        },
+        r"expected shape \(64,\), got \(16,\)": {"weights": np.ones(16)},
+        "weights must be positive and finite": {"weights": np.arange(64.0)},
+        "microbatch must divide the batch of 16, got 5": {"microbatch": 5},
+        "microbatch must divide the batch of 16, got 0": {"microbatch": 0},
+        "17 parameters cannot be fitted to 15 residuals": {
+            "train": few,
+            "batch": None,
         },
         "expected a function, got int": {"vf": 3},
         "the start is nan on the validation pairs": {

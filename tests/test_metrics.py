@@ -1,4 +1,4 @@
-"""Laws of the PSNR."""
+"""Laws of the ratios of signal to noise, and of how sure their means are."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -57,3 +57,74 @@ def test_the_wider_of_two_dtypes_is_used():
 def test_equal_samples_have_an_infinite_psnr(rng):
     x = rng.normal(size=(2, 3))
     np.testing.assert_array_equal(metrics.psnr(x, x), np.inf)
+
+
+def test_snr_is_the_ratio_of_powers_by_hand(rng):
+    x, target = rng.normal(size=(2, 5, 3, 2))
+    power, noise = np.sum(target**2, (1, 2)), np.sum((x - target) ** 2, (1, 2))
+    got = metrics.snr(x, target)
+    np.testing.assert_allclose(got, 10 * np.log10(power / noise), rtol=1e-12)
+
+
+def test_snr_knows_no_scale_and_pools_pytrees(rng):
+    x, target = rng.normal(size=(2, 4, 6))
+    expected = metrics.snr(x, target)
+    np.testing.assert_allclose(metrics.snr(50 * x, 50 * target), expected, rtol=1e-12)
+    split = [{"a": y[:, :2], "b": y[:, 2:].reshape(4, 2, 2)} for y in (x, target)]
+    np.testing.assert_allclose(metrics.snr(*split), expected, rtol=1e-12)
+
+
+# --- the bootstrap -------------------------------------------------------------------
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says(rng):
+    covered = 0
+    for seed in range(200):
+        low, high = metrics.bootstrap_interval(
+            rng.normal(3.0, 2.0, 60), resamples=500, seed=seed
+        )
+        covered += low < 3.0 < high
+    # 4 standard deviations of a binomial, and what 60 values are short of the normal.
+    assert 0.95 - 0.08 < covered / 200 < 0.95 + 0.05
+
+
+def test_the_interval_is_that_of_the_normal_distribution(rng):
+    # Its half width is 1.96 standard errors, and falls as 1 / sqrt(N).
+    for count in (400, 6400):
+        values = rng.normal(size=count)
+        low, high = metrics.bootstrap_interval(values)
+        width = 2 * 1.96 * np.std(values) / np.sqrt(count)
+        np.testing.assert_allclose(high - low, width, rtol=0.1)
+        assert low < np.mean(values) < high
+
+
+def test_more_confidence_needs_a_wider_interval(rng):
+    values = rng.normal(size=50)
+    low, high = metrics.bootstrap_interval(values, 0.5)
+    lower, higher = metrics.bootstrap_interval(values, 0.99)
+    assert lower < low < high < higher
+
+
+def test_the_seed_decides_the_interval(rng):
+    values = rng.normal(size=50)
+    intervals = [metrics.bootstrap_interval(values, seed=s) for s in (3, 3, 4)]
+    assert intervals[0] == intervals[1] != intervals[2]
+
+
+def test_equal_values_are_sure():
+    np.testing.assert_allclose(metrics.bootstrap_interval(np.full(9, 2.5)), (2.5, 2.5))
+
+
+@pytest.mark.parametrize(
+    ("values", "confidence", "message"),
+    [
+        (np.ones((2, 3)), 0.95, r"vector of finite values, got shape \(2, 3\)"),
+        (np.ones(0), 0.95, r"got shape \(0,\)"),
+        (np.array([1.0, np.nan, np.inf]), 0.95, "with 2 that are not"),
+        (np.ones(3), 1.0, r"confidence must lie in \(0, 1\), got 1.0"),
+        (np.ones(3), 0.0, r"confidence must lie in \(0, 1\), got 0.0"),
+    ],
+)
+def test_an_interval_without_meaning_is_refused(values, confidence, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.bootstrap_interval(values, confidence)

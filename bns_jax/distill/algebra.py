@@ -11,8 +11,31 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from bns_jax.typing import wider
+
+_ROUNDING = 64.0
+
+
+def jacobian(function: Callable[[Any], Any], theta: Any) -> jax.Array:
+    """The derivatives of a family, with those that are rounding errors set to 0.
+
+    A number that a constraint projects away has a derivative of 1e-16, not of 0, and
+    whoever scales it to 1 goes 1e16 far along it.
+
+    Args:
+      function: of theta to a pytree of arrays.
+      theta: a pytree of p numbers.
+
+    Returns:
+      (m, p), all arrays that the function returns as one vector.
+    """
+    point, unravel = ravel_pytree(theta)
+    J = jax.jacfwd(lambda point: ravel_pytree(function(unravel(point)))[0])(point)
+    size = jnp.max(jnp.abs(J), axis=0)
+    rounding = _ROUNDING * jnp.finfo(J.dtype).eps * jnp.max(size)
+    return jnp.where((size > rounding)[None], J, 0.0)
 
 
 def in_double(function: Callable[..., Any], double: bool) -> Callable[..., Any]:

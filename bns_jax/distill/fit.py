@@ -129,7 +129,8 @@ def fit(
     objective = partial(
         Objective, family.to_params, loss=loss, microbatch=microbatch, times=train.times
     )
-    _check_shapes(objective(vf, draw(0)), family, metric)
+    rows = draw(0)
+    _check_shapes(objective(vf, rows), family, metric)
     step = _make_step(family, trainer, objective, recipe.batch)
     validate = partial(_validate, vf, validation, metric, mesh)
     identity = identify(
@@ -137,6 +138,8 @@ def fit(
     )
 
     state = parallel.replicate(initial_state(family, trainer, seed), mesh)
+    # What the optimizer cannot work with, it says before anything is done.
+    jax.eval_shape(step, state, vf, rows)
     state, history = resume(checkpoint, state, identity)
     start = time.monotonic() - (history[-1].seconds if history else 0.0)
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from bns_jax.distill.algebra import in_double
+from bns_jax.distill.algebra import in_double, jacobian
 from bns_jax.distill.last_row import refit
 from bns_jax.distill.optimizer import (
     Objective,
@@ -103,9 +103,10 @@ def gauss_newton(
         point, unravel = ravel_pytree(theta)
         drawn = _sensitivities(objective, theta, key, sketches)
         loss = objective.mean(drawn.loss)
-        factor, weight, steps = in_double(partial(_steps, memory), wide)(
+        solved = in_double(partial(_steps, memory), wide)(
             drawn, objective.rows.weights, state
         )
+        factor, weight, steps = (leaf.astype(point.dtype) for leaf in solved)
 
         def attempt(step: jax.Array) -> tuple[jax.Array, jax.Array]:
             moved, reached = refit(objective, unravel(point + step), wide)
@@ -119,10 +120,9 @@ def gauss_newton(
         new_damping = jnp.where(better, tried[best], 10.0 * state.damping)
         finite = jnp.isfinite(loss) & jnp.any(jnp.isfinite(losses))
         new_state = GaussNewtonState(
-            factor, weight, jnp.clip(new_damping, _LEAST_DAMPING, _LARGEST_DAMPING)
-        )
-        new_state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), new_state, state
+            jnp.where(finite, factor, state.factor),
+            jnp.where(finite, weight, state.weight),
+            jnp.clip(new_damping, _LEAST_DAMPING, _LARGEST_DAMPING),
         )
         return Update(
             unravel(jnp.where(better, points[best], point)), new_state, loss, ~finite
@@ -144,10 +144,7 @@ def _sensitivities(
     """The loss of each sample, its gradient in theta, and sketches of its curvature."""
     to_params, vf, loss = objective.to_params, objective.vf, objective.end_loss
     params, unravel_params = ravel_pytree(to_params(theta))
-    point, unravel = ravel_pytree(theta)
-    jacobian = jax.jacfwd(lambda point: ravel_pytree(to_params(unravel(point)))[0])(
-        point
-    )
+    J = jacobian(to_params, theta)
 
     def one(inputs: tuple[Rows, jax.Array]) -> _Sensitivity:
         rows, key = inputs
@@ -159,10 +156,11 @@ def _sensitivities(
 
         r, back, x_n = jax.vjp(end, params, has_aux=True)
         weighted = weigh(loss, x_n, x1)
+        root = jnp.sqrt(weighted.curvature)[:, None]
         signs = jax.random.rademacher(key, (sketches, r.size), r.dtype)
-        seeds = jnp.concatenate([weighted.slope, jnp.sqrt(weighted.curvature) * signs])
+        seeds = jnp.concatenate([weighted.slope, root * signs])
         pulled = jnp.stack([back(seed)[0] for seed in seeds])
-        pulled = jnp.dot(pulled, jacobian, precision="highest")
+        pulled = jnp.dot(pulled, J, precision="highest")
         return _Sensitivity(weighted.loss[0], pulled[0], pulled[1:])
 
     keys = jax.random.split(key, len(objective.rows.weights))
@@ -181,10 +179,11 @@ def _steps(
     weight = memory * state.weight + (1 - memory)
     diagonal = jnp.diag(curvature)
     scale = jnp.where(diagonal > 0, 1 / jnp.sqrt(jnp.abs(diagonal)), 0.0)
-    size, V = jnp.linalg.eigh(curvature * scale[:, None] * scale)
+    size, V = jnp.linalg.eigh(curvature * scale[:, None] * scale[None])
     size = jnp.maximum(size, 0.0)
     along = weight * V.T @ (scale * gradient)
     dampings = state.damping * jnp.asarray(_DAMPINGS, size.dtype)
-    steps = -(along / (size + dampings[:, None])) @ V.T * scale
-    factor = jnp.sqrt(size)[:, None] * V.T * jnp.where(scale > 0, 1 / scale, 0.0)
+    steps = -(along[None] / (size[None] + dampings[:, None])) @ V.T * scale[None]
+    unscale = jnp.sqrt(jnp.abs(diagonal))
+    factor = jnp.sqrt(size)[:, None] * V.T * unscale[None]
     return factor, weight, steps

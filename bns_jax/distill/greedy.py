@@ -75,7 +75,7 @@ def _true_points(train: Pairs, times: np.ndarray) -> list[Sample]:
     """The true samples at each of some times."""
     if not times.size:
         return []
-    path = interpolate(train.times, train.path, jnp.asarray(times, jnp.float32))
+    path = interpolate(train.times, train.path, jnp.asarray(times))
     return [_select(path, i) for i in range(len(times))]
 
 
@@ -90,7 +90,7 @@ def _velocities(
     count, parts = len(jax.tree.leaves(x)[0]), []
     for first in range(0, count, chunk):
         inputs = _select((x, args), slice(first, first + chunk))
-        parts.append(_rows(_call(vf, jnp.asarray(t, jnp.float32), *inputs)))
+        parts.append(_rows(_call(vf, jnp.asarray(t), *inputs)))
     return np.concatenate(parts)
 
 

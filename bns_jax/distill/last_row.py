@@ -13,15 +13,16 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from bns_jax import ns
-from bns_jax.distill.algebra import in_double
+from bns_jax.distill.algebra import in_double, jacobian
 from bns_jax.distill.optimizer import Objective, Rows
 from bns_jax.distill.residuals import Weighted, flat, unflat, weigh
+from bns_jax.ns import NSParams
 
 _ROUNDS = 2
 
 
 class _Freedom(NamedTuple):
-    """The last rows (a_{n-1}, b_{n-1}) that a family reaches with the rest unchanged.
+    """How a family moves its last row (a_{n-1}, b_{n-1}) with the rest unchanged.
 
     Attributes:
       basis: (n + 1, k), orthonormal columns, or zeros where there are fewer than k.
@@ -53,12 +54,16 @@ def refit(objective: Objective, theta: Any, double: bool) -> tuple[Any, jax.Arra
         return flat(x_n), jnp.concatenate([flat(rows.x0)[:, None], u], axis=1)
 
     x_n, columns = objective.map(run, objective.rows)
-    freedom = _freedom(objective, theta)
-    columns = jnp.einsum("snd,nk->skd", columns, freedom.basis.astype(columns.dtype))
+    freedom, start = _freedom(objective, theta), _last_row(params)
+    point, unravel = ravel_pytree(theta)
     fit = in_double(_least_squares, double)
 
+    def lift(moved: jax.Array) -> Any:
+        return unravel(point + jnp.dot(freedom.lift, moved, precision="highest"))
+
     def measure(moved: jax.Array) -> tuple[jax.Array, Weighted]:
-        x = x_n + jnp.einsum("skd,k->sd", columns, moved.astype(x_n.dtype))
+        step = (_last_row(objective.to_params(lift(moved))) - start).astype(x_n.dtype)
+        x = x_n + jnp.einsum("snd,n->sd", columns, step, precision="highest")
         x1 = objective.rows.x1
         weighted = weigh(objective.end_loss, unflat(x, x1), x1)
         return objective.mean(weighted.loss), weighted
@@ -67,39 +72,49 @@ def refit(objective: Objective, theta: Any, double: bool) -> tuple[Any, jax.Arra
     loss, weighted = measure(moved)
     best, lowest = moved, loss
     for _ in range(_ROUNDS):
-        step = fit(columns, objective.rows.weights, weighted)
+        step = fit(columns, freedom.basis, objective.rows.weights, weighted)
         moved = moved + step.astype(moved.dtype)
         loss, weighted = measure(moved)
         best = jnp.where(loss < lowest, moved, best)
         lowest = jnp.fmin(loss, lowest)
-    point, unravel = ravel_pytree(theta)
-    return unravel(point + freedom.lift @ best), lowest
+    return lift(best), lowest
 
 
 def _least_squares(
-    columns: jax.Array, weights: jax.Array, weighted: Weighted
+    columns: jax.Array, basis: jax.Array, weights: jax.Array, weighted: Weighted
 ) -> jax.Array:
-    """The step that minimises sum_s w_s c_s ||r_s + columns_s step||^2."""
+    """The step that minimises sum_s w_s c_s ||r_s + columns_s basis step||^2."""
+    columns = jnp.einsum("snd,nk->skd", columns, basis)
     pull = jnp.einsum("skd,sd,s->k", columns, weighted.slope, weights)
     gram = jnp.einsum("skd,sld,s->kl", columns, columns, weights * weighted.curvature)
     diagonal = jnp.diag(gram)
     scale = jnp.where(diagonal > 0, 1 / jnp.sqrt(jnp.abs(diagonal)), 0.0)
     ridge = 16 * len(gram) * jnp.finfo(gram.dtype).eps
-    scaled = gram * scale[:, None] * scale + jnp.eye(len(gram)) * ridge
+    scaled = gram * scale[:, None] * scale[None]
+    scaled = scaled + ridge * jnp.eye(len(gram), dtype=gram.dtype)
     return -scale * jnp.linalg.solve(scaled, scale * pull)
 
 
+def _last_row(params: NSParams) -> jax.Array:
+    return jnp.append(params.a[-1], params.b[-1])
+
+
 def _freedom(objective: Objective, theta: Any) -> _Freedom:
-    """Which numbers of theta move the last row and nothing else, to first order."""
-    point, unravel = ravel_pytree(theta)
+    """Which numbers of theta move the last row and nothing else."""
 
-    def rows(point: jax.Array) -> tuple[jax.Array, jax.Array]:
-        times, a, b = objective.to_params(unravel(point))
-        return ravel_pytree((times, a[:-1], b[:-1]))[0], jnp.append(a[-1], b[-1])
+    def last_row_at_end(theta: Any) -> Any:
+        times, a, b = params = objective.to_params(theta)
+        return (times, a[:-1], b[:-1]), _last_row(params)
 
-    others, last = jax.jacfwd(rows)(point)
-    alone = last * jnp.all(others == 0, axis=0)
-    basis, size, directions = jnp.linalg.svd(alone, full_matrices=False)
+    J = jacobian(last_row_at_end, theta)
+    count = len(objective.to_params(theta).a) + 1
+    others, last = J[:-count], J[-count:]
+    alone = jnp.all(others == 0, axis=0)
+    basis, size, directions = jnp.linalg.svd(
+        jnp.where(alone[None], last, 0.0), full_matrices=False
+    )
     there = size > jnp.finfo(size.dtype).eps ** 0.5 * size[0]
-    lift = jnp.where(there, 1 / jnp.where(there, size, 1.0), 0.0)
-    return _Freedom(basis * there, directions.T * lift)
+    lift = directions.T * jnp.where(there, 1 / jnp.where(there, size, 1.0), 0.0)[None]
+    return _Freedom(
+        jnp.where(there[None], basis, 0.0), jnp.where(alone[:, None], lift, 0.0)
+    )

@@ -96,7 +96,8 @@ class Objective:
           values: (batch, ...).
         """
         weights = self.rows.weights.astype(values.dtype)
-        return jnp.tensordot(weights, values, 1) / jnp.sum(weights)
+        total = jnp.tensordot(weights, values, 1, precision="highest")
+        return total / jnp.sum(weights)
 
     def map(self, function: Callable[[Any], Any], rows: Any) -> Any:
         """function(rows), by one microbatch after another.

@@ -1,0 +1,131 @@
+"""Laws of the greedy start: each row by plain least squares, n calls and no more."""
+
+import jax
+import numpy as np
+import pytest
+
+from bns_jax import distill, grids, ns, solvers
+from bns_jax.pairs import Pairs
+
+from . import problems
+from .fields import Linear, wavy
+from .laws import assert_close, run
+
+UNEVEN = (0.0, 0.25, 0.375, 0.75, 1.0)
+each_nfe = pytest.mark.parametrize("nfe", [1, 2, 5])
+
+
+def linear_pairs(count=30):
+    """Multiples of their start at all times, which any row meets exactly."""
+    x0, times = problems.noise(count), np.linspace(0.0, 1.0, 33)
+    path = np.stack([Linear().flow(0.0, t, x0) for t in times])
+    return Pairs(x0, path[-1], (), np.ones(count, int), times, path)
+
+
+def spread(x):
+    """One array as a pytree of two, in another order of entries than that of size."""
+    return {"a": x[..., :1], "b": (x[..., 1:, None],)}
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return problems.wavy_pairs(60, seed=1)
+
+
+def test_a_path_that_every_row_can_meet_is_met():
+    data = linear_pairs()
+    params = distill.greedy(Linear().velocity, data, 4, UNEVEN)
+    ns.validate(params)
+    path = run(params, Linear().velocity, data.x0)
+    for time, x in zip(UNEVEN[1:], path, strict=True):
+        assert_close(x, Linear().flow(0.0, time, data.x0), 1e-12)
+
+
+@each_nfe
+def test_the_solver_is_on_its_grid(pairs, nfe):
+    params = distill.greedy(wavy, pairs, nfe, grids.uniform())
+    ns.validate(params)
+    np.testing.assert_allclose(params.times, np.arange(nfe) / nfe, atol=1e-15)
+
+
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_an_inner_row_is_least_squares_to_the_true_path(pairs, row):
+    params = distill.greedy(wavy, pairs, 4, grids.uniform())
+    iterates = [pairs.x0, *run(params, wavy, pairs.x0)]
+    columns = [wavy(params.times[j], iterates[j]) for j in range(row + 1)]
+    A = np.stack([c.ravel() for c in (pairs.x0, *columns)], axis=1)
+    target = pairs.path[5 * (row + 1)]
+    best, *_ = np.linalg.lstsq(A, target.ravel())
+    got = np.append(params.a[row], params.b[row, : row + 1])
+    np.testing.assert_allclose(A @ got, A @ best, atol=1e-10)
+
+
+def test_the_last_row_is_least_squares_with_inverse_errors_for_weights(pairs):
+    params = distill.greedy(wavy, pairs, 3, grids.uniform())
+    iterates = [pairs.x0, *run(params, wavy, pairs.x0)]
+    columns = [wavy(params.times[j], iterates[j]) for j in range(3)]
+    A = np.stack([pairs.x0, *columns], axis=-1)
+    errors, weights = [], np.ones(60)
+    for _ in range(3):
+        root = np.sqrt(weights)[:, None]
+        row, *_ = np.linalg.lstsq(
+            (root[..., None] * A).reshape(-1, 4), (root * pairs.x1).ravel()
+        )
+        error = np.mean((A @ row - pairs.x1) ** 2, axis=1)
+        errors.append(np.mean(np.log(error)))
+        weights = 1 / error
+    got = np.append(params.a[-1], params.b[-1])
+    np.testing.assert_allclose(A @ got, A @ row, atol=1e-8)
+    # Each round lowers the mean of the logarithm, which is what the PSNR is of.
+    assert errors[0] > errors[1] > errors[2]
+
+
+@pytest.mark.parametrize("chunk", [7, 60, 1000])
+def test_the_field_is_called_once_for_each_time_and_chunk(pairs, chunk):
+    sizes = []
+
+    def counted(t, x):
+        sizes.append(len(x))
+        return wavy(t, x)
+
+    with jax.disable_jit():
+        params = distill.greedy(counted, pairs, 3, grids.uniform(), chunk)
+    assert len(sizes) == 3 * -(-60 // chunk)
+    assert max(sizes) <= chunk
+    whole = distill.greedy(wavy, pairs, 3, grids.uniform())
+    for got, expected in zip(params, whole, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-9)
+
+
+def test_pytrees_and_conditions_give_what_arrays_give(pairs):
+    def field(t, x, scale):
+        return jax.tree.map(
+            lambda leaf: wavy(t, leaf) * scale.reshape(-1, *[1] * (leaf.ndim - 1)), x
+        )
+
+    x0, x1, path = map(spread, (pairs.x0, pairs.x1, pairs.path))
+    trees = pairs._replace(x0=x0, x1=x1, path=path, args=(np.ones(60),))
+    got = distill.greedy(field, trees, 3, grids.uniform(), 16)
+    expected = distill.greedy(wavy, pairs, 3, grids.uniform())
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+@pytest.mark.parametrize("nfe", [2, 4, 8])
+def test_greedy_beats_midpoint_on_pairs_it_has_not_seen(pairs, nfe):
+    unseen = problems.wavy_pairs(40, seed=2)
+    params = distill.greedy(wavy, pairs, nfe)
+    reached, midpoint = (
+        np.mean(distill.evaluate(solver, wavy, unseen))
+        for solver in (params, solvers.midpoint(nfe))
+    )
+    assert reached > midpoint + 6
+
+
+def test_bad_input_is_named(pairs):
+    short = pairs._replace(times=pairs.times[[0, 10, 20]], path=pairs.path[[0, 10, 20]])
+    with pytest.raises(ValueError, match="at least 4 points of the path, got 3"):
+        distill.greedy(wavy, short, 3, grids.uniform())
+    for grid in ([0.0, 1.0], [0.0, 0.6, 0.5, 1.0], [0.0, 0.5, 0.7, 1.5]):
+        with pytest.raises(ValueError, match=r"grid|times"):
+            distill.greedy(wavy, pairs, 3, grid)

@@ -1,0 +1,135 @@
+"""Laws of the last row: plain least squares, and nothing else moves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bns_jax import distill, families, ns, solvers
+from bns_jax.distill.last_row import refit
+
+from . import problems
+from .fields import wavy
+
+NFE, COUNT = 3, 20
+
+
+@pytest.fixture(scope="module")
+def batch():
+    x0 = problems.noise(COUNT, seed=1)
+    x1 = np.tanh(x0) + 0.1 * problems.noise(COUNT, seed=2)
+    return distill.Rows(x0, x1, (), np.linspace(0.5, 2.0, COUNT))
+
+
+def wavy_tree(t, x):
+    return jax.tree.map(lambda leaf: wavy(t, leaf), x)
+
+
+def refitter(family, rows, loss, double=True):
+    """Of theta to what refit makes of it, the losses of that, and the one before."""
+
+    @jax.jit
+    def run(theta):
+        goal = distill.Objective(family.to_params, wavy_tree, rows, loss)
+        moved, reached = refit(goal, theta, double)
+        return moved, reached, goal(moved), goal(theta)
+
+    return run
+
+
+def run(family, rows, loss=distill.mse_loss):
+    return refitter(family, rows, loss)(family.theta)
+
+
+def columns_by_hand(params, x0):
+    """x_0 and all u_j as columns, one sample after another."""
+    x, U = x0, []
+    for i in range(len(params.a)):
+        U.append(wavy(params.times[i], x))
+        x = params.a[i] * x0 + sum(b * u for b, u in zip(params.b[i], U, strict=False))
+    return np.stack([x0, *U], axis=-1)
+
+
+@pytest.mark.parametrize("tree", [False, True], ids=["array", "pytree"])
+def test_the_last_row_is_weighted_least_squares(batch, tree):
+    start = solvers.euler(NFE)
+    family, rows = families.bns(start), batch
+    if tree:
+        x0, x1 = ((x[:, :1], {"rest": x[:, 1:, None]}) for x in batch[:2])
+        rows = batch._replace(x0=x0, x1=x1)
+    moved, reached, loss, before = run(family, rows)
+    root = np.sqrt(batch.weights)[:, None]
+    A = root[..., None] * columns_by_hand(start, batch.x0)
+    solution, error, *_ = np.linalg.lstsq(
+        A.reshape(-1, NFE + 1), (root * batch.x1).ravel()
+    )
+    np.testing.assert_allclose(moved.a[-1], solution[0], rtol=1e-8)
+    np.testing.assert_allclose(moved.b[-NFE:], solution[1:], rtol=1e-8)
+    np.testing.assert_allclose(reached, error[0] / 3 / np.sum(batch.weights), rtol=1e-9)
+    np.testing.assert_allclose(loss, reached, rtol=1e-9)
+    assert loss < before
+    np.testing.assert_array_equal(moved.times, family.theta.times)
+    np.testing.assert_array_equal(moved.a[:-1], family.theta.a[:-1])
+    np.testing.assert_array_equal(moved.b[:-NFE], family.theta.b[:-NFE])
+
+
+@pytest.mark.parametrize(
+    ("loss", "double"),
+    [(distill.psnr_loss, False), (distill.huber_loss(0.2), True)],
+    ids=["psnr", "huber"],
+)
+def test_the_loss_that_is_reached_is_that_of_the_result(batch, loss, double):
+    family = families.bns(solvers.euler(NFE))
+    again = refitter(family, batch, loss, double)
+    moved, reached, after, before = again(family.theta)
+    np.testing.assert_allclose(reached, after, rtol=1e-9)
+    assert after < before
+    # Nor does it rise where there is next to nothing left to gain.
+    for _ in range(5):
+        before = after
+        moved, _, after, _ = again(moved)
+        assert after <= before + 1e-12
+
+
+def test_a_constraint_is_kept(batch):
+    family = families.constrained(families.bns(solvers.euler(NFE)), 2)
+    moved, reached, after, before = run(family, batch, distill.psnr_loss)
+    np.testing.assert_allclose(reached, after, rtol=1e-9)
+    assert after < before
+    times, a, b = family.to_params(moved)
+    old = family.to_params(family.theta)
+    np.testing.assert_allclose(a, 1.0)
+    np.testing.assert_allclose([sum(b[-1]), b[-1] @ times], [1.0, 0.5], atol=1e-12)
+    np.testing.assert_array_equal(times, old.times)
+    np.testing.assert_array_equal(b[:-1], old.b[:-1])
+
+
+def test_theta_is_kept_where_no_last_row_is_free(batch):
+    # There are as many conditions as numbers in it.
+    family = families.constrained(families.bns(solvers.euler(NFE)), NFE)
+    moved, reached, _, before = run(family, batch)
+    for got, start in zip(moved, family.theta, strict=True):
+        np.testing.assert_array_equal(got, start)
+    np.testing.assert_allclose(reached, before, rtol=1e-12)
+
+
+def test_the_loss_is_that_of_the_result_where_the_row_is_not_linear_in_theta(batch):
+    # The last rate, scale and slope of a scale-time solver act on its last row alone.
+    family = families.bst("euler", NFE)
+    moved, reached, after, before = run(family, batch)
+    np.testing.assert_allclose(reached, after, rtol=1e-9)
+    assert after < before
+    for got, start in zip(moved[1:], family.theta[1:], strict=True):
+        np.testing.assert_array_equal(got[:-1], start[:-1])
+    np.testing.assert_array_equal(moved.steps, family.theta.steps)
+
+
+def test_an_exact_match_stays_exact(batch):
+    # No weight is divided by an error of 0.
+    family = families.bns(solvers.euler(NFE))
+    x1 = ns.sample(solvers.euler(NFE), wavy, batch.x0)
+    moved, reached, *_ = run(family, batch._replace(x1=x1), distill.psnr_loss)
+    assert np.isfinite(reached)
+    for got, start in zip(moved, family.theta, strict=True):
+        np.testing.assert_allclose(got, start, atol=1e-9)
+    assert jnp.all(jnp.isfinite(moved.b))
