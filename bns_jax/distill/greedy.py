@@ -46,8 +46,10 @@ def greedy(
 
     Raises:
       ValueError: if the grid is of another length, unsorted or outside [0, 1], or the
-        path has fewer than 4 points.
+        path has fewer than 4 points, or chunk is no positive number.
     """
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
     candidates = [grid] if grid is not None else [path_grid(train, p) for p in _POWERS]
     laid = [grids.times(candidate, nfe) for candidate in candidates]
     fitted = [_fit_rows(as_pytree(vf), train, times, chunk) for times in laid]

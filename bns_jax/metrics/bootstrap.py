@@ -24,7 +24,7 @@ def bootstrap_interval(
 
     Raises:
       ValueError: if `values` is not a vector of at least one finite number, or
-        `confidence` is out of its range.
+        `confidence` or `resamples` is out of its range.
     """
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)):
@@ -32,8 +32,11 @@ def bootstrap_interval(
             f"expected a vector of finite values, got shape {values.shape} with "
             f"{np.sum(~np.isfinite(values))} that are not"
         )
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
+    if not 0 < confidence < 1 or resamples < 1:
+        raise ValueError(
+            "expected a confidence in (0, 1) and at least 1 resample, got "
+            f"{confidence} and {resamples}"
+        )
     counts = np.random.default_rng(seed).multinomial(
         values.size, np.full(values.size, 1 / values.size), size=resamples
     )
