@@ -199,27 +199,27 @@ def test_other_starts_by_flags(tmp_path, init):
         assert set(starts) <= set(COMMON)
 
 
-def test_ablations_answer_every_question(tmp_path):
-    flags = ("--model=mixture", "--nfe=2,4", "--iterations=2", "--train_pairs=40")
+def test_ablations(tmp_path):
+    studies = ("figure11", "start", "train_pairs")
+    flags = ("--model=mixture", "--nfe=2", "--iterations=2", "--train_pairs=40")
     counts = ("--most_train_pairs=48", "--validation_pairs=8", "--test_pairs=8")
-    done = experiment("ablations", tmp_path, *flags, *counts, "--rtol=1e-3")
+    named = f"--studies={','.join(studies)}"
+    done = experiment("ablations", tmp_path, *flags, *counts, named, "--rtol=1e-3")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     settings = {}
-    for study in ("figure11", "table5", "sigma_0", "start", "train_pairs", "guidance"):
+    for study in studies:
         with open(tmp_path / f"{study}.csv") as file:
             rows = list(csv.DictReader(file))
         settings[study] = {row["setting"] for row in rows}
-        assert {row["nfe"] for row in rows} == {"2", "4"}
         for row in rows:
             values = [float(row[key]) for key in ("low_db", "psnr_db", "high_db")]
             assert values == sorted(values)
             assert row["psnr_db"] in done.stdout
         assert (tmp_path / f"{study}.png").read_bytes()[1:4] == b"PNG"
-    assert settings["sigma_0"] == {"0.5", "1", "2", "5", "10"}
-    assert settings["guidance"] == {"0", "0.5", "2", "6.5"}
+    assert len(settings["figure11"]) == 3
     assert settings["train_pairs"] == {"32"}
-    assert settings["start"] >= {"euler", "midpoint", "best known", "greedy"}
+    assert settings["start"] == {"euler", "midpoint", "best known", "greedy"}
 
 
 def test_the_benchmark_of_trainers_continues_where_it_stopped(tmp_path):
