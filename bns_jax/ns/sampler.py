@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from bns_jax.ns import adjoint
 from bns_jax.ns.params import NSParams, check_shapes
 from bns_jax.pytree import as_pytree
 from bns_jax.typing import Array, Sample, VelocityField, wider
@@ -22,7 +21,7 @@ def sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sampl
     a network through `jax.tree_util.Partial(apply, weights)`: they are then arguments
     of the compiled program, so that new weights compile nothing.
 
-    Works under jit, vmap, grad, `jax.shard_map` and explicit meshes. Differentiating
+    Works under jit, vmap, grad, jvp, `jax.shard_map` and explicit meshes. Reverse mode
     stores one iterate per evaluation and recomputes the field.
 
     Args:
@@ -64,73 +63,65 @@ def sample_velocities(
 
 
 @jax.jit
-def _sample_velocities(
-    params: NSParams, vf: VelocityField, x0: Sample, *args: Any
-) -> tuple[Sample, Sample]:
-    Y, U = _iterates(params, vf, x0, args, keep_velocities=True)
-    return jax.tree.map(lambda x, y: y[-1].astype(x.dtype), x0, Y), U
-
-
-@jax.jit
 def _sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sample:
-    Y, _ = _iterates(params, vf, x0, args)
-    return jax.tree.map(lambda x, y: y[-1].astype(x.dtype), x0, Y)
+    return adjoint.end(*_as_arrays(params, vf, x0, args))
 
 
 @jax.jit
 def _sample_path(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sample:
-    Y, _ = _iterates(params, vf, x0, args)
+    velocity, params, x0, given = _as_arrays(params, vf, x0, args)
+    Y, _ = adjoint.iterates(velocity, params, x0, given)
     return jax.tree.map(lambda x, y: y.astype(x.dtype), x0, Y)
 
 
-def _iterates(
-    params: NSParams,
-    vf: VelocityField,
-    x0: Sample,
-    args: tuple[Any, ...],
-    keep_velocities: bool = False,
-) -> tuple[Sample, Sample | None]:
-    """All iterates x_1 .. x_n, accumulated by columns; all velocities if asked for.
+@jax.jit
+def _sample_velocities(
+    params: NSParams, vf: VelocityField, x0: Sample, *args: Any
+) -> tuple[Sample, Sample]:
+    velocity, params, x0, given = _as_arrays(params, vf, x0, args)
+    Y, U = adjoint.iterates(velocity, params, x0, given, keep_velocities=True)
+    return jax.tree.map(lambda x, y: y[-1].astype(x.dtype), x0, Y), U
 
-    The carry holds the future iterates Y; each call adds its column, Y += b_j (x) u_j,
-    and x_{j+1} = Y[j] is complete by then. The other form, which contracts row i of b
-    with the stored velocities, would have a backward pass of O(n^2) memory.
+
+def _as_arrays(
+    params: NSParams, vf: VelocityField, x0: Sample, args: tuple[Any, ...]
+) -> tuple[adjoint.Velocity, NSParams, Sample, list[Any]]:
+    """A field as a function of all arrays that it reads, and these arrays.
+
+    The field is traced here, once. What it closes over from outer traces comes out
+    among the arrays, and so has its derivatives too.
     """
     check_shapes(params)
-    times, a, b = map(jnp.asarray, params)
     x0 = jax.tree.map(_as_floating, x0)
     t_dtype = wider(jnp.float32, *(x.dtype for x in jax.tree.leaves(x0)))
+    times, a, b = map(jnp.asarray, params)
+    times = times.astype(t_dtype)
+    leaves, tree = jax.tree.flatten((vf, args))
 
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def column(vf, args, t, b_j, x):  # type: ignore[no-untyped-def]
+    def call(leaves: list[Any], t: Array, x: Sample) -> Sample:
+        vf, args = jax.tree.unflatten(tree, leaves)
         u = vf(t, x, *args)
         check_velocity(u, x, t)
-        return jax.tree.map(lambda x, u: _outer(b_j, u, x.dtype), x, u), u
+        return u
 
-    def step(carry, inputs):  # type: ignore[no-untyped-def]
-        Y, x = carry
-        j, t_j, b_j = inputs
-        added, u = column(vf, args, t_j, b_j, x)
-        Y = jax.tree.map(jnp.add, Y, added)
-        x = jax.tree.map(
-            lambda x, y: lax.dynamic_index_in_dim(y, j, keepdims=False).astype(x.dtype),
-            x,
-            Y,
-        )
-        return (Y, x), u if keep_velocities else None
+    traced = jax.make_jaxpr(call)(leaves, times[0], x0)
+    closed_over = len(traced.consts)
 
-    # Y starts from x0, never from fresh zeros, and so inherits its sharding.
-    Y = jax.tree.map(lambda x: _outer(a, x, x.dtype), x0)
-    inputs = (jnp.arange(len(a)), times.astype(t_dtype), b.T)
-    (Y, _), U = lax.scan(step, (Y, x0), inputs)
-    return Y, U
+    def velocity(given: list[Any], t: Array, x: Sample) -> Sample:
+        x_leaves, x_tree = jax.tree.flatten(x)
+        consts, leaves = given[:closed_over], given[closed_over:]
+        u = jax.core.eval_jaxpr(traced.jaxpr, consts, *leaves, t, *x_leaves)
+        return jax.tree.unflatten(x_tree, u)
+
+    params = NSParams(times, _coefficients(a, t_dtype), _coefficients(b, t_dtype))
+    return velocity, params, x0, [*traced.consts, *leaves]
 
 
-def _outer(coefficients: Array, x: Array, dtype: Any) -> Array:
-    """The outer product with x, in the wider of the coefficients' dtype and `dtype`."""
-    wide = wider(coefficients.dtype, dtype)
-    column = coefficients.astype(wide).reshape((-1,) + (1,) * x.ndim)
-    return column * x.astype(wide)[None]
+def _coefficients(values: Array, dtype: Any) -> Array:
+    """Coefficients keep their dtype, unless they are integers."""
+    return (
+        values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(dtype)
+    )
 
 
 def _as_floating(x: Any) -> Array:
