@@ -16,13 +16,18 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     return Mesh(np.asarray(devices or jax.devices()), (_BATCH,))
 
 
+def batch_devices(mesh: Mesh | None) -> int:
+    """How many devices a batch is laid over; 1 without a mesh."""
+    return 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
+
+
 def check_divisible(size: int, mesh: Mesh | None) -> None:
     """Checks that a batch can be laid over the first axis of the mesh.
 
     Raises:
       ValueError: if the devices do not divide it; names the nearest sizes.
     """
-    count = 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
+    count = batch_devices(mesh)
     if size % count:
         below, above = size // count * count, -(-size // count) * count
         nearest = f"sizes are {below} and {above}" if below else f"size is {above}"

@@ -531,6 +531,7 @@ def bad_inputs():
         "equal length": {"train": train._replace(x1=train.x1[:-1])},
         r"equal length, .*args\[0\]": {"train": train._replace(args=(np.zeros(3),))},
         "batch is larger than the data: .* 64 .* got 65": {"batch": 65},
+        "patience must be at least 1, got 0": {"patience": 0},
         "x1 must be finite, sample 7": {"train": train._replace(x1=holed)},
         "x0 must be finite, sample 7": {"validation": train._replace(x0=holed)},
         "at least one pair": {"validation": empty},
@@ -586,3 +587,17 @@ def test_bad_input_is_named_before_anything_is_done(problem, tmp_path, message):
 def test_a_loss_that_is_never_finite_stops_the_run(problem):
     with pytest.raises(ValueError, match="no step from iteration 1 to 5 was finite"):
         fit(problem, loss=lambda x, target: jnp.full(x.shape[0], jnp.nan))
+
+
+def test_the_batch_of_the_optimizer_fits_the_devices(problem):
+    forwards = [
+        fit(
+            problem,
+            optimizer=distill.adam(5e-3)._replace(batch=19),
+            batch=None,
+            iterations=1,
+            mesh=mesh,
+        ).forwards
+        for mesh in (None, parallel.data_mesh())
+    ]
+    assert forwards == [3 * NFE * 19, 3 * NFE * 16]

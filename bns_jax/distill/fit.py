@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,8 +15,9 @@ from etils import epath
 from jax.sharding import Mesh
 
 from bns_jax import checkpoint as checkpoints
-from bns_jax import ns, pairs, parallel
-from bns_jax.distill.evaluate import evaluate, score, take
+from bns_jax import ns, parallel
+from bns_jax.distill.checks import check_inputs, check_shapes
+from bns_jax.distill.evaluate import evaluate, take
 from bns_jax.distill.gauss_newton import gauss_newton
 from bns_jax.distill.losses import psnr_loss
 from bns_jax.distill.optimizer import Loss, Metric, Objective, Optimizer, Rows, Trainer
@@ -91,7 +90,8 @@ def fit(
       optimizer: `gauss_newton()` if left out.
       loss: loss(x_n, x1) -> (batch,), minimised in the mean.
       batch: samples per step; the optimizer's own default if left out (at most all
-        the pairs), and so for the next two and `patience`.
+        the pairs, and a multiple of the devices), and so for the next two and
+        `patience`.
       iterations: steps.
       evaluate_every: steps between validations.
       metric: metric(x_n, x1) -> (batch,), larger is better.
@@ -118,10 +118,11 @@ def fit(
         finite.
     """
     optimizer = optimizer or gauss_newton()
-    recipe = _recipe(optimizer, train.size, batch, iterations, evaluate_every, seed)
+    batch = _own_batch(optimizer, train, mesh) if batch is None else batch
+    recipe = _recipe(optimizer, batch, iterations, evaluate_every, seed)
     weights = np.ones(train.size) if weights is None else np.asarray(weights)
     patience = optimizer.patience if patience is None else patience
-    _check_inputs(recipe, family, train, validation, weights, microbatch)
+    check_inputs(recipe, family, train, validation, weights, microbatch, patience)
     parallel.check_divisible(microbatch or recipe.batch, mesh)
     vf = parallel.replicate(as_pytree(vf), mesh)
     trainer = optimizer.trainer(recipe.iterations)
@@ -130,7 +131,7 @@ def fit(
         Objective, family.to_params, loss=loss, microbatch=microbatch, times=train.times
     )
     rows = draw(0)
-    _check_shapes(objective(vf, rows), family, metric)
+    check_shapes(objective(vf, rows), family, metric)
     step = _make_step(family, trainer, objective, recipe.batch)
     validate = partial(_validate, vf, validation, metric, mesh)
     identity = identify(
@@ -181,17 +182,22 @@ def fit(
     return _distilled(family, state, tuple(history))
 
 
+def _own_batch(optimizer: Optimizer, train: Pairs, mesh: Mesh | None) -> int:
+    """The optimizer's own batch, cut to the pairs and to what the devices divide."""
+    devices, batch = parallel.batch_devices(mesh), min(optimizer.batch, train.size)
+    return batch // devices * devices or batch
+
+
 def _recipe(
     optimizer: Optimizer,
-    size: int,
-    batch: int | None,
+    batch: int,
     iterations: int | None,
     evaluate_every: int | None,
     seed: int,
 ) -> Recipe:
     """What was asked for, else the optimizer's own."""
     return Recipe(
-        min(optimizer.batch, size) if batch is None else batch,
+        batch,
         optimizer.iterations if iterations is None else iterations,
         optimizer.evaluate_every if evaluate_every is None else evaluate_every,
         seed,
@@ -307,79 +313,3 @@ def _report_not_finite(
 def _is_finite(leaf: jax.Array) -> np.ndarray:
     """Whether each entry of the leading axis is."""
     return np.isfinite(np.asarray(leaf)).reshape(len(leaf), -1).all(axis=1)
-
-
-def _check_inputs(
-    recipe: Recipe,
-    family: Family,
-    train: Pairs,
-    validation: Pairs,
-    weights: np.ndarray,
-    microbatch: int | None,
-) -> None:
-    """Everything that can be wrong with the data, found before the work starts."""
-    for name in ("batch", "iterations", "evaluate_every"):
-        if getattr(recipe, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(recipe, name)}")
-    for data in (train, validation):
-        pairs.check(data)
-    if recipe.batch > train.size:
-        raise ValueError(
-            f"batch is larger than the data: expected at most {train.size} training "
-            f"pairs, got {recipe.batch}"
-        )
-    ns.validate(family.to_params(family.theta))
-    residuals = sum(np.size(leaf) for leaf in jax.tree.leaves(train.x1))
-    free = sum(np.size(leaf) for leaf in jax.tree.leaves(family.theta))
-    if residuals < free:
-        raise ValueError(
-            f"{free} parameters cannot be fitted to {residuals} residuals: expected "
-            f"more training pairs than {train.size}"
-        )
-    if weights.shape != (train.size,):
-        raise ValueError(
-            "weights must be one number per training pair, expected shape "
-            f"{(train.size,)}, got {weights.shape}"
-        )
-    if not (np.all(np.isfinite(weights)) and np.all(weights > 0)):
-        raise ValueError("weights must be positive and finite")
-    if microbatch is not None and (microbatch < 1 or recipe.batch % microbatch):
-        raise ValueError(
-            f"microbatch must divide the batch of {recipe.batch}, got {microbatch}"
-        )
-    repeated = np.isin(_row_hashes(validation), _row_hashes(train)).sum()
-    if repeated:
-        warnings.warn(
-            f"{repeated} of the {validation.size} validation pairs start from noise "
-            "that training pairs start from too: the validation is no longer fair",
-            stacklevel=3,
-        )
-
-
-def _check_shapes(objective: Objective, family: Family, metric: Metric) -> None:
-    """Checks the field, the loss and the metric without computing anything."""
-    rows, params = objective.rows, family.to_params(family.theta)
-    batch = len(rows.weights)
-    scored = partial(score, metric, params, objective.vf)
-    shapes = {
-        "loss": jax.eval_shape(objective.losses, family.theta, rows).shape,
-        "metric": jax.eval_shape(scored, rows.x0, rows.x1, rows.args).shape,
-    }
-    for name, shape in shapes.items():
-        if shape != (batch,):
-            raise ValueError(
-                f"the {name} must return one number per sample, expected shape "
-                f"{(batch,)}, got {shape}"
-            )
-
-
-def _row_hashes(data: Pairs) -> np.ndarray:
-    """One digest per sample of x0 and args."""
-    leaves = jax.tree.leaves((data.x0, data.args))
-    rows = [np.ascontiguousarray(leaf) for leaf in leaves]
-    return np.array(
-        [
-            hashlib.sha256(b"".join(leaf[i].tobytes() for leaf in rows)).hexdigest()
-            for i in range(data.size)
-        ]
-    )
