@@ -82,6 +82,21 @@ def from_times(times: Sequence[float] | Array) -> Grid:
     return grid
 
 
+def resampled(times: Sequence[float] | Array) -> Grid:
+    """A grid that is as dense everywhere as the given times, with any number of steps.
+
+    Args:
+      times: (k + 1,), sorted, of k steps, such as those of a distilled solver and 1.
+    """
+    values = np.asarray(times, np.float64)
+
+    def grid(steps: int) -> np.ndarray:
+        shares = np.linspace(0.0, 1.0, len(values))
+        return np.interp(np.linspace(0.0, 1.0, steps + 1), shares, values)
+
+    return grid
+
+
 def ends(grid: GridLike | None) -> tuple[float, float]:
     """The first and the last time of a grid, whatever its number of steps."""
     if grid is None:

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 
+from bns_jax import parallel
 from bns_jax.ns import check_velocity
 from bns_jax.pairs import Pairs, PairStore, concatenate
-from bns_jax.pytree import as_pytree, checksum
+from bns_jax.pytree import as_pytree, checksum, on_host
 from bns_jax.scale_time import RescheduledVelocity, between, identity
 from bns_jax.schedulers import Scheduler, cond_ot
 from bns_jax.typing import Array, Progress, Sample, VelocityField, wider
@@ -35,6 +37,7 @@ def pairs(
     precision: str = "highest",
     fingerprint: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    mesh: Mesh | None = None,
 ) -> Pairs:
     """Solves the sampling ODE from t = 0 to 1 for each sample on its own.
 
@@ -60,6 +63,8 @@ def pairs(
       fingerprint: JSON values to keep with the pairs on disk and to compare when
         they are continued: the model's name, guidance, seed.
       progress: called after each chunk with the samples done and N.
+      mesh: devices to lay each chunk over, along the mesh's first axis. Processes on
+        several hosts give the same arguments, and a directory that all of them see.
 
     Returns:
       The pairs, as NumPy arrays.
@@ -77,7 +82,7 @@ def pairs(
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
     size = min(chunk or _CHUNK, count)
-    problem = _Problem(as_pytree(vf), save_at, rtol, atol, precision)
+    problem = _Problem(as_pytree(vf), save_at, rtol, atol, precision, mesh)
     store = None
     if directory is not None:
         facts = problem.facts() | {
@@ -89,9 +94,10 @@ def pairs(
         like = Pairs(x0, x0, args, save_at, save_at, x0)
         store = PairStore(directory, facts, like)
 
+    problem = problem._replace(vf=parallel.place(problem.vf, mesh))
     shards: list[Pairs] = []
     for index, first in enumerate(range(0, count, size)):
-        shard = store.read(index) if store else None
+        shard = parallel.if_everywhere(store.read(index)) if store else None
         if shard is None:
             rows = np.arange(first, min(first + size, count))
             shard = _solve_chunk(problem, x0, args, rows, size)
@@ -113,6 +119,7 @@ class _Problem(NamedTuple):
     rtol: float
     atol: float
     precision: str
+    mesh: Mesh | None
 
     def facts(self) -> dict[str, Any]:
         """What tells these pairs from others, as JSON values."""
@@ -143,14 +150,15 @@ def _solve_chunk(
     problem: _Problem, x0: Sample, args: Any, rows: np.ndarray, size: int
 ) -> Pairs:
     """Solves the samples `rows`, as a chunk of always the same size."""
+    devices = parallel.batch_devices(problem.mesh)
+    size = -(-size // devices) * devices
     filled = np.pad(rows, (0, size - len(rows)), mode="edge")
     x0, args = jax.tree.map(lambda leaf: leaf[filled], (x0, args))
+    laid = parallel.shard((x0, args), problem.mesh)
     with jax.default_matmul_precision(problem.precision):
-        solved = _solve(
-            problem.vf, x0, args, problem.save_at, problem.rtol, problem.atol
-        )
+        solved = solve(problem.vf, *laid, problem.save_at, problem.rtol, problem.atol)
     x0, args, solved = jax.tree.map(
-        lambda leaf: np.asarray(leaf)[: len(rows)], (x0, args, solved)
+        lambda leaf: on_host(leaf)[: len(rows)], (x0, args, solved)
     )
     _check_solved(solved, rows)
     path = jax.tree.map(lambda leaf: np.moveaxis(leaf, 1, 0), solved.path)
@@ -160,7 +168,7 @@ def _solve_chunk(
 
 
 @jax.jit
-def _solve(
+def solve(
     vf: Any, x0: Sample, args: Any, save_at: Array, rtol: float, atol: float
 ) -> _Solved:
     """Dopri5 with one controller per sample.

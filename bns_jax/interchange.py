@@ -21,7 +21,7 @@ def save(
     """Writes a solver with every digit of its numbers.
 
     Args:
-      path: the file.
+      path: the file; its folder is made.
       params: the solver.
       metadata: JSON values that say what it is for: the model, guidance, what it
         reached.
@@ -44,7 +44,9 @@ def save(
         f" {json.dumps(key)}: {json.dumps(value)}" for key, value in header.items()
     ]
     lines.append(' "b": [\n  ' + ",\n  ".join(rows) + "\n ]")
-    epath.Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def load(path: epath.PathLike) -> NSParams:

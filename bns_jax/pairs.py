@@ -2,8 +2,9 @@
 
 A pairs directory is `shard-00000.npz ...` plus `manifest.json`, which lists the shards
 that are finished with their checksums, and says by a fingerprint what they are of.
-A shard counts once the manifest lists it, so a run that dies while writing loses no
-more than the shard in hand.
+A shard counts once the manifest lists it. The manifest is written twice, first to
+`manifest.backup.json`: whenever a run dies, one of the two is whole, and no more is
+lost than the shard in hand.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import jax
 import numpy as np
 from etils import epath
 
+from bns_jax import parallel
 from bns_jax.pytree import differences
 from bns_jax.typing import Sample
 
-_FORMAT = "bns_jax.pairs/1"
+_FORMAT = "bns_jax.pairs/2"
+_MANIFESTS = ("manifest.json", "manifest.backup.json")
 
 
 class Pairs(NamedTuple):
@@ -128,7 +131,8 @@ class PairStore:
             "shards": {},
         }
         _check_fingerprint(self._directory, self._manifest["fingerprint"], fingerprint)
-        self._directory.mkdir(parents=True, exist_ok=True)
+        if parallel.is_main():
+            self._directory.mkdir(parents=True, exist_ok=True)
 
     def read(self, index: int) -> Pairs | None:
         """A finished shard; None if it is missing or damaged."""
@@ -143,7 +147,9 @@ class PairStore:
             return None
 
     def write(self, index: int, shard: Pairs) -> None:
-        """Adds a shard, then lists it in the manifest."""
+        """Adds a shard, then lists it in the manifest; process 0 does, for all."""
+        if not parallel.is_main():
+            return
         leaves = {
             f"{i:03d}": np.asarray(leaf)
             for i, leaf in enumerate(jax.tree.leaves(shard))
@@ -158,28 +164,41 @@ class PairStore:
             "shapes": {key: list(leaf.shape) for key, leaf in leaves.items()},
             "dtypes": {key: str(leaf.dtype) for key, leaf in leaves.items()},
         }
-        text = json.dumps(self._manifest, indent=1)
-        (self._directory / "manifest.json").write_text(text)
+        sealed = {"sha256": _digest(self._manifest), **self._manifest}
+        for name in reversed(_MANIFESTS):
+            (self._directory / name).write_text(json.dumps(sealed, indent=1))
 
 
 def _shard_name(index: int) -> str:
     return f"shard-{index:05d}.npz"
 
 
+def _digest(manifest: Mapping[str, Any]) -> str:
+    text = json.dumps(manifest, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _read_manifest(directory: epath.Path) -> dict[str, Any] | None:
-    path = directory / "manifest.json"
-    if not path.exists():
-        return None
-    try:
-        manifest = json.loads(path.read_text())
-    except ValueError as error:
-        # A run that died while writing it: the shards are made again.
-        logging.warning("%s is damaged and started afresh: %s", path, error)
-        return None
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != _FORMAT:
-        raise ValueError(f"{path}: expected format {_FORMAT}, got {found}")
-    return manifest
+    """The manifest or, where it is damaged, its copy; None if there is neither."""
+    for name in _MANIFESTS:
+        path = directory / name
+        if not path.exists():
+            continue
+        try:
+            manifest = json.loads(path.read_text())
+        except ValueError as error:
+            logging.warning("%s is damaged: %s", path, error)
+            continue
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        if found != _FORMAT:
+            raise ValueError(f"{path}: expected format {_FORMAT}, got {found}")
+        expected, got = manifest.pop("sha256", None), _digest(manifest)
+        if got == expected:
+            return manifest
+        logging.warning(
+            "%s is damaged: expected sha256 %s, got %s", path, expected, got
+        )
+    return None
 
 
 def _check_fingerprint(

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 
 def as_pytree(function: Any) -> Any:
@@ -26,6 +27,18 @@ def as_pytree(function: Any) -> Any:
     return function
 
 
+def on_host(leaf: Any) -> np.ndarray:
+    """One array as NumPy, gathered where it lies on the devices of several processes.
+
+    All of these must then call it.
+    """
+    if isinstance(leaf, jax.Array) and not (
+        leaf.is_fully_addressable or leaf.is_fully_replicated
+    ):
+        leaf = multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(leaf)
+
+
 def checksum(tree: Any) -> str:
     """SHA-256 over the paths, dtypes, shapes and bytes of all leaves.
 
@@ -41,7 +54,7 @@ def checksum(tree: Any) -> str:
             leaf.dtype, jax.dtypes.prng_key
         ):
             leaf = jax.random.key_data(leaf)
-        array = np.asarray(leaf)
+        array = on_host(leaf)
         header = f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};"
         digest.update(header.encode())
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -9,11 +9,9 @@ many pairs it needs. All train by Gauss-Newton, except that BST's own loss takes
 
 from __future__ import annotations
 
-import sys
-
 from absl import app, flags
 
-from experiments import cli
+from experiments import cli, session
 
 _ALL = ("figure11", "table5", "sigma_0", "start", "train_pairs", "guidance")
 
@@ -31,6 +29,7 @@ _MOST_TRAIN_PAIRS = flags.DEFINE_integer(
 _VALIDATION_PAIRS = flags.DEFINE_integer(
     "validation_pairs", 256, "To choose the iteration.", lower_bound=1
 )
+flags.adopt_module_key_flags(cli)
 flags.set_default(cli.NFE, ["4", "6", "8"])
 
 _FREE_FLAGS = (cli.NFE.name, _STUDIES.name)
@@ -60,21 +59,16 @@ def main(argv: list[str]) -> None:
     """Runs the studies that --studies names."""
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    from experiments.progress import quiet
-
-    quiet()
-    try:
+    with session.running():
         _run()
-    except ValueError as error:
-        sys.exit(f"error: {error}")
 
 
 def _run() -> None:
     from bns_jax import distill
-    from experiments import models, report, studies, truth
+    from experiments import report, studies, truth
     from experiments.workdir import Workdir, write_csv
 
-    model = models.load(cli.MODEL.value, cli.GUIDANCE.value, cli.WEIGHTS.value or None)
+    model = session.load_model()
     workdir = Workdir(_WORKDIR.value or f"runs/ablations_{cli.MODEL.value}")
     workdir.claim(cli.serialize(_RUN_FLAGS), _FREE_FLAGS)
     accuracy = truth.Accuracy(cli.RTOL.value, cli.ATOL.value, cli.SEED.value)
@@ -88,6 +82,7 @@ def _run() -> None:
     optimizer = distill.gauss_newton()
     bench = studies.Bench(
         model,
+        session.load_model,
         truth.make_pairs(model, counts, accuracy, workdir),
         _TRAIN_PAIRS.value,
         cli.parse_nfe(cli.NFE.value),

@@ -10,11 +10,9 @@ where they stopped, so that Algorithm 2 may be spread over days.
 
 from __future__ import annotations
 
-import sys
-
 from absl import app, flags
 
-from experiments import cli
+from experiments import cli, session
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", "", "Folder of the run; runs/bench_distill_MODEL if left out."
@@ -29,6 +27,7 @@ _TRAIN_PAIRS = flags.DEFINE_integer("train_pairs", 520, "To fit.", lower_bound=4
 _VALIDATION_PAIRS = flags.DEFINE_integer(
     "validation_pairs", 256, "To choose the iteration.", lower_bound=1
 )
+flags.adopt_module_key_flags(cli)
 flags.set_default(cli.NFE, ["4", "8", "16"])
 
 _RUN_FLAGS = (
@@ -49,20 +48,15 @@ def main(argv: list[str]) -> None:
     """Runs the benchmark."""
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    from experiments.progress import quiet
-
-    quiet()
-    try:
+    with session.running():
         _run()
-    except ValueError as error:
-        sys.exit(f"error: {error}")
 
 
 def _run() -> None:
-    from experiments import duel, models, truth
+    from experiments import duel, truth
     from experiments.workdir import Workdir
 
-    model = models.load(cli.MODEL.value, cli.GUIDANCE.value, cli.WEIGHTS.value or None)
+    model = session.load_model()
     workdir = Workdir(_WORKDIR.value or f"runs/bench_distill_{cli.MODEL.value}")
     workdir.claim(cli.serialize(_RUN_FLAGS))
     accuracy = truth.Accuracy(cli.RTOL.value, cli.ATOL.value, cli.SEED.value)

@@ -3,35 +3,106 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+CHECKPOINTS = (
+    "adm64",
+    "adm128",
+    "adm256",
+    "adm256_uncond",
+    "adm512",
+    "edm_cifar10_uncond_vp",
+    "edm_cifar10_cond_vp",
+    "edm_cifar10_uncond_ve",
+    "edm_cifar10_cond_ve",
+    "edm_ffhq_vp",
+    "edm_ffhq_ve",
+    "edm_afhqv2_vp",
+    "edm_afhqv2_ve",
+    "edm_imagenet64",
+    "dit_xl_2",
+    "dit_xl_2_512",
+    "sit_xl_2",
+)
+"""The names of `bns_jax.models.published`, which --help is too quick to load."""
 
 MODEL = flags.DEFINE_enum(
     "model",
     "digits",
-    ("digits", "mixture"),
-    "Model to sample from: a network trained on handwritten digits, or the exact flow "
-    "of a mixture of Gaussians around them.",
+    ("digits", "mixture", *CHECKPOINTS),
+    "Model to sample from: a network trained on handwritten digits, the exact flow of "
+    "a mixture of Gaussians around them, or a published checkpoint, with --weights.",
 )
 WEIGHTS = flags.DEFINE_string(
     "weights",
     "",
-    "Weights file. If empty: the workdir's own if there is one, else the shipped one.",
+    "Weights file. That of the digits ships with the project, or --stage=pretrain "
+    "writes it; a published checkpoint is read without running code of it.",
 )
 GUIDANCE = flags.DEFINE_float(
     "guidance", 0.2, "Guidance scale w; 0 is unguided.", lower_bound=0.0
 )
 NFE = flags.DEFINE_list("nfe", "4,6,8", "Numbers of evaluations.")
-SOLVERS = flags.DEFINE_list(
-    "solvers",
-    "common",
-    "Solvers to compare, such as ddim,dpm_solver_pp_2m@log_snr (after the @ a time "
-    'grid); "common" stands for those that people use most, "all" for every one.',
-)
 TEST_PAIRS = flags.DEFINE_integer("test_pairs", 1024, "To report.", lower_bound=1)
 RTOL = flags.DEFINE_float("rtol", 1e-5, "Of the ground truth.", lower_bound=0.0)
 ATOL = flags.DEFINE_float("atol", 1e-5, "Of the ground truth.", lower_bound=0.0)
 SEED = flags.DEFINE_integer("seed", 0, "Of noise, labels and batches.", lower_bound=0)
+
+
+def define_solvers() -> flags.FlagHolder:
+    """The flag --solvers, for the programs that compare with known solvers."""
+    return flags.DEFINE_list(
+        "solvers",
+        "common",
+        "Solvers to compare, such as ddim,dpm_solver_pp_2m@log_snr (after the @ a time "
+        'grid); "common" stands for those that people use most, "all" for every one.',
+    )
+
+
+DEVICES = flags.DEFINE_integer(
+    "devices", 0, "Devices to lay batches over; 0 takes all there are.", lower_bound=0
+)
+SHARD_WEIGHTS = flags.DEFINE_bool(
+    "shard_weights", False, "Lay large weights over the devices too."
+)
+COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address",
+    None,
+    "host:port at which process 0 of several listens; not needed on a Cloud TPU.",
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many there are.", lower_bound=1
+)
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of them this is, from 0.", lower_bound=0
+)
+START_TIMEOUT = flags.DEFINE_integer(
+    "start_timeout", 120, "Seconds to wait for the other processes.", lower_bound=1
+)
+
+
+def mesh() -> Mesh | None:
+    """The devices of --devices; None for a single one.
+
+    Raises:
+      ValueError: if there are fewer, or some would be left out of several processes'.
+    """
+    import jax
+
+    from bns_jax import parallel
+
+    there, count = jax.devices(), DEVICES.value or jax.device_count()
+    if count > len(there) or (jax.process_count() > 1 and count < len(there)):
+        raise ValueError(
+            f"--devices={count}: there are {len(there)}, in {jax.process_count()} "
+            "processes, which must all take part"
+        )
+    return parallel.data_mesh(there[:count]) if count > 1 else None
 
 
 def parse_nfe(values: Sequence[str]) -> tuple[int, ...]:

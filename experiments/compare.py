@@ -8,17 +8,18 @@ Solver files that distillation wrote take part with --solver_files.
 from __future__ import annotations
 
 import collections
-import sys
 from typing import TYPE_CHECKING
 
 from absl import app, flags
 
-from experiments import cli
+from experiments import cli, session
 
 if TYPE_CHECKING:
     from bns_jax.ns import NSParams
     from bns_jax.schedulers import Scheduler
 
+_SOLVERS = cli.define_solvers()
+flags.adopt_module_key_flags(cli)
 _WORKDIR = flags.DEFINE_string(
     "workdir", "runs/compare", "Folder of the run; holds everything it writes."
 )
@@ -27,15 +28,15 @@ _SOLVER_FILES = flags.DEFINE_list(
 )
 _LIST = flags.DEFINE_bool("list", False, "Only print what solvers there are.")
 flags.set_default(cli.NFE, ["4", "6", "8", "10", "12"])
-flags.set_default(cli.SOLVERS, ["all"])
+flags.set_default(_SOLVERS, ["all"])
 
-_FREE_FLAGS = (cli.NFE.name, cli.SOLVERS.name, _SOLVER_FILES.name)
+_FREE_FLAGS = (cli.NFE.name, _SOLVERS.name, _SOLVER_FILES.name)
 _RUN_FLAGS = (
     cli.MODEL,
     cli.WEIGHTS,
     cli.GUIDANCE,
     cli.NFE,
-    cli.SOLVERS,
+    _SOLVERS,
     _SOLVER_FILES,
     cli.TEST_PAIRS,
     cli.RTOL,
@@ -49,23 +50,19 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
     from experiments import baselines
-    from experiments.progress import quiet
 
-    quiet()
-    try:
+    with session.running():
         if _LIST.value:
             print(baselines.describe())
         else:
             _compare()
-    except ValueError as error:
-        sys.exit(f"error: {error}")
 
 
 def _compare() -> None:
-    from experiments import comparison, models, report, truth
+    from experiments import comparison, report, truth
     from experiments.workdir import Workdir
 
-    model = models.load(cli.MODEL.value, cli.GUIDANCE.value, cli.WEIGHTS.value or None)
+    model = session.load_model()
     solvers = _solvers(model.scheduler)
     workdir = Workdir(_WORKDIR.value)
     workdir.claim(cli.serialize(_RUN_FLAGS), _FREE_FLAGS)
@@ -83,7 +80,7 @@ def _solvers(scheduler: Scheduler) -> dict[int, dict[str, NSParams]]:
     from bns_jax import interchange
     from experiments import baselines
 
-    names = baselines.expand(cli.SOLVERS.value)
+    names = baselines.expand(_SOLVERS.value)
     solvers = collections.defaultdict[int, dict[str, "NSParams"]](dict)
     for nfe in cli.parse_nfe(cli.NFE.value):
         solvers[nfe] = baselines.build(names, nfe, scheduler)

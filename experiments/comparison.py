@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bns_jax import distill
+from bns_jax import distill, metrics
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 from experiments import report
@@ -34,10 +34,21 @@ def compare(
     with Progress("compare", "solver") as progress:
         for nfe, named in solvers.items():
             for name, params in named.items():
-                psnr = distill.evaluate(params, model.field, pairs)
-                rows.append(Row(name, nfe, float(np.mean(psnr))))
+                rows.append(_row(name, nfe, psnr(model, params, pairs)))
                 progress(len(rows), total, f"{name} {nfe}")
     return rows
+
+
+def psnr(model: Model, params: NSParams, pairs: Pairs) -> np.ndarray:
+    """What a solver reaches on each pair, in dB."""
+    return distill.evaluate(params, model.field, pairs, mesh=model.mesh)
+
+
+def _row(name: str, nfe: int, reached: np.ndarray) -> Row:
+    low = high = np.nan  # A solver that blows up has no interval.
+    if np.all(np.isfinite(reached)):
+        low, high = metrics.bootstrap_interval(reached)
+    return Row(name, nfe, float(np.mean(reached)), low, high)
 
 
 def best(rows: list[Row], nfe: int) -> Row:

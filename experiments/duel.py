@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,12 +13,11 @@ from bns_jax import distill, families, solvers
 from bns_jax.distill import HistoryRow, Optimizer
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from experiments import report
+from experiments import preemption, report
 from experiments.models import Model
 from experiments.progress import Progress
-from experiments.workdir import Workdir, write_csv
+from experiments.workdir import Workdir, read_csv, write_csv
 
-_GREEDY_GRIDS = 3
 _WITHIN_DB = 0.1
 
 
@@ -62,8 +60,9 @@ def run(
     workdir: Workdir,
 ) -> Duel:
     """Both trainers at one number of evaluations; what is finished is read."""
-    greedy = distill.greedy(model.field, pairs["train"], nfe)
-    greedy_cost = _GREEDY_GRIDS * nfe * pairs["train"].size
+    candidates = distill.path_grids(pairs["train"])
+    greedy = distill.greedy(model.field, pairs["train"], nfe, candidates)
+    greedy_cost = len(candidates) * nfe * pairs["train"].size
     newton = [
         _train(
             model,
@@ -95,10 +94,11 @@ def _train(
 ) -> list[Point]:
     """One run, with every validated solver measured on the test pairs too."""
     path = workdir.history(name)
-    points = _read(path)
+    points = read_csv(path, Point) if path.exists() else []
 
     def measure(row: HistoryRow, params: NSParams) -> None:
-        test = float(np.mean(distill.evaluate(params, model.field, pairs["test"])))
+        reached = distill.evaluate(params, model.field, pairs["test"], mesh=model.mesh)
+        test = float(np.mean(reached))
         forwards = cost_of_start + row.forwards
         # A run that died between its checkpoint and this file measures a row again.
         points[:] = [point for point in points if point.iteration < row.iteration]
@@ -115,24 +115,11 @@ def _train(
             seed=seed,
             checkpoint=workdir.checkpoint(name),
             progress=progress,
+            mesh=model.mesh,
+            stop=preemption.asked,
             callback=measure,
         )
     return points
-
-
-def _read(path: epath.Path) -> list[Point]:
-    if not path.exists():
-        return []
-    rows = csv.DictReader(path.read_text().splitlines())
-    return [
-        Point(
-            int(row["iteration"]),
-            int(row["forwards"]),
-            float(row["validation_db"]),
-            float(row["test_db"]),
-        )
-        for row in rows
-    ]
 
 
 def end(points: Sequence[Point]) -> Point:
@@ -191,7 +178,7 @@ def plot(duels: Sequence[Duel], path: epath.Path, title: str) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("forwards (field calls per sample, backward counted twice)")
     axes.set_ylabel("PSNR on test pairs (dB)")
-    axes.set_title(f"{title}: the solver of the best validation so far")
+    axes.set_title(f"{title}\nthe solver of the best validation so far")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     report.save(figure, path)

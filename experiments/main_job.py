@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import time
 
 import jax
 import numpy as np
 
-from bns_jax import distill, families, interchange, ns
-from bns_jax.distill import Distilled, Optimizer
+from bns_jax import distill, families, interchange, ns, parallel
+from bns_jax.distill import Distilled, HistoryRow, Optimizer
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from experiments import baselines, comparison, report
+from bns_jax.pytree import on_host
+from experiments import baselines, comparison, preemption, report, starts, truth
 from experiments.models import Model
 from experiments.progress import Progress
 from experiments.truth import Accuracy
-from experiments.workdir import Workdir, write_csv
-
-GREEDY, PREVIOUS, BEST = "greedy", "previous", "best"
-STARTS = (GREEDY, PREVIOUS, BEST)
-"""Starts that are no solver's name."""
+from experiments.workdir import Workdir, read_csv, write_csv
 
 _SHOWN_SAMPLES = 16
 
@@ -31,9 +30,7 @@ class Settings:
     Attributes:
       nfe: numbers of evaluations to distil for.
       solvers: names of those to compare with.
-      init: where the search starts: at a solver's name, "greedy" (fitted row by row),
-        "previous" (the result at the next smaller NFE) or "best" (the common solver
-        that validates best).
+      init: where the search starts, as `starts.find` takes it.
       counts: pairs of each split.
       accuracy: of the pairs.
       sigma_0: preconditioning (eq. 14).
@@ -41,6 +38,8 @@ class Settings:
       iterations: its steps; its own default if None, and so for the next two.
       batch: pairs per step.
       evaluate_every: steps between validations.
+      microbatch: pairs to differentiate at a time; a whole batch if None.
+      chunk: pairs to solve at a time; the library's own default if None.
     """
 
     nfe: tuple[int, ...]
@@ -53,53 +52,57 @@ class Settings:
     iterations: int | None = None
     batch: int | None = None
     evaluate_every: int | None = None
+    microbatch: int | None = None
+    chunk: int | None = None
 
 
-def check_start(model: Model, settings: Settings) -> None:
-    """Checks that the solver to start from exists, before any work.
+def run(model: Model, settings: Settings, workdir: Workdir, stage: str) -> None:
+    """Pairs, then distillation, then evaluation, and what came of it.
 
-    Raises:
-      ValueError: naming those that do, if it does not for one of the NFE.
+    What the workdir has of them is read.
+
+    Args:
+      model: to sample from.
+      settings: of the run.
+      workdir: for everything that is written.
+      stage: "pairs" or "distill" to stop after it.
     """
-    if settings.init in STARTS:
+    start = time.monotonic()
+    pairs = truth.make_pairs(
+        model, settings.counts, settings.accuracy, workdir, settings.chunk
+    )
+    print(f"pairs are ready after {time.monotonic() - start:.0f} s", flush=True)
+    if stage == "pairs":
         return
-    (name,) = baselines.expand([settings.init])
+    distilled = distil_all(model, settings, workdir, pairs)
+    if stage == "distill":
+        return
+    rows = evaluate_all(model, settings, workdir, pairs, distilled)
+    print(f"\n{report.table(rows)}\n")
+    print(
+        f"forwards count calls of the guided field, {model.network_calls} network "
+        f"evaluations each; ground truth took {pairs['test'].nfe.mean():.0f} NFE."
+    )
+    print(f"finished after {time.monotonic() - start:.0f} s; in {workdir.root}:")
     for nfe in settings.nfe:
-        if not baselines.build([name], nfe, model.scheduler):
-            there = baselines.build(baselines.ALL, nfe, model.scheduler)
-            raise ValueError(
-                f"--init={name} does not exist at {nfe} evaluations; there are "
-                f"{', '.join(there)}"
-            )
+        print(f"  solvers/bns_{nfe}.json   bns_jax.interchange.load(path)")
+    print("  table.csv  psnr_vs_nfe.png  samples.png  history/")
 
 
 def distil_all(
     model: Model, settings: Settings, workdir: Workdir, pairs: dict[str, Pairs]
 ) -> dict[int, Distilled]:
-    """One BNS solver per number of evaluations; finished ones are read."""
+    """One BNS solver per number of evaluations, in ascending order.
+
+    Finished ones are read. Their forwards include those of their starts.
+    """
     distilled: dict[int, Distilled] = {}
     for nfe in settings.nfe:
-        name = f"{report.BESPOKE}_{nfe}"
         previous = distilled[max(distilled)].params if distilled else None
-        start_name, start = _start(model, settings, pairs, nfe, previous)
-        family = families.bns(start)
-        if settings.sigma_0 != 1.0:
-            family = families.preconditioned(family, model.scheduler, settings.sigma_0)
-        with Progress(f"distill/{name}", "step") as progress:
-            distilled[nfe] = distill.fit(
-                family,
-                model.field,
-                pairs["train"],
-                pairs["validation"],
-                settings.optimizer,
-                batch=settings.batch,
-                iterations=settings.iterations,
-                evaluate_every=settings.evaluate_every,
-                seed=settings.accuracy.seed,
-                checkpoint=workdir.checkpoint(name),
-                progress=progress,
-            )
-        _write(model, workdir, name, start_name, distilled[nfe])
+        found = parallel.if_everywhere(_finished(workdir, nfe))
+        distilled[nfe] = found or _distil(
+            model, settings, workdir, pairs, nfe, previous
+        )
     return distilled
 
 
@@ -107,10 +110,11 @@ def evaluate_all(
     model: Model,
     settings: Settings,
     workdir: Workdir,
-    test: Pairs,
+    pairs: dict[str, Pairs],
     distilled: dict[int, Distilled],
 ) -> list[report.Row]:
     """Every solver on the test pairs: a table, a plot, and samples."""
+    test = pairs["test"]
     built = {
         nfe: baselines.build(settings.solvers, nfe, model.scheduler)
         for nfe in settings.nfe
@@ -120,9 +124,11 @@ def evaluate_all(
     rows = list(others)
     for row in comparison.compare(model, bespoke, test):
         fitted = distilled[row.nfe]
+        trained = comparison.psnr(model, fitted.params, pairs["train"])
         rows.append(
             row._replace(
                 gain_db=row.psnr_db - comparison.best(others, row.nfe).psnr_db,
+                overfit_db=float(np.mean(trained)) - row.psnr_db,
                 forwards=fitted.forwards,
                 seconds=fitted.history[-1].seconds,
             )
@@ -135,40 +141,80 @@ def evaluate_all(
     return rows
 
 
-def _start(
+def _distil(
     model: Model,
     settings: Settings,
+    workdir: Workdir,
     pairs: dict[str, Pairs],
     nfe: int,
     previous: NSParams | None,
-) -> tuple[str, NSParams]:
-    """The solver that the search begins at, and what it is called."""
-    init = settings.init
-    if init == PREVIOUS and previous is not None:
-        return f"bns_{len(previous.a)}", ns.extend(previous, nfe)
-    if init in (GREEDY, PREVIOUS):
-        return GREEDY, distill.greedy(model.field, pairs["train"], nfe)
-    if init == BEST:
-        built = baselines.build(baselines.COMMON, nfe, model.scheduler)
-        rows = comparison.compare(model, {nfe: built}, pairs["validation"])
-        init = comparison.best(rows, nfe).solver
-    return init, baselines.build([init], nfe, model.scheduler)[init]
+) -> Distilled:
+    """One BNS solver, written to the workdir when it is finished."""
+    name = _name(nfe)
+    start = starts.find(settings.init, model, pairs, nfe, previous, workdir)
+    family = families.bns(start.params)
+    if settings.sigma_0 != 1.0:
+        family = families.preconditioned(family, model.scheduler, settings.sigma_0)
+    with Progress(f"distill/{name}", "step") as progress:
+        fitted = distill.fit(
+            family,
+            model.field,
+            pairs["train"],
+            pairs["validation"],
+            settings.optimizer,
+            batch=settings.batch,
+            iterations=settings.iterations,
+            evaluate_every=settings.evaluate_every,
+            microbatch=settings.microbatch,
+            seed=settings.accuracy.seed,
+            checkpoint=workdir.checkpoint(f"{name}_from_{start.name}"),
+            progress=progress,
+            mesh=model.mesh,
+            stop=preemption.asked,
+        )
+    fitted = fitted._replace(forwards=start.forwards + fitted.forwards)
+    _write(model, workdir, name, start.name, fitted)
+    return fitted
+
+
+def _name(nfe: int) -> str:
+    return f"{report.BESPOKE}_{nfe}"
+
+
+def _finished(workdir: Workdir, nfe: int) -> Distilled | None:
+    """What `_write` has written; None if it has not, or not all of it."""
+    path, history = workdir.solver(_name(nfe)), workdir.history(_name(nfe))
+    if not path.exists():
+        return None
+    try:
+        params, metadata = interchange.load(path), interchange.load_metadata(path)
+        rows = tuple(read_csv(history, HistoryRow))
+        return Distilled(
+            params,
+            rows,
+            metadata["forwards"],
+            metadata["iteration"],
+            max(row.val_metric for row in rows),
+        )
+    except (OSError, KeyError, ValueError) as error:
+        logging.warning("%s; the solver is made again from its checkpoint", error)
+        return None
 
 
 def _write(
     model: Model, workdir: Workdir, name: str, start: str, fitted: Distilled
 ) -> None:
-    """The solver file and the history of a finished run."""
+    """The history, and last the solver file: it says that the run is finished."""
+    if not parallel.is_main():
+        return
     metadata = model.facts | {
         "start": start,
         "validation_psnr_db": round(fitted.val_metric, 3),
         "iteration": fitted.iteration,
         "forwards": fitted.forwards,
     }
-    path = workdir.solver(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    interchange.save(path, fitted.params, metadata)
-    write_csv(workdir.history(name), distill.HistoryRow._fields, fitted.history)
+    write_csv(workdir.history(name), HistoryRow._fields, fitted.history)
+    interchange.save(workdir.solver(name), fitted.params, metadata)
 
 
 def _show_samples(
@@ -178,10 +224,10 @@ def _show_samples(
     kept = (test.x0, test.x1, test.args)
     x0, x1, args = jax.tree.map(lambda leaf: leaf[:_SHOWN_SAMPLES], kept)
     truth = f"ground truth\n(Dopri5, {np.mean(test.nfe):.0f} NFE)"
-    sheet = {truth: np.asarray(x1)}
+    sheet, sample = {truth: np.asarray(x1)}, jax.jit(ns.sample)
     for name, params in solvers.items():
-        sheet[f"{name}, {len(params.a)} NFE"] = np.asarray(
-            ns.sample(params, model.field, x0, *args)
+        sheet[f"{name}, {len(params.a)} NFE"] = on_host(
+            sample(params, model.field, x0, *args)
         )
     title = f"{model.title}: the same noise in each column"
     report.plot_samples(sheet, workdir.root / "samples.png", title, truth)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 
-from bns_jax import schedulers, velocity
-from bns_jax.models import UNet, UNetConfig, weights
+from bns_jax import parallel, schedulers, velocity
+from bns_jax.models import UNet, UNetConfig, pretrained, weights
+from bns_jax.models.published import PUBLISHED
 from bns_jax.schedulers import Scheduler
 from bns_jax.typing import Sample, VelocityField
 from experiments.data import digits as digits_data
@@ -34,6 +37,7 @@ class Model:
       draw: draw(count, rng) -> (x0, args): noise and conditioning.
       guidance: the scale w.
       facts: JSON values that tell it from other models.
+      mesh: the devices that batches are laid over; None for one.
     """
 
     name: str
@@ -42,6 +46,17 @@ class Model:
     draw: Callable[[int, np.random.Generator], tuple[Sample, tuple[Any, ...]]]
     guidance: float
     facts: dict[str, Any]
+    mesh: Mesh | None = None
+
+    def on(self, mesh: Mesh | None, shard_weights: bool = False) -> Model:
+        """The same model on a mesh; weights that lie there already stay as they do.
+
+        Args:
+          mesh: the devices; None for one.
+          shard_weights: lays large weights over them instead of on each.
+        """
+        lay = parallel.fsdp if shard_weights else parallel.place
+        return dataclasses.replace(self, field=lay(self.field, mesh), mesh=mesh)
 
     @property
     def title(self) -> str:
@@ -58,7 +73,7 @@ def load(name: str, guidance: float, path: epath.PathLike | None = None) -> Mode
     """A model by its name.
 
     Args:
-      name: "digits" or "mixture".
+      name: "digits", "mixture" or a published checkpoint, see `checkpoint`.
       guidance: scale w; 0 is unguided.
       path: of the weights; the shipped ones if left out.
 
@@ -70,6 +85,8 @@ def load(name: str, guidance: float, path: epath.PathLike | None = None) -> Mode
         if path:
             raise ValueError(f"the mixture has no weights, got {path}")
         return mixture(guidance)
+    if name in PUBLISHED:
+        return checkpoint(name, guidance, path)
     return digits(guidance, path)
 
 
@@ -111,12 +128,83 @@ def mixture(guidance: float) -> Model:
     return dataclasses.replace(model, facts=model.facts | {"width": _MIXTURE_WIDTH})
 
 
+def checkpoint(
+    name: str,
+    guidance: float,
+    path: epath.PathLike | None,
+    *,
+    config: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    remat: bool = False,
+    labels: Sequence[int] = (),
+) -> Model:
+    """A published checkpoint.
+
+    Args:
+      name: of `bns_jax.models.published`.
+      guidance: scale w; 0 is unguided.
+      path: of the weights.
+      config: entries of the architecture that differ from the published one.
+      dtype: to compute in, "float32" or "bfloat16".
+      remat: whether the backward pass recomputes each block of the network.
+      labels: classes to draw; all of them if left out.
+
+    Raises:
+      ValueError: if the weights are missing, unsafe, damaged or of another network, a
+        label is out of range, or guidance is asked of a network without classes.
+    """
+    if not path:
+        raise ValueError(
+            f"--model={name} needs --weights, the path of {PUBLISHED[name].file}"
+        )
+    loaded = pretrained.load(
+        name,
+        path,
+        config=config,
+        dtype=jnp.dtype(dtype),
+        remat=remat,
+    )
+    classes = loaded.config.num_classes
+    if labels and not all(0 <= label < classes for label in labels):
+        raise ValueError(
+            f"labels must be from 0 to {classes - 1}, got {list(labels)}"
+            if classes
+            else f"{name} has no classes, got labels {list(labels)}"
+        )
+    facts = {
+        "model": name,
+        "scheduler": loaded.origin.schedule,
+        "prediction": loaded.origin.prediction,
+        "guidance": guidance,
+        "config": json.loads(json.dumps(dataclasses.asdict(loaded.config))),
+        "dtype": dtype,
+        "guidance_was_trained": loaded.knows_null,
+    }
+    draw = _noise_and_labels(
+        loaded.config.image_shape,
+        classes,
+        float(loaded.scheduler.sigma(0.0)),
+        tuple(labels),
+    )
+    field = loaded.field(guidance)
+    return Model(name, field, loaded.scheduler, draw, guidance, facts)
+
+
 def _noise_and_labels(
-    shape: tuple[int, ...], num_classes: int
+    shape: tuple[int, ...],
+    num_classes: int,
+    std: float = 1.0,
+    only: tuple[int, ...] = (),
 ) -> Callable[[int, np.random.Generator], tuple[Sample, tuple[Any, ...]]]:
-    def draw(count: int, rng: np.random.Generator) -> tuple[Any, tuple[Any]]:
-        noise = rng.normal(size=(count, *shape)).astype(np.float32)
-        return noise, (rng.integers(num_classes, size=count).astype(np.int32),)
+    """Normal noise, and classes where there are any: of all, or of some."""
+
+    def draw(count: int, rng: np.random.Generator) -> tuple[Any, tuple[Any, ...]]:
+        noise = (std * rng.normal(size=(count, *shape))).astype(np.float32)
+        if not num_classes:
+            return noise, ()
+        chosen = rng.integers(len(only) or num_classes, size=count)
+        labels = np.asarray(only)[chosen] if only else chosen
+        return noise, (labels.astype(np.int32),)
 
     return draw
 

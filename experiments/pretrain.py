@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from etils import epath
+from jax.sharding import Mesh
 
-from bns_jax import checkpoint, schedulers
+from bns_jax import checkpoint, parallel, schedulers
+from bns_jax.distill import Interrupted
 from bns_jax.models.unet import UNet, UNetConfig
+from bns_jax.pytree import on_host
 from bns_jax.typing import Array, Progress
 from experiments.data.digits import Images
+
+_MOST_REJECTED = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +105,9 @@ def pretrain(
     held_out: Images,
     directory: epath.PathLike | None = None,
     progress: Progress | None = None,
+    mesh: Mesh | None = None,
+    shard_weights: bool = False,
+    stop: Callable[[], bool] | None = None,
 ) -> Pretrained:
     """Trains the network and keeps the average of the best held-out loss.
 
@@ -109,7 +119,18 @@ def pretrain(
       held_out: to choose the iteration by.
       directory: where the state is saved at each evaluation, and resumed from.
       progress: called at each evaluation.
+      mesh: devices to lay each batch over.
+      shard_weights: whether large weights are laid over them too.
+      stop: asked before each step; once it says yes, the state is saved and the run
+        ends.
+
+    Raises:
+      ValueError: if the batch is larger than the data or the devices do not divide it,
+        or ten losses in a row are not finite: such steps are not taken, and the state
+        is saved.
+      Interrupted: if `stop` said yes.
     """
+    parallel.check_divisible(recipe.batch, mesh)
     if recipe.batch > len(images.labels):
         raise ValueError(
             f"batch is larger than the data: {recipe.batch} > {len(images.labels)}"
@@ -125,50 +146,83 @@ def pretrain(
     )
     loss = functools.partial(flow_matching_loss, network, scheduler)
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: PretrainState, batch: Images) -> PretrainState:
+    lay = parallel.fsdp if shard_weights else parallel.replicate
+    state = lay(_initial_state(network, optimizer, recipe, images), mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+
+    @functools.partial(
+        jax.jit,
+        donate_argnums=0,
+        out_shardings=None if mesh is None else (shardings, parallel.replicated(mesh)),
+    )
+    def step(state: PretrainState, batch: Images) -> tuple[PretrainState, jax.Array]:
         key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
-        gradient = jax.grad(loss)(state.params, key, batch, recipe.label_drop, True)
+        value, gradient = jax.value_and_grad(loss)(
+            state.params, key, batch, recipe.label_drop, True
+        )
+        finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # Early on the average follows the weights more closely.
         decay = jnp.minimum(recipe.ema, (1.0 + state.step) / (10.0 + state.step))
         average = optax.incremental_update(params, state.average, 1.0 - decay)
-        return state._replace(
-            step=state.step + 1, params=params, opt_state=opt_state, average=average
-        )
+        new = state._replace(params=params, opt_state=opt_state, average=average)
+        new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
+        return new._replace(step=state.step + 1), jnp.where(finite, value, jnp.nan)
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=parallel.replicated(mesh))
     def held_out_loss(params: Any) -> jax.Array:
         # The same times and noise at each measurement, 16 of them per image.
         keys = jax.random.split(jax.random.key(recipe.seed + 1), 16)
         return jnp.mean(jax.lax.map(lambda key: loss(params, key, held_out), keys))
 
-    state = _initial_state(network, optimizer, recipe, images)
-    if directory is not None and (found := checkpoint.restore(directory, state)):
-        state = found.state
-    start = int(state.step)
-    for iteration in range(start, recipe.iterations):
-        state = step(state, _batch(images, recipe, iteration))
-        done = iteration + 1
-        if done % recipe.evaluate_every and done != recipe.iterations:
-            continue
+    def evaluate(state: PretrainState) -> PretrainState:
         measured = held_out_loss(state.average)
         if measured < state.best_loss:
             # A copy: the step donates its state, the average included.
             best = jax.tree.map(jnp.copy, state.average)
             state = state._replace(best=best, best_loss=measured)
-        if directory is not None:
-            checkpoint.save(directory, done, state)
-        if progress is not None:
-            progress(done, recipe.iterations, f"held-out loss {measured:.4f}")
+        return state
+
+    with checkpoint.Checkpointer(directory) as saver:
+        if found := saver.restore(state):
+            state = found.state
+        recent = collections.deque[jax.Array](maxlen=_MOST_REJECTED)
+        for iteration in range(int(state.step), recipe.iterations):
+            if stop is not None and stop():
+                if iteration % recipe.evaluate_every:
+                    saver.save(iteration, state)
+                raise Interrupted(f"pretraining stopped before step {iteration + 1}")
+            batch = parallel.shard(_batch(images, recipe, iteration), mesh)
+            state, value = step(state, batch)
+            recent.append(value)
+            done = iteration + 1
+            if done % parallel.steps_in_flight() == 0:
+                value.block_until_ready()
+            if done % _MOST_REJECTED == 0 and _none_is_finite(recent):
+                saver.save(done, state)
+                raise ValueError(
+                    f"no loss of the steps {done - len(recent) + 1} to {done} of "
+                    "pretraining was finite; the state before them is saved"
+                )
+            if done % recipe.evaluate_every and done != recipe.iterations:
+                continue
+            state = evaluate(state)
+            saver.save(done, state)
+            if progress is not None:
+                note = f"held-out loss {float(state.best_loss):.4f}"
+                progress(done, recipe.iterations, note)
     weights = sum(leaf.size for leaf in jax.tree.leaves(state.best))
     figures = {
         "weights": weights,
         "iterations": int(state.step),
         "held_out_loss": float(state.best_loss),
     }
-    return Pretrained(state.best, figures)
+    return Pretrained(jax.tree.map(on_host, state.best), figures)
+
+
+def _none_is_finite(recent: collections.deque[jax.Array]) -> bool:
+    return not np.any(np.isfinite(jax.device_get(list(recent))))
 
 
 def _initial_state(

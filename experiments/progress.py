@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import pathlib
 import sys
 import time
+from logging import LogRecord
 
 import jax
 import tqdm
 from absl import flags, logging
+
+from bns_jax.distill import Interrupted
+from experiments import preemption
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -16,6 +21,12 @@ def quiet() -> None:
     """Leaves out what libraries note of themselves, unless --verbosity is given."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
+        # Its failures end the run with one line; these are tracebacks of its threads.
+        logging.get_absl_logger().addFilter(_is_not_of_orbax)
+
+
+def _is_not_of_orbax(record: LogRecord) -> bool:
+    return "orbax" not in pathlib.Path(record.pathname).parts
 
 
 class Progress:
@@ -43,7 +54,16 @@ class Progress:
         return self
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Reports that `done` of `total` units are finished."""
+        """Reports that `done` of `total` units are finished.
+
+        Raises:
+          Interrupted: if SIGTERM has come; what is finished is on disk by now.
+        """
+        self._show(done, total, note)
+        if done < total and preemption.asked():
+            raise Interrupted(f"{self._title} stopped after {done} of {total}")
+
+    def _show(self, done: int, total: int, note: str) -> None:
         first = self._total == 0
         self._done, self._total, self._note = done, total, note
         if not self._shown:

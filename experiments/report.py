@@ -13,6 +13,8 @@ from etils import epath
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from bns_jax import parallel
+
 if TYPE_CHECKING:
     from experiments.studies import Result
 
@@ -28,7 +30,10 @@ class Row(NamedTuple):
       solver: its name.
       nfe: evaluations of the guided field.
       psnr_db: mean over the test pairs, in dB.
+      low_db: the lower end of its 95 % bootstrap interval.
+      high_db: the upper end.
       gain_db: over the best other solver at this NFE, in dB; of BNS alone.
+      overfit_db: how much higher it is on the training pairs, in dB; of BNS alone.
       forwards: field calls per sample spent on distilling it.
       seconds: likewise.
     """
@@ -36,18 +41,25 @@ class Row(NamedTuple):
     solver: str
     nfe: int
     psnr_db: float
+    low_db: float
+    high_db: float
     gain_db: float | None = None
+    overfit_db: float | None = None
     forwards: int = 0
     seconds: float = 0.0
 
     def cells(self) -> list[str]:
-        """As text; a missing gain is empty."""
-        gain = "" if self.gain_db is None else f"{self.gain_db:+.2f}"
+        """As text; what it lacks is empty."""
         return [
             self.solver,
             str(self.nfe),
             f"{self.psnr_db:.2f}",
-            gain,
+            f"{self.low_db:.2f}",
+            f"{self.high_db:.2f}",
+            *(
+                "" if v is None else f"{v:+.2f}"
+                for v in (self.gain_db, self.overfit_db)
+            ),
             str(self.forwards),
             f"{self.seconds:.1f}",
         ]
@@ -71,6 +83,12 @@ def table(rows: Sequence[Row]) -> str:
         lines += [
             [],
             ["gain over the best other", *(f"{row.gain_db:+.2f}" for row in spent)],
+            ["from (95 % interval)", *(f"{row.low_db:.2f}" for row in spent)],
+            ["to", *(f"{row.high_db:.2f}" for row in spent)],
+            [
+                "above it on training pairs",
+                *(f"{row.overfit_db:+.2f}" for row in spent),
+            ],
             ["forwards to distil it", *(f"{row.forwards:,}" for row in spent)],
             ["seconds", *(f"{row.seconds:.0f}" for row in spent)],
         ]
@@ -183,7 +201,8 @@ def plot_samples(
     """One row per solver, the same noise in each column, and its error below.
 
     Args:
-      images: label -> (count, height, width, channels) in [-1, 1].
+      images: label -> (count, height, width, channels) in [-1, 1]; in colour from
+        three channels on.
       path: of the picture.
       title: above it.
       truth: the label of the ground truth, which errors are taken against.
@@ -199,8 +218,11 @@ def plot_samples(
         len(rows), 1, figsize=(0.62 * count + 2.2, 0.78 * len(rows) + 0.5)
     )
     for axes, (label, pixels, colours, limit) in zip(np.ravel(grid), rows, strict=True):
-        strip = np.concatenate([np.pad(image[..., 0], 1) for image in pixels], axis=1)
-        axes.imshow(strip, cmap=colours, vmin=-limit, vmax=limit)
+        strip = np.concatenate([_framed(image) for image in pixels], axis=1)
+        if strip.shape[-1] == 3:
+            axes.imshow(np.clip(0.5 + 0.5 * strip, 0.0, 1.0))
+        else:
+            axes.imshow(strip[..., 0], cmap=colours, vmin=-limit, vmax=limit)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
@@ -211,10 +233,17 @@ def plot_samples(
     save(figure, path)
 
 
+def _framed(image: np.ndarray) -> np.ndarray:
+    """An image of one or three channels, of latents the first three, in a frame."""
+    shown = image[..., : 3 if image.shape[-1] >= 3 else 1]
+    return np.pad(shown, ((1, 1), (1, 1), (0, 0)))
+
+
 def save(figure: plt.Figure, path: epath.Path) -> None:
-    """Writes a picture and closes it."""
+    """Writes a picture, on process 0, and closes it."""
     # Through memory, so that paths of any scheme work.
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     plt.close(figure)
-    path.write_bytes(buffer.getvalue())
+    if parallel.is_main():
+        path.write_bytes(buffer.getvalue())

@@ -14,7 +14,7 @@ from bns_jax.distill import Loss, Optimizer
 from bns_jax.families import Family
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from experiments import baselines, comparison, models, truth
+from experiments import baselines, comparison, preemption, truth
 from experiments.models import Model
 from experiments.progress import Progress
 from experiments.truth import Accuracy
@@ -64,6 +64,7 @@ class Bench:
 
     Attributes:
       model: to distil for.
+      load: load(w) -> that model at another guidance scale.
       pairs: of every split; enough training pairs for every study.
       train_pairs: how many of them are used where a study does not vary that.
       nfe: numbers of evaluations.
@@ -73,6 +74,7 @@ class Bench:
     """
 
     model: Model
+    load: Callable[[float], Model]
     pairs: dict[str, Pairs]
     train_pairs: int
     nfe: tuple[int, ...]
@@ -105,6 +107,8 @@ class Bench:
                 seed=self.accuracy.seed,
                 checkpoint=self.workdir.checkpoint(title),
                 progress=progress,
+                mesh=self.model.mesh,
+                stop=preemption.asked,
             )
         reached = self.psnr(fitted.params, self.pairs["test"])
         low, high = metrics.bootstrap_interval(reached)
@@ -123,11 +127,12 @@ class Bench:
 
     def psnr(self, params: NSParams, pairs: Pairs) -> np.ndarray:
         """Of each sample."""
-        return distill.evaluate(params, self.model.field, pairs)
+        model = self.model
+        return distill.evaluate(params, model.field, pairs, mesh=model.mesh)
 
-    def greedy(self, nfe: int) -> NSParams:
-        """The default start."""
-        train = first(self.pairs["train"], self.train_pairs)
+    def greedy(self, nfe: int, train_pairs: int | None = None) -> NSParams:
+        """The default start, fitted to as many pairs."""
+        train = first(self.pairs["train"], train_pairs or self.train_pairs)
         return distill.greedy(self.model.field, train, nfe)
 
 
@@ -210,6 +215,8 @@ def _fitted(bench: Bench, nfe: int, workdir: Workdir) -> NSParams:
         bench.optimizer,
         seed=bench.accuracy.seed,
         checkpoint=workdir.checkpoint(f"bns_{nfe}"),
+        mesh=bench.model.mesh,
+        stop=preemption.asked,
     ).params
 
 
@@ -219,7 +226,7 @@ def train_pairs(bench: Bench) -> list[Result]:
         bench.distil(
             "train_pairs",
             str(count),
-            families.bns(bench.greedy(nfe)),
+            families.bns(bench.greedy(nfe, count)),
             train_pairs=count,
         )
         for nfe in bench.nfe
@@ -233,7 +240,7 @@ def guidance(bench: Bench) -> list[Result]:
     results = []
     for w in _GUIDANCE:
         workdir = Workdir(bench.workdir.root / f"guidance_{w:g}")
-        guided = models.load(bench.model.facts["model"], w)
+        guided = bench.load(w)
         counts = {name: pairs.size for name, pairs in bench.pairs.items()}
         counts["train"] = bench.train_pairs
         pairs = truth.make_pairs(guided, counts, bench.accuracy, workdir)

@@ -25,7 +25,11 @@ class Accuracy(NamedTuple):
 
 
 def make_pairs(
-    model: Model, counts: Mapping[str, int], accuracy: Accuracy, workdir: Workdir
+    model: Model,
+    counts: Mapping[str, int],
+    accuracy: Accuracy,
+    workdir: Workdir,
+    chunk: int | None = None,
 ) -> dict[str, Pairs]:
     """Pairs of some splits; those that the workdir has are read.
 
@@ -34,6 +38,7 @@ def make_pairs(
       counts: how many pairs of which of `SPLITS`, which draw independent noise.
       accuracy: of the solve.
       workdir: where they are kept.
+      chunk: how many to solve at once; the library's own default if left out.
     """
     made = {}
     for split, count in counts.items():
@@ -46,8 +51,10 @@ def make_pairs(
                 *args,
                 rtol=accuracy.rtol,
                 atol=accuracy.atol,
+                chunk=chunk,
                 directory=workdir.pairs(split),
                 fingerprint=model.facts | {"seed": accuracy.seed},
                 progress=progress,
+                mesh=model.mesh,
             )
     return made

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from etils import epath
+
+from bns_jax import parallel
+from experiments import lock
+
+_END = "# end"
+Record = TypeVar("Record", bound=NamedTuple)
 
 
 class Workdir:
@@ -13,6 +20,7 @@ class Workdir:
 
     def __init__(self, root: epath.PathLike):
         self.root = epath.Path(root)
+        self._lock: object = None
 
     def pairs(self, split: str) -> epath.Path:
         """The pairs directory of "train", "validation" or "test"."""
@@ -26,6 +34,10 @@ class Workdir:
         """The file of a finished solver."""
         return self.root / "solvers" / f"{name}.json"
 
+    def start(self, name: str) -> epath.Path:
+        """The file of a solver that a search starts from."""
+        return self.root / "starts" / f"{name}.json"
+
     def history(self, name: str) -> epath.Path:
         """The table of one solver's validations."""
         return self.root / "history" / f"{name}.csv"
@@ -36,16 +48,28 @@ class Workdir:
         return self.root / "weights.safetensors"
 
     def claim(self, flags: Mapping[str, str], free: Iterable[str] = ()) -> None:
-        """Writes `run.flags`, or checks that the run there had the same flags.
+        """Locks the folder and writes `run.flags`, or checks those that are there.
+
+        The lock holds until this object or the process is gone.
 
         Args:
           flags: name -> value of every flag that shapes the run.
           free: names that may change between calls on one workdir.
 
         Raises:
-          ValueError: if the workdir holds a run of other flags; lists them side by
-            side. Nothing is written then.
+          ValueError: if the workdir holds a run of other flags, which are listed side
+            by side, if the processes of this run have different ones, if another run
+            is at work there, or if it cannot be written. Nothing is written then.
         """
+        parallel.agree({name: flags[name] for name in sorted(flags)})
+        parallel.on_main(lambda: self._claim(flags, frozenset(free)))
+
+    def _claim(self, flags: Mapping[str, str], free: frozenset[str]) -> None:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock = lock.hold(self.root)
+        except OSError as error:
+            raise ValueError(f"{self.root} cannot be written: {error}") from error
         path = self.root / "run.flags"
         there = _parse(path.read_text()) if path.exists() else {}
         differing = [
@@ -58,15 +82,17 @@ class Workdir:
                 f"{self.root} holds another run; choose another --workdir, or the same "
                 "flags:\n" + "\n".join(differing)
             )
-        self.root.mkdir(parents=True, exist_ok=True)
-        lines = [f"--{name}={value}" for name, value in {**there, **flags}.items()]
-        path.write_text("\n".join(lines) + "\n")
+        merged = {**there, **flags}
+        if merged != there:
+            path.write_text(_format(merged))
 
 
 def write_csv(
     path: epath.Path, columns: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> None:
-    """Writes a table; makes its folder."""
+    """Writes a table, on process 0; makes its folder."""
+    if not parallel.is_main():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -74,6 +100,34 @@ def write_csv(
         writer.writerows(rows)
 
 
+def read_csv(path: epath.Path, record: type[Record]) -> list[Record]:
+    """Reads a table that `write_csv` wrote.
+
+    Args:
+      path: of the file.
+      record: what a row becomes, a NamedTuple of integers, floats and strings.
+
+    Raises:
+      ValueError: if a column is missing or a cell is of another type.
+    """
+    types: dict[str, Any] = get_type_hints(record)
+    try:
+        return [
+            record(*(cast(row[name]) for name, cast in types.items()))
+            for row in csv.DictReader(path.read_text().splitlines())
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no table of {list(types)}: {error}") from error
+
+
+def _format(flags: Mapping[str, str]) -> str:
+    lines = [f"--{name}={value}" for name, value in flags.items()]
+    return "\n".join([*lines, _END]) + "\n"
+
+
 def _parse(text: str) -> dict[str, str]:
+    """The flags; none of a file whose writer died in the middle."""
+    if not text.endswith(_END + "\n"):
+        return {}
     pairs = (line[2:].partition("=") for line in text.splitlines() if line[:2] == "--")
     return {name: value for name, _, value in pairs}

@@ -1,6 +1,6 @@
 """Laws of checkpoints: exact, damage never goes unnoticed, devices may change."""
 
-import gc
+import resource
 from typing import Any, NamedTuple
 
 import jax
@@ -9,17 +9,6 @@ import numpy as np
 import pytest
 
 from bns_jax import checkpoint, parallel
-
-# When orbax fails it leaves coroutines behind, which Python complains about later.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)
-
-
-@pytest.fixture(autouse=True)
-def _complaints_come_while_they_are_ignored():
-    yield
-    gc.collect()
 
 
 class State(NamedTuple):
@@ -65,11 +54,12 @@ def test_the_round_trip_is_exact(tmp_path):
     np.testing.assert_array_equal(*draws)
 
 
-def test_the_last_two_steps_are_kept_and_the_newest_restored(tmp_path):
-    for step in (10, 20, 30):
-        checkpoint.save(tmp_path, step, state(step))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["20", "30"]
-    assert checkpoint.restore(tmp_path, state()).step == 30
+def test_the_last_three_steps_are_kept_and_the_newest_restored(tmp_path):
+    with checkpoint.Checkpointer(tmp_path) as saver:
+        for step in (10, 20, 30, 40):
+            saver.save(step, state(step))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["20", "30", "40"]
+    assert checkpoint.restore(tmp_path, state()).step == 40
 
 
 def test_a_step_may_be_saved_again(two_steps):
@@ -137,6 +127,47 @@ def test_an_empty_step_falls_back_to_the_step_before(two_steps, caplog):
     assert_same(checkpoint.restore(two_steps, state()).state, state(2))
 
 
+def test_a_missing_file_falls_back_to_the_step_before(two_steps, caplog):
+    largest(two_steps).unlink()
+    assert falls_back(two_steps, caplog)
+
+
+def test_steps_that_are_damaged_make_room_and_good_ones_stay(two_steps):
+    path = largest(two_steps)
+    flip(path, path.stat().st_size // 2)
+    checkpoint.save(two_steps, 5, state(5))
+    assert sorted(path.name for path in two_steps.iterdir()) == ["1", "5"]
+
+
+def test_a_full_disk_is_an_error_and_the_steps_before_stay(two_steps):
+    """No file may grow beyond 64 KiB, which is where this disk ends."""
+    large = state(3)._replace(
+        theta=jnp.asarray(np.random.default_rng(0).normal(size=100_000))
+    )
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limit[1]))
+    try:
+        with pytest.raises(OSError, match=f"checkpoint in {two_steps} .*written: "):
+            checkpoint.save(two_steps, 3, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert checkpoint.restore(two_steps, state()).step == 2
+    assert (two_steps / "3.orbax-checkpoint-tmp").exists()
+    checkpoint.save(two_steps, 3, large)
+    assert sorted(path.name for path in two_steps.iterdir()) == ["1", "2", "3"]
+    assert checkpoint.restore(two_steps, large).step == 3
+
+
+def test_saving_does_not_wait_and_leaving_does(tmp_path):
+    with checkpoint.Checkpointer(tmp_path) as saver:
+        for step in (1, 2):
+            given = state(step)
+            saver.save(step, given)
+            # The caller may reuse its memory at once.
+            given.theta["wide"].delete()
+    assert_same(checkpoint.restore(tmp_path, state()).state, state(2))
+
+
 def test_damage_anywhere_never_gives_wrong_numbers(two_steps):
     for path in newest_files(two_steps):
         data = path.read_bytes()
@@ -169,7 +200,9 @@ def test_when_no_step_is_whole_the_directory_is_named(two_steps):
 )
 def test_another_dtype_shape_or_tree_is_refused_never_cast(two_steps, change):
     like = state()._replace(theta=change(state().theta))
-    with pytest.raises(ValueError, match="can be restored into the expected state"):
+    with pytest.raises(
+        ValueError, match="cannot be restored into the expected state; "
+    ):
         checkpoint.restore(two_steps, like)
     assert_same(checkpoint.restore(two_steps, state()).state, state(2))
 

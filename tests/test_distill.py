@@ -6,7 +6,18 @@ import numpy as np
 import optax
 import pytest
 
-from bns_jax import NSParams, distill, families, metrics, ns, parallel, solvers
+from bns_jax import (
+    NSParams,
+    checkpoint,
+    distill,
+    families,
+    metrics,
+    ns,
+    parallel,
+    solvers,
+)
+from bns_jax.distill.state import initial_state
+from bns_jax.distill.stopping import is_stale
 
 from . import problems
 
@@ -436,6 +447,25 @@ def test_patience_counts_from_the_last_gain(problem):
     assert result.iteration == 10
 
 
+@pytest.mark.parametrize(
+    ("values", "stale"),
+    [
+        ([10.0, 20.0, 20.4, 20.4], True),
+        ([10.0, 20.0, 20.4, 20.7], False),  # Small gains add up.
+        ([1.0, 2.0, 2.04, 2.07], False),  # Whatever the unit.
+        ([10.0, 20.0, 19.0, 20.6], False),
+        ([10.0, 9.0, 10.01], False),
+        ([10.0, 9.0, 9.5], True),
+    ],
+)
+def test_a_gain_counts_from_a_share_of_all_gains(values, stale):
+    history = [
+        distill.HistoryRow(i, 0, 0.0, value, 0.0) for i, value in enumerate(values)
+    ]
+    assert is_stale(history, patience=2) == stale
+    assert not is_stale(history, patience=None)
+
+
 def test_pairs_to_validate_on_that_were_trained_on_are_counted(problem):
     field, train, validation = problem
     x0, label = validation.x0.copy(), validation.args[0].copy()
@@ -584,9 +614,44 @@ def test_bad_input_is_named_before_anything_is_done(problem, tmp_path, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_never_finite_stops_the_run(problem):
-    with pytest.raises(ValueError, match="no step from iteration 1 to 5 was finite"):
-        fit(problem, loss=lambda x, target: jnp.full(x.shape[0], jnp.nan))
+def test_ten_losses_in_a_row_that_are_not_finite_stop_the_run(problem, tmp_path):
+    def loss(x, target):
+        return jnp.full(x.shape[0], jnp.nan)
+
+    with pytest.raises(ValueError, match="no step from iteration 1 to 10 was finite"):
+        fit(problem, loss=loss, checkpoint=tmp_path)
+    # What is saved is the start, which such steps leave as it is.
+    start = families.bns(solvers.midpoint(NFE)).theta
+    state = initial_state(
+        families.bns(solvers.midpoint(NFE)), distill.adam(5e-3).trainer(12), 0
+    )
+    found = checkpoint.restore(tmp_path, state)
+    assert (found.step, int(found.state.rejected)) == (10, 10)
+    for got, expected in zip(found.state.theta, start, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_a_loss_that_is_finite_now_and_then_lets_the_run_go_on(problem):
+    _, train, _ = problem
+
+    def loss(x, target):
+        # Not finite wherever the batch holds the first pair.
+        bad = jnp.any(jnp.all(target == train.x1[:1], axis=1))
+        return jnp.where(bad, jnp.nan, distill.psnr_loss(x, target))
+
+    done = fit(problem, loss=loss, iterations=24)
+    assert done.val_metric > done.history[0].val_metric
+
+
+@pytest.mark.parametrize("iteration", [3, 5])
+def test_a_run_that_is_asked_to_stop_continues_bit_for_bit(
+    problem, short, tmp_path, iteration
+):
+    asked = iter(range(100))
+    with pytest.raises(distill.Interrupted, match=f"before iteration {iteration + 1}"):
+        fit(problem, checkpoint=tmp_path, stop=lambda: next(asked) == iteration)
+    again = fit(problem, checkpoint=tmp_path, stop=lambda: False)
+    assert_same_run(again, short)
 
 
 def test_the_batch_of_the_optimizer_fits_the_devices(problem):

@@ -7,18 +7,23 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
 import scipy.stats
+from etils import epath
 
 import bns_jax
 from bns_jax import interchange, solvers
+from experiments import lock
 from experiments.baselines import COMMON
 from experiments.mixture import Mixture
 from tests.fields import Gaussian
 from tests.laws import ALL_SCHEDULERS, assert_close
+
+pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = (
@@ -34,30 +39,43 @@ SMALL = (
 )
 
 
+# What takes time here is to compile the programs, not to run them.
+QUICK = {
+    "XLA_FLAGS": "",
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+}
+
+
 def digits(workdir, *flags):
     return experiment("digits", workdir, *flags)
 
 
 def experiment(name, workdir, *flags):
     """Runs `python -m experiments.name`; warnings are errors there too."""
+    with started(name, workdir, *flags) as process:
+        said = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, *said)
+
+
+def started(name, workdir, *flags):
     command = [sys.executable, "-W", "error", "-m", f"experiments.{name}"]
-    env = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
+    return subprocess.Popen(
         [*command, f"--workdir={workdir}", *flags],
         cwd=ROOT,
-        env=env,
-        capture_output=True,
+        env={**os.environ, **QUICK},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
 
 
 def contents(folder):
-    """Every file with its bytes and time of writing."""
+    """Every file but the lock, with its bytes and time of writing."""
     return {
         path.relative_to(folder): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != ".lock"
     }
 
 
@@ -77,17 +95,24 @@ class TestMainJob:
         workdir, done = finished
         with open(workdir / "table.csv") as file:
             rows = list(csv.DictReader(file))
-        columns = ["solver", "nfe", "psnr_db", "gain_db", "forwards", "seconds"]
-        assert list(rows[0]) == columns
+        columns = (
+            "solver nfe psnr_db low_db high_db gain_db overfit_db forwards seconds"
+        )
+        assert list(rows[0]) == columns.split()
         for nfe in ("2",):
             block = [row for row in rows if row["nfe"] == nfe]
             assert block[-1]["solver"] == "bns"
-            # A forward, two backward passes, three trials; 4 steps of 12 pairs.
-            assert int(block[-1]["forwards"]) == (1 + 2 + 2 + 3) * int(nfe) * 12 * 4
+            # A forward, two backward passes, three trials, in 4 steps of 12 pairs;
+            # before that the greedy start on three grids, with all 24 pairs.
+            steps, start = (1 + 2 + 2 + 3) * int(nfe) * 12 * 4, 3 * int(nfe) * 24
+            assert int(block[-1]["forwards"]) == steps + start
             best = max(float(row["psnr_db"]) for row in block[:-1])
             gain = float(block[-1]["psnr_db"]) - best
             assert float(block[-1]["gain_db"]) == pytest.approx(gain, abs=0.011)
+            assert block[-1]["overfit_db"] in done.stdout
         for row in rows:
+            values = [float(row[key]) for key in ("low_db", "psnr_db", "high_db")]
+            assert values == sorted(values)
             assert row["psnr_db"] in done.stdout
 
     def test_workdir_has_its_layout(self, finished):
@@ -97,7 +122,7 @@ class TestMainJob:
             assert (workdir / "pairs" / split / "shard-00000.npz").exists()
         assert "--guidance=0.2" in (workdir / "run.flags").read_text().splitlines()
         for name in ("bns_2",):
-            assert (workdir / "checkpoints" / name).is_dir()
+            assert (workdir / "checkpoints" / f"{name}_from_greedy").is_dir()
             assert (workdir / "history" / f"{name}.csv").exists()
         for picture in ("psnr_vs_nfe.png", "samples.png"):
             assert (workdir / picture).read_bytes()[1:4] == b"PNG"
@@ -133,6 +158,36 @@ class TestMainJob:
         assert again.returncode == 0, again.stderr
 
 
+def test_sigterm_saves_and_the_same_command_continues(tmp_path):
+    flags = [*SMALL, "--model=mixture", "--optimizer=adam", "--stage=distill"]
+    undisturbed = digits(tmp_path / "undisturbed", *flags)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    folder = tmp_path / "run"
+    with started("digits", folder, *flags) as process:
+        while not any(folder.glob("pairs/train/shard-*")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        said, complaints = process.communicate(timeout=120)
+    assert (process.returncode, complaints) == (0, "")
+    assert "all is saved, the same command continues" in said
+    assert not (folder / "solvers").exists()
+    again = digits(folder, *flags)
+    assert (again.returncode, again.stderr) == (0, "")
+    solvers_of = [tmp_path / name / "solvers" for name in ("undisturbed", "run")]
+    expected, got = ((path / "bns_2.json").read_bytes() for path in solvers_of)
+    assert got == expected
+
+
+def test_a_second_run_at_the_same_time_is_refused(tmp_path):
+    held = lock.hold(epath.Path(tmp_path))
+    refused = digits(tmp_path, *SMALL, "--model=mixture")
+    del held
+    assert refused.returncode == 1
+    assert f"{tmp_path} is in use by another run" in refused.stderr
+    assert not (tmp_path / "run.flags").exists()
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
@@ -153,6 +208,19 @@ def test_flags_are_checked(tmp_path, flag, message):
     assert refused.returncode == 1
     assert message in refused.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["digits", "compare", "ablations", "bench_distill"])
+def test_help_lists_the_flags_that_programs_share(name):
+    shown = subprocess.run(
+        [sys.executable, "-m", f"experiments.{name}", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    assert "--guidance:" in shown and "--nfe:" in shown
+    assert ("--solvers:" in shown) == (name in ("digits", "compare"))
 
 
 @pytest.mark.parametrize(
@@ -197,6 +265,22 @@ def test_other_starts_by_flags(tmp_path, init):
         assert starts == ["greedy", "bns_2"]
     else:
         assert set(starts) <= set(COMMON)
+
+
+def test_a_damaged_solver_is_made_again_and_the_others_are_left(tmp_path):
+    flags = (*SMALL, "--model=mixture", "--stage=distill")
+    assert digits(tmp_path, *flags, "--nfe=2,4").returncode == 0
+    two, four = (tmp_path / "solvers" / f"bns_{nfe}.json" for nfe in (2, 4))
+    start = json.loads(four.read_text())["metadata"]["start"]
+    assert start == "greedy_after_2"
+    before = two.read_bytes(), contents(tmp_path)[four.relative_to(tmp_path)]
+    two.write_bytes(before[0][:300])
+    again = digits(tmp_path, *flags, "--nfe=2,3,4")
+    assert again.returncode == 0, again.stderr
+    assert f"{two} is no solver file" in again.stderr
+    assert (tmp_path / "solvers" / "bns_3.json").exists()
+    after = two.read_bytes(), contents(tmp_path)[four.relative_to(tmp_path)]
+    assert after == before
 
 
 def test_ablations(tmp_path):

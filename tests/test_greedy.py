@@ -34,7 +34,7 @@ def pairs():
 
 def test_a_path_that_every_row_can_meet_is_met():
     data = linear_pairs()
-    params = distill.greedy(Linear().velocity, data, 4, UNEVEN)
+    params = distill.greedy(Linear().velocity, data, 4, [UNEVEN])
     ns.validate(params)
     path = run(params, Linear().velocity, data.x0)
     for time, x in zip(UNEVEN[1:], path, strict=True):
@@ -43,14 +43,14 @@ def test_a_path_that_every_row_can_meet_is_met():
 
 @each_nfe
 def test_the_solver_is_on_its_grid(pairs, nfe):
-    params = distill.greedy(wavy, pairs, nfe, grids.uniform())
+    params = distill.greedy(wavy, pairs, nfe, [grids.uniform()])
     ns.validate(params)
     np.testing.assert_allclose(params.times, np.arange(nfe) / nfe, atol=1e-15)
 
 
 @pytest.mark.parametrize("row", [0, 1, 2])
 def test_an_inner_row_is_least_squares_to_the_true_path(pairs, row):
-    params = distill.greedy(wavy, pairs, 4, grids.uniform())
+    params = distill.greedy(wavy, pairs, 4, [grids.uniform()])
     iterates = [pairs.x0, *run(params, wavy, pairs.x0)]
     columns = [wavy(params.times[j], iterates[j]) for j in range(row + 1)]
     A = np.stack([c.ravel() for c in (pairs.x0, *columns)], axis=1)
@@ -61,7 +61,7 @@ def test_an_inner_row_is_least_squares_to_the_true_path(pairs, row):
 
 
 def test_the_last_row_is_least_squares_with_inverse_errors_for_weights(pairs):
-    params = distill.greedy(wavy, pairs, 3, grids.uniform())
+    params = distill.greedy(wavy, pairs, 3, [grids.uniform()])
     iterates = [pairs.x0, *run(params, wavy, pairs.x0)]
     columns = [wavy(params.times[j], iterates[j]) for j in range(3)]
     A = np.stack([pairs.x0, *columns], axis=-1)
@@ -89,10 +89,10 @@ def test_the_field_is_called_once_for_each_time_and_chunk(pairs, chunk):
         return wavy(t, x)
 
     with jax.disable_jit():
-        params = distill.greedy(counted, pairs, 3, grids.uniform(), chunk)
+        params = distill.greedy(counted, pairs, 3, [grids.uniform()], chunk)
     assert len(sizes) == 3 * -(-60 // chunk)
     assert max(sizes) <= chunk
-    whole = distill.greedy(wavy, pairs, 3, grids.uniform())
+    whole = distill.greedy(wavy, pairs, 3, [grids.uniform()])
     for got, expected in zip(params, whole, strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-9)
 
@@ -105,8 +105,8 @@ def test_pytrees_and_conditions_give_what_arrays_give(pairs):
 
     x0, x1, path = map(spread, (pairs.x0, pairs.x1, pairs.path))
     trees = pairs._replace(x0=x0, x1=x1, path=path, args=(np.ones(60),))
-    got = distill.greedy(field, trees, 3, grids.uniform(), 16)
-    expected = distill.greedy(wavy, pairs, 3, grids.uniform())
+    got = distill.greedy(field, trees, 3, [grids.uniform()], 16)
+    expected = distill.greedy(wavy, pairs, 3, [grids.uniform()])
     for a, b in zip(got, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-9)
 
@@ -122,10 +122,21 @@ def test_greedy_beats_midpoint_on_pairs_it_has_not_seen(pairs, nfe):
     assert reached > midpoint + 6
 
 
+@pytest.mark.parametrize("good", [0, 1])
+def test_of_several_grids_the_one_that_comes_closest_is_kept(pairs, good):
+    bad, better = [0.0, 0.9, 0.95, 1.0], grids.uniform()
+    candidates = [better, bad] if good == 0 else [bad, better]
+    params = distill.greedy(wavy, pairs, 3, candidates)
+    alone = distill.greedy(wavy, pairs, 3, [better])
+    np.testing.assert_array_equal(params.times, alone.times)
+
+
 def test_bad_input_is_named(pairs):
+    with pytest.raises(ValueError, match="at least one grid to try, got none"):
+        distill.greedy(wavy, pairs, 3, [])
     short = pairs._replace(times=pairs.times[[0, 10, 20]], path=pairs.path[[0, 10, 20]])
     with pytest.raises(ValueError, match="at least 4 points of the path, got 3"):
-        distill.greedy(wavy, short, 3, grids.uniform())
+        distill.greedy(wavy, short, 3, [grids.uniform()])
     for grid in ([0.0, 1.0], [0.0, 0.6, 0.5, 1.0], [0.0, 0.5, 0.7, 1.5]):
         with pytest.raises(ValueError, match=r"grid|times"):
-            distill.greedy(wavy, pairs, 3, grid)
+            distill.greedy(wavy, pairs, 3, [grids.uniform(), grid])

@@ -60,6 +60,13 @@ def test_a_list_is_a_grid():
     np.testing.assert_array_equal(grids.times(grids.from_times(times), 2), times)
 
 
+def test_resampled_times_keep_their_density():
+    times = np.array([0.0, 0.1, 0.3, 0.6, 1.0])
+    np.testing.assert_array_equal(grids.resampled(times)(4), times)
+    assert_close(grids.resampled(times)(2), [0.0, 0.3, 1.0], 1e-15)
+    assert_close(grids.resampled(times)(8)[1::2], (times[1:] + times[:-1]) / 2, 1e-15)
+
+
 @pytest.mark.parametrize(
     ("times", "message"),
     [

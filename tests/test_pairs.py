@@ -1,12 +1,14 @@
 """Laws of a pairs directory: it continues, notices damage, and loses nothing."""
 
 import functools
+import itertools
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from bns_jax import ground_truth, pairs
 from bns_jax.pairs import Pairs
@@ -84,7 +86,8 @@ def test_a_directory_changes_no_number(made):
 def test_the_layout_is_shards_and_a_manifest(made):
     solved, directory = made
     shards = [f"shard-{i:05d}.npz" for i in range(3)]
-    assert sorted(contents(directory)) == ["manifest.json", *shards]
+    manifests = ["manifest.backup.json", "manifest.json"]
+    assert sorted(contents(directory)) == [*manifests, *shards]
     manifest = json.loads((directory / "manifest.json").read_text())
     assert sorted(manifest["shards"]) == shards
     assert sum(shard["count"] for shard in manifest["shards"].values()) == solved.size
@@ -143,26 +146,69 @@ def test_a_damaged_shard_is_made_again_and_said_so(made, copy, caplog, damage):
     assert contents(copy) == contents(directory)
 
 
-def test_a_shard_that_no_manifest_lists_is_made_again(made, copy):
-    solved, directory = made
-    manifest = json.loads((copy / "manifest.json").read_text())
-    del manifest["shards"]["shard-00002.npz"]
-    (copy / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    (copy / "shard-00002.npz").write_bytes(b"half a sha")
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("write", range(6))
+@pytest.mark.parametrize("kept", [0, 0.5, 1.0])
+def test_a_kill_while_writing_loses_the_shard_in_hand_at_most(
+    made, tmp_path, monkeypatch, caplog, write, kept
+):
+    """The process dies within its n-th write: a shard, a manifest, or its copy."""
+    solved, _ = made
+    writes = itertools.count()
+    write_bytes = type(epath.Path()).write_bytes
+
+    def dies(path, data):
+        if next(writes) == write:
+            write_bytes(path, data[: int(kept * len(data))])
+            raise Killed
+        write_bytes(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(epath.Path()), "write_bytes", dies)
+        patch.setattr(
+            type(epath.Path()),
+            "write_text",
+            lambda path, text: dies(path, text.encode()),
+        )
+        with pytest.raises(Killed):
+            make(tmp_path)
+    assert_equal(make(tmp_path), solved)
+    # A shard is three writes.
+    assert calls() <= solved.nfe[write // 3 :].sum()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.backup.json"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_manifest_loses_no_shard(made, copy, name, damage):
+    solved, _ = made
+    DAMAGE[damage](copy / name)
     assert_equal(make(copy), solved)
-    assert calls() == solved.nfe[2]
+    assert calls() == 0
+
+
+def test_without_any_manifest_all_is_made_again(made, copy, caplog):
+    solved, directory = made
+    for name in ("manifest.json", "manifest.backup.json"):
+        _flip(copy / name)
+    assert_equal(make(copy), solved)
+    assert "manifest.backup.json is damaged" in caplog.text
+    assert calls() == solved.nfe.sum()
     assert contents(copy) == contents(directory)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 0.5, -3])
-def test_a_half_written_manifest_recovers(made, copy, caplog, kept):
+def test_a_full_disk_is_an_error_and_no_good_shard_is_lost(made, tmp_path):
     solved, directory = made
-    text = (copy / "manifest.json").read_text()
-    kept = int(kept * len(text)) if isinstance(kept, float) else kept
-    (copy / "manifest.json").write_text(text[:kept])
-    assert_equal(make(copy), solved)
-    assert "manifest.json" in caplog.text
-    assert contents(copy) == contents(directory)
+    (tmp_path / "shard-00001.npz").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        make(tmp_path)
+    (tmp_path / "shard-00001.npz").unlink()
+    first = (directory / "shard-00000.npz").read_bytes()
+    assert (tmp_path / "shard-00000.npz").read_bytes() == first
+    assert_equal(make(tmp_path), solved)
+    assert calls() == solved.nfe[1:].sum()
 
 
 @pytest.mark.parametrize("text", ['{"name": "my app"}', "[1]", '{"format": "other/9"}'])

@@ -1,8 +1,11 @@
 """Laws of laying batches over devices."""
 
+import socket
+
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from bns_jax import parallel
 
@@ -61,3 +64,84 @@ def test_an_indivisible_batch_is_named_with_the_nearest_sizes(size, nearest):
 def test_a_leaf_without_a_batch_axis_is_refused():
     with pytest.raises(ValueError, match="leading batch axis"):
         parallel.shard({"x": np.zeros(8), "t": np.float64(0.5)}, parallel.data_mesh())
+
+
+def test_fsdp_lays_the_longest_axis_that_the_devices_divide():
+    weights = {
+        "dense": np.arange(16 * 24.0).reshape(16, 24),
+        "tall": np.arange(32 * 3.0).reshape(32, 3),
+        "odd": np.ones((7, 9)),
+        "bias": np.ones(8),
+        "scale": 0.5,
+    }
+    laid = parallel.fsdp(weights, parallel.data_mesh(), least=16)
+    same(laid, weights)
+    specs = {
+        name: laid[name].sharding.spec for name in ("dense", "tall", "odd", "bias")
+    }
+    assert specs == {
+        "dense": PartitionSpec(None, "batch"),
+        "tall": PartitionSpec("batch", None),
+        "odd": PartitionSpec(),
+        "bias": PartitionSpec(),
+    }
+    assert laid["scale"] == 0.5 and isinstance(laid["scale"], float)
+
+
+def test_place_leaves_what_lies_on_the_devices_and_replicates_the_rest():
+    mesh = parallel.data_mesh()
+    sharded = parallel.shard(np.ones((8, 2)), mesh)
+    elsewhere = jax.device_put(np.ones(3), jax.devices()[1])
+    placed = parallel.place([sharded, elsewhere, np.ones(4), 0.2], mesh)
+    assert placed[0] is sharded
+    assert placed[1].sharding == placed[2].sharding == parallel.replicated(mesh)
+    assert placed[3] == 0.2
+    assert parallel.place(placed, None) is placed
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("host:1", 2, None), "together, got host:1, 2, None"),
+        ((None, 2, 0), "together, got None, 2, 0"),
+        (("host:1", 2, 2), "from 0 to 1, got 2"),
+        (("host", 2, 1), "must be host:port, got 'host'"),
+        (("host:http", 2, 1), "must be host:port"),
+    ],
+)
+def test_a_start_with_bad_addresses_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        parallel.start(*given)
+
+
+def test_a_coordinator_that_does_not_answer_is_named():
+    with socket.socket() as listener:
+        # Bound, but nobody listens.
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"no coordinator answers at {address}"):
+            parallel.start(address, 2, 1, timeout=1)
+
+
+def test_off_by_default(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    parallel.start()
+    assert not jax.distributed.is_initialized()
+
+
+def test_one_process_agrees_with_itself():
+    parallel.agree({"seed": "0"})
+    assert parallel.gather_text("ö") == ["ö"]
+    assert parallel.if_everywhere(0) == 0
+    assert parallel.if_everywhere(None) is None
+    done = []
+    parallel.on_main(lambda: done.append(1))
+    assert done == [1]
+
+
+def test_what_fails_on_process_0_is_an_error_that_says_so():
+    def full():
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ValueError, match="No space left"):
+        parallel.on_main(full)

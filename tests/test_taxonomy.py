@@ -18,6 +18,8 @@ from experiments import agreement, classify, specimens
 from tests.fields import Gaussian
 from tests.laws import ALL_SCHEDULERS, random_params, run
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parent.parent
 VP = schedulers.vp()
 START, END = 0.1, 0.9

@@ -5,6 +5,7 @@ from bns_jax.distill.first_order import adam as adam
 from bns_jax.distill.first_order import recipe as recipe
 from bns_jax.distill.first_order import with_optax as with_optax
 from bns_jax.distill.fit import Distilled as Distilled
+from bns_jax.distill.fit import Interrupted as Interrupted
 from bns_jax.distill.fit import fit as fit
 from bns_jax.distill.gauss_newton import gauss_newton as gauss_newton
 from bns_jax.distill.greedy import greedy as greedy
@@ -20,5 +21,6 @@ from bns_jax.distill.optimizer import Rows as Rows
 from bns_jax.distill.optimizer import Trainer as Trainer
 from bns_jax.distill.optimizer import Update as Update
 from bns_jax.distill.path_grid import path_grid as path_grid
+from bns_jax.distill.path_grid import path_grids as path_grids
 from bns_jax.distill.state import HistoryRow as HistoryRow
 from bns_jax.distill.state import TrainerState as TrainerState

@@ -14,7 +14,7 @@ from bns_jax.distill.optimizer import Metric
 from bns_jax.metrics import psnr
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from bns_jax.pytree import as_pytree
+from bns_jax.pytree import as_pytree, on_host
 from bns_jax.typing import Sample, VelocityField
 
 _EVALUATION_BATCH = 256
@@ -34,20 +34,21 @@ def evaluate(
       vf: the field.
       data: the pairs.
       metric: metric(x_n, x1) -> (batch,).
-      mesh: devices to lay each batch over.
+      mesh: devices to lay each batch over, along the mesh's first axis.
 
     Returns:
       (N,), the metric of each sample.
     """
-    devices = mesh.size if mesh else 1
+    devices = parallel.batch_devices(mesh)
     size = -(-min(_EVALUATION_BATCH, data.size) // devices) * devices
-    vf, values = as_pytree(vf), []
+    vf, values = parallel.place(as_pytree(vf), mesh), []
+    params = jax.tree.map(on_host, params)
     for first in range(0, data.size, size):
         rows = np.arange(first, min(first + size, data.size))
         # The last batch is filled up, so that one program serves them all.
         filled = np.pad(rows, (0, size - len(rows)), mode="edge")
         batch = parallel.shard(take(data, filled), mesh)
-        values.append(np.asarray(score(metric, params, vf, *batch))[: len(rows)])
+        values.append(on_host(score(metric, params, vf, *batch))[: len(rows)])
     return np.concatenate(values)
 
 

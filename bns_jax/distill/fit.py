@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import collections
 import math
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,23 +21,27 @@ from bns_jax.distill.evaluate import evaluate, take
 from bns_jax.distill.gauss_newton import gauss_newton
 from bns_jax.distill.losses import psnr_loss
 from bns_jax.distill.optimizer import Loss, Metric, Objective, Optimizer, Rows, Trainer
+from bns_jax.distill.record import Record
 from bns_jax.distill.state import (
     HistoryRow,
     Recipe,
     TrainerState,
     identify,
     initial_state,
-    resume,
 )
+from bns_jax.distill.stopping import is_stale
 from bns_jax.families import Family, PathLoss
 from bns_jax.metrics import psnr
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from bns_jax.pytree import as_pytree
+from bns_jax.pytree import as_pytree, on_host
 from bns_jax.typing import Progress, VelocityField
 
-# jax before 0.12 deadlocks on CPU meshes with many steps in flight.
-_STEPS_IN_FLIGHT = 10
+_MOST_REJECTED = 10
+
+
+class Interrupted(Exception):
+    """A run that was asked to stop; its state is saved if it has a checkpoint."""
 
 
 class Distilled(NamedTuple):
@@ -78,6 +82,7 @@ def fit(
     microbatch: int | None = None,
     patience: int | None = None,
     callback: Callable[[HistoryRow, NSParams], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Distilled:
     """Fits a family of solvers to ground-truth pairs.
 
@@ -96,15 +101,20 @@ def fit(
       evaluate_every: steps between validations.
       metric: metric(x_n, x1) -> (batch,), larger is better.
       seed: of the order of the pairs and the trainer's own draws.
-      checkpoint: a directory; the state is saved there at each validation, and a
-        second call with the same arguments continues from it.
-      mesh: devices to lay each batch over, along the mesh's first axis.
+      checkpoint: a directory; the state is saved there at each validation, in the
+        background, and a second call with the same arguments continues from it.
+      mesh: devices to lay each batch over, along the mesh's first axis. Weights of the
+        field that lie on these devices already stay as they are sharded. Processes on
+        several hosts give the same arguments.
       progress: called at each validation.
       weights: (N,), how much each training pair counts; equally if left out.
       microbatch: samples to work on at a time, for a batch that does not fit in
         memory; divides it. The whole batch if left out.
-      patience: validations without an improvement after which the run ends.
+      patience: validations after which the run ends if none of them counts: lies above
+        the last that did by 5 % of all that the run has gained.
       callback: called at each validation with its row and the solver it measured.
+      stop: asked before each step; once it says yes, the state is saved and the run
+        ends.
 
     Returns:
       The solver of the best validation iteration, and how it was found. The start
@@ -114,8 +124,10 @@ def fit(
       ValueError: if the pairs do not belong together or are fewer than a batch, the
         family does not start from a valid solver, the field or the loss returns a
         wrong shape, the checkpoint is of another run, the devices do not divide
-        the batch, or neither the start nor a step of a whole validation interval is
-        finite.
+        the batch, the start is not finite, or ten steps in a row are not: the state
+        before them is saved then.
+      OSError: if the state cannot be saved.
+      Interrupted: if `stop` said yes.
     """
     optimizer = optimizer or gauss_newton()
     batch = _own_batch(optimizer, train, mesh) if batch is None else batch
@@ -124,7 +136,8 @@ def fit(
     patience = optimizer.patience if patience is None else patience
     check_inputs(recipe, family, train, validation, weights, microbatch, patience)
     parallel.check_divisible(microbatch or recipe.batch, mesh)
-    vf = parallel.replicate(as_pytree(vf), mesh)
+    given = as_pytree(vf)
+    vf = parallel.place(given, mesh)
     trainer = optimizer.trainer(recipe.iterations)
     draw = partial(_batch, train, weights, recipe, isinstance(loss, PathLoss))
     objective = partial(
@@ -132,54 +145,56 @@ def fit(
     )
     rows = draw(0)
     check_shapes(objective(vf, rows), family, metric)
-    step = _make_step(family, trainer, objective, recipe.batch)
+    step = make_step(family, trainer, objective, recipe.batch, mesh)
     validate = partial(_validate, vf, validation, metric, mesh)
     identity = identify(
-        recipe, optimizer, family, vf, train, validation, loss, metric, weights
+        recipe, optimizer, family, given, train, validation, loss, metric, weights
     )
 
     state = parallel.replicate(initial_state(family, trainer, seed), mesh)
     # What the optimizer cannot work with, it says before anything is done.
     jax.eval_shape(step, state, vf, rows)
-    state, history = resume(checkpoint, state, identity)
-    start = time.monotonic() - (history[-1].seconds if history else 0.0)
+    with checkpoints.Checkpointer(checkpoint) as saver:
+        record = Record(saver, identity)
+        state = record.resume(state)
+        to_params = jax.jit(family.to_params)
+        recent = collections.deque[jax.Array](
+            maxlen=min(_MOST_REJECTED, recipe.iterations)
+        )
 
-    def record(state: TrainerState, losses: list[jax.Array]) -> TrainerState:
-        params = family.to_params(state.theta)
-        state, value = validate(state, params)
-        train_loss = float(np.mean(jax.device_get(losses))) if losses else math.nan
-        seconds, done = time.monotonic() - start, int(state.step)
-        row = HistoryRow(done, int(state.forwards), train_loss, value, seconds)
-        history.append(row)
-        if checkpoint is not None:
-            metadata = {"identity": identity, "history": [list(row) for row in history]}
-            checkpoints.save(checkpoint, done, state, metadata)
-        if progress is not None:
-            progress(done, recipe.iterations, f"validation {value:.2f}")
-        if callback is not None:
-            callback(row, jax.tree.map(np.asarray, params))
-        return state
+        def measure(state: TrainerState) -> TrainerState:
+            params = jax.tree.map(np.asarray, to_params(state.theta))
+            state, value = validate(state, params)
+            row = record.add(state, value)
+            if progress is not None:
+                progress(row.iteration, recipe.iterations, f"validation {value:.2f}")
+            if callback is not None:
+                callback(row, params)
+            return state
 
-    if not history:
-        state = record(state, [])
-    losses: list[jax.Array] = []
-    rejected_before = int(state.rejected)
-    for iteration in range(int(state.step), recipe.iterations):
-        if not losses and _is_stale(history, patience):
-            break
-        rows = parallel.shard(draw(iteration), mesh)
-        state, value = step(state, vf, rows)
-        losses.append(value)
-        if iteration % _STEPS_IN_FLIGHT == 0:
-            value.block_until_ready()
-        done = iteration + 1
-        if done % recipe.evaluate_every == 0 or done == recipe.iterations:
-            rejected = int(state.rejected) - rejected_before
-            state = record(state, losses)
-            if rejected == len(losses):
-                _report_not_finite(family, state, vf, rows, rejected)
-            losses, rejected_before = [], int(state.rejected)
-    return _distilled(family, state, tuple(history))
+        if not record.history:
+            state = measure(state)
+        for iteration in range(int(state.step), recipe.iterations):
+            if not record.losses and is_stale(record.history, patience):
+                break
+            if stop is not None and stop():
+                if record.losses:
+                    record.save(state)
+                raise Interrupted(f"stopped before iteration {iteration + 1}")
+            rows = parallel.shard(draw(iteration), mesh)
+            state, value = step(state, vf, rows)
+            record.losses.append(value)
+            recent.append(value)
+            done = iteration + 1
+            if done % parallel.steps_in_flight() == 0:
+                value.block_until_ready()
+            validates = done % recipe.evaluate_every == 0 or done == recipe.iterations
+            if (validates or done % _MOST_REJECTED == 0) and _none_is_finite(recent):
+                record.save(state)
+                _report_not_finite(to_params(state.theta), done, vf, rows, len(recent))
+            if validates:
+                state = measure(state)
+        return _distilled(to_params(state.best_theta), state, tuple(record.history))
 
 
 def _own_batch(optimizer: Optimizer, train: Pairs, mesh: Mesh | None) -> int:
@@ -204,24 +219,20 @@ def _recipe(
     )
 
 
-def _is_stale(history: list[HistoryRow], patience: int | None) -> bool:
-    """Whether the last `patience` validations brought nothing."""
-    if patience is None:
-        return False
-    best = max(range(len(history)), key=lambda index: history[index].val_metric)
-    return len(history) - 1 - best >= patience
-
-
-def _make_step(
+def make_step(
     family: Family,
     trainer: Trainer,
     objective: Callable[[VelocityField, Rows], Objective],
     batch: int,
+    mesh: Mesh | None = None,
 ) -> Callable[..., tuple[TrainerState, jax.Array]]:
-    """The jitted training step: (state, vf, rows) -> (state, loss)."""
+    """The jitted training step: (state, vf, rows) -> (state, loss).
+
+    The loss of a step that was rejected is nan.
+    """
     cost = trainer.cost * len(family.to_params(family.theta).a) * batch
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, out_shardings=parallel.replicated(mesh))
     def step(
         state: TrainerState, vf: Any, rows: Rows
     ) -> tuple[TrainerState, jax.Array]:
@@ -235,7 +246,7 @@ def _make_step(
             rejected=state.rejected + update.rejected.astype(jnp.int32),
             forwards=state.forwards + cost,
         )
-        return state, update.loss
+        return state, jnp.where(update.rejected, jnp.nan, update.loss)
 
     return step
 
@@ -259,7 +270,9 @@ def _validate(
         # A copy, because a step donates its state.
         state = state._replace(
             best_theta=jax.tree.map(jnp.copy, state.theta),
-            best_metric=jnp.full_like(state.best_metric, value),
+            best_metric=parallel.replicate(
+                np.asarray(value, state.best_metric.dtype), mesh
+            ),
         )
     return state, value
 
@@ -283,9 +296,9 @@ def _batch(
 
 
 def _distilled(
-    family: Family, state: TrainerState, history: tuple[HistoryRow, ...]
+    params: NSParams, state: TrainerState, history: tuple[HistoryRow, ...]
 ) -> Distilled:
-    params = jax.tree.map(np.asarray, family.to_params(state.best_theta))
+    params = jax.tree.map(np.asarray, params)
     ns.validate(params)
     best = max(history, key=lambda row: row.val_metric)
     return Distilled(
@@ -293,23 +306,27 @@ def _distilled(
     )
 
 
+def _none_is_finite(recent: collections.deque[jax.Array]) -> bool:
+    """Whether the last steps were rejected, as many as are remembered."""
+    values = jax.device_get(list(recent))
+    return len(recent) == recent.maxlen and not np.any(np.isfinite(values))
+
+
 def _report_not_finite(
-    family: Family, state: TrainerState, vf: VelocityField, rows: Rows, steps: int
+    params: NSParams, done: int, vf: VelocityField, rows: Rows, steps: int
 ) -> None:
     """Raises ValueError with the time at which the field ceased to be finite."""
-    params, done = family.to_params(state.theta), int(state.step)
-    _, velocities = ns.sample_velocities(params, vf, rows.x0, *rows.args)
+    _, velocities = jax.jit(ns.sample_velocities)(params, vf, rows.x0, *rows.args)
     finite = np.all([_is_finite(u) for u in jax.tree.leaves(velocities)], axis=0)
     where = "the loss is not finite on these pairs"
     if not np.all(finite):
         where = f"the field is not finite at t = {params.times[np.argmin(finite)]:.6g}"
     raise ValueError(
         f"no step from iteration {done - steps + 1} to {done} was finite: {where}; the "
-        f"best solver so far validates at {float(state.best_metric):.2f}, and is saved "
-        "if a checkpoint was given"
+        "state before them is saved if a checkpoint was given"
     )
 
 
 def _is_finite(leaf: jax.Array) -> np.ndarray:
     """Whether each entry of the leading axis is."""
-    return np.isfinite(np.asarray(leaf)).reshape(len(leaf), -1).all(axis=1)
+    return np.isfinite(on_host(leaf)).reshape(len(leaf), -1).all(axis=1)

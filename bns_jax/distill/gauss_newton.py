@@ -134,7 +134,7 @@ def gauss_newton(
 
     name = f"gauss_newton({memory}, {sketches}, {damping}, {double})"
     return Optimizer(
-        trainer, name, batch=260, iterations=32, evaluate_every=4, patience=2
+        trainer, name, batch=260, iterations=32, evaluate_every=4, patience=1
     )
 
 

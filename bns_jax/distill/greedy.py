@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,23 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from bns_jax import grids
-from bns_jax.distill.path_grid import path_grid
+from bns_jax.distill.path_grid import path_grids
 from bns_jax.families.spline import interpolate
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from bns_jax.pytree import as_pytree
+from bns_jax.pytree import as_pytree, on_host
 from bns_jax.typing import Sample, VelocityField
 from bns_jax.velocity import time_like
 
 _CHUNK = 256
-_POWERS = (0.0, 0.5, 1.0)
 
 
 def greedy(
     vf: VelocityField,
     train: Pairs,
     nfe: int,
-    grid: grids.GridLike | None = None,
+    candidates: Sequence[grids.GridLike] | None = None,
     chunk: int = _CHUNK,
 ) -> NSParams:
     """Fits a solver to the true trajectories, one row after another.
@@ -39,18 +39,21 @@ def greedy(
       vf: the field.
       train: pairs with at least 4 points of the trajectory.
       nfe: evaluations.
-      grid: nfe + 1 times, of which the last is not evaluated. If left out, equal steps
-        and two grids that follow the bends of the trajectories are tried, and the one
-        that comes closest on `train` is kept.
+      candidates: grids, each of nfe + 1 times of which the last is not evaluated;
+        `path_grids(train)` if left out. The one that comes closest on `train` is kept.
       chunk: samples that the field is called with at a time.
 
     Raises:
-      ValueError: if the grid is of another length, unsorted or outside [0, 1], or the
-        path has fewer than 4 points, or chunk is no positive number.
+      ValueError: if there is no candidate, or one is of another length, unsorted or
+        outside [0, 1], or the path has fewer than 4 points, or chunk is no positive
+        number.
     """
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
-    candidates = [grid] if grid is not None else [path_grid(train, p) for p in _POWERS]
+    if candidates is None:
+        candidates = path_grids(train)
+    if not candidates:
+        raise ValueError("expected at least one grid to try, got none")
     laid = [grids.times(candidate, nfe) for candidate in candidates]
     fitted = [_fit_rows(as_pytree(vf), train, times, chunk) for times in laid]
     return min(fitted, key=lambda result: result[1])[0]
@@ -92,7 +95,7 @@ def _velocities(
     count, parts = len(jax.tree.leaves(x)[0]), []
     for first in range(0, count, chunk):
         inputs = _select((x, args), slice(first, first + chunk))
-        parts.append(_rows(_call(vf, jnp.asarray(t), *inputs)))
+        parts.append(_rows(_call(vf, np.asarray(t), *inputs)))
     return np.concatenate(parts)
 
 
@@ -136,7 +139,7 @@ def _least_squares(
 
 def _rows(x: Sample) -> np.ndarray:
     """(N, d), float64."""
-    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(x)]
+    leaves = [on_host(leaf).astype(np.float64) for leaf in jax.tree.leaves(x)]
     return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
 
 

@@ -174,7 +174,7 @@ class Optimizer(NamedTuple):
       batch: default samples per step; at most as many as there are pairs.
       iterations: default steps.
       evaluate_every: default steps between validations.
-      patience: default validations without an improvement after which a run ends.
+      patience: default validations without a gain that counts, after which a run ends.
     """
 
     trainer: Callable[[int], Trainer]

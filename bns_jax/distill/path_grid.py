@@ -9,6 +9,13 @@ from bns_jax.grids import Grid
 from bns_jax.pairs import Pairs
 
 _EVEN_SHARE = 0.5
+POWERS = (0.0, 0.5, 1.0)
+"""Of the grids that `path_grids` gives."""
+
+
+def path_grids(pairs: Pairs) -> list[Grid]:
+    """Equal steps, and two grids that follow the bends of the true trajectories."""
+    return [path_grid(pairs, power) for power in POWERS]
 
 
 def path_grid(pairs: Pairs, power: float) -> Grid:

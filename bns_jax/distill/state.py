@@ -9,13 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 
-from bns_jax import checkpoint as checkpoints
 from bns_jax.distill.optimizer import Loss, Metric, Optimizer, Trainer
 from bns_jax.families import Family
 from bns_jax.pairs import Pairs
-from bns_jax.pytree import checksum, differences
+from bns_jax.pytree import checksum
 from bns_jax.typing import VelocityField
 
 
@@ -114,24 +112,3 @@ def _name(function: Callable[..., Any]) -> str:
     if dataclasses.is_dataclass(function):
         return repr(function)
     return getattr(function, "__qualname__", type(function).__name__)
-
-
-def resume(
-    directory: epath.PathLike | None, state: TrainerState, identity: dict[str, Any]
-) -> tuple[TrainerState, list[HistoryRow]]:
-    """The state and history saved last; the given state if nothing was saved.
-
-    Raises:
-      ValueError: if the directory holds another run; names what differs.
-    """
-    metadata = None if directory is None else checkpoints.newest_metadata(directory)
-    there = identity if metadata is None else metadata.get("identity", {})
-    differing = differences(there, identity)
-    if differing:
-        raise ValueError(
-            f"the checkpoint in {directory} is of another run; " + "; ".join(differing)
-        )
-    found = None if directory is None else checkpoints.restore(directory, state)
-    if found is None:
-        return state, []
-    return found.state, [HistoryRow(*row) for row in found.metadata["history"]]

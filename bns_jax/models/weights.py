@@ -78,12 +78,7 @@ def load(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
     except FileNotFoundError as error:
         raise ValueError(f"no weights file at {path}") from error
     try:
-        tensors = {
-            name: np.frombuffer(tensor["data"], _dtype(tensor["dtype"])).reshape(
-                tensor["shape"]
-            )
-            for name, tensor in safetensors.deserialize(data)
-        }
+        tensors = _deserialize(data)
         header_size = int.from_bytes(data[:8], "little")
         header = dict(json.loads(data[8 : 8 + header_size])["__metadata__"])
         expected = header.pop(_CHECKSUM)
@@ -98,6 +93,27 @@ def load(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
     if got != expected:
         raise ValueError(f"{path} is damaged: expected sha256 {expected}, got {got}")
     return flax.traverse_util.unflatten_dict(tensors, sep="/"), metadata
+
+
+def tensors(data: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file of any writer, by name.
+
+    Raises:
+      ValueError: if it is none, or truncated.
+    """
+    try:
+        return _deserialize(data)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"no safetensors file, or a damaged one ({error})") from error
+
+
+def _deserialize(data: bytes) -> dict[str, np.ndarray]:
+    return {
+        name: np.frombuffer(tensor["data"], _dtype(tensor["dtype"])).reshape(
+            tensor["shape"]
+        )
+        for name, tensor in safetensors.deserialize(data)
+    }
 
 
 def _dtype(name: str) -> np.dtype:

@@ -1,0 +1,81 @@
+"""What a run keeps of itself: its history, and checkpoints that it continues from."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from bns_jax.checkpoint import Checkpointer
+from bns_jax.distill.state import HistoryRow, TrainerState
+from bns_jax.pytree import differences
+
+
+class Record:
+    """The history of a run, saved with its state.
+
+    Attributes:
+      history: one row per validation.
+      losses: of the steps since the last one.
+    """
+
+    def __init__(self, saver: Checkpointer, identity: dict[str, Any]):
+        """Starts an empty history.
+
+        Args:
+          saver: of the checkpoints.
+          identity: what tells this run from others, as JSON values.
+        """
+        self._saver, self._identity = saver, identity
+        self._start = time.monotonic()
+        self.history: list[HistoryRow] = []
+        self.losses: list[Any] = []
+
+    def resume(self, state: TrainerState) -> TrainerState:
+        """The state that was saved last; the given one if none was.
+
+        Raises:
+          ValueError: if the checkpoint is of another run; names what differs.
+        """
+        metadata = self._saver.metadata()
+        there = self._identity if metadata is None else metadata.get("identity", {})
+        differing = differences(there, self._identity)
+        if differing:
+            raise ValueError(
+                f"the checkpoint in {self._saver.directory} is of another run; "
+                + "; ".join(differing)
+            )
+        found = self._saver.restore(state)
+        if found is None:
+            return state
+        self.history = [HistoryRow(*row) for row in found.metadata["history"]]
+        self.losses = found.metadata["losses"]
+        self._start = time.monotonic() - self.history[-1].seconds
+        return found.state
+
+    def add(self, state: TrainerState, value: float) -> HistoryRow:
+        """Adds a validation to the history, and saves the state."""
+        losses = np.asarray(jax.device_get(self.losses), np.float64)
+        row = HistoryRow(
+            int(state.step),
+            int(state.forwards),
+            float(np.mean(losses)) if self.losses else math.nan,
+            value,
+            time.monotonic() - self._start,
+        )
+        self.history.append(row)
+        self.losses.clear()
+        self.save(state)
+        return row
+
+    def save(self, state: TrainerState) -> None:
+        """Saves the state, and what a run needs besides to continue from it."""
+        metadata = {
+            "identity": self._identity,
+            "history": [list(row) for row in self.history],
+            "losses": [float(loss) for loss in self.losses],
+        }
+        self._saver.save(int(state.step), state, metadata)

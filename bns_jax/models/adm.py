@@ -1,0 +1,269 @@
+"""ADM, the U-Net of Dhariwal and Nichol (2021), arXiv:2105.05233.
+
+Layers carry the names that they have in the published weight files (those of
+openai/guided-diffusion), so that the tree of parameters says which tensor goes where.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bns_jax.models import layers
+from bns_jax.models.layers import WIDE
+
+_GROUPS = 32
+_EPSILON = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class ADMConfig:
+    """The architecture of an `ADM`; the defaults are those of ImageNet-64.
+
+    Attributes:
+      image_size: height and width, in pixels.
+      channels: of an image.
+      num_classes: labels run from 0 to num_classes - 1; 0 for an unconditional network.
+        The label num_classes asks for the unconditional prediction.
+      null_label: whether that label has an embedding of its own, as after training
+        with label dropout; without one it adds nothing to the embedding of the time.
+      width: features at the first level, times its multiplier.
+      multipliers: of the width, one per level, the finest first.
+      blocks: residual blocks per level on the way down; one more on the way up.
+      attention: sides, in pixels, of the levels that have attention.
+      head_channels: features of a head; None if `heads` counts instead.
+      heads: of each attention layer.
+      order: how queries, keys and values are laid out, see `layers.attention`.
+      scale_shift: whether the embedding scales and shifts, or is added.
+      residual_resampling: whether residual blocks change the resolution, or single
+        convolutions.
+      learn_sigma: whether the network predicts a variance too, in channels of its own.
+    """
+
+    image_size: int = 64
+    channels: int = 3
+    num_classes: int = 1000
+    null_label: bool = False
+    width: int = 192
+    multipliers: tuple[float, ...] = (1, 2, 3, 4)
+    blocks: int = 3
+    attention: tuple[int, ...] = (32, 16, 8)
+    head_channels: int | None = 64
+    heads: int = 1
+    order: str = "3hc"
+    scale_shift: bool = True
+    residual_resampling: bool = True
+    learn_sigma: bool = True
+
+    def __post_init__(self) -> None:
+        if any(features % _GROUPS for features in self.features):
+            raise ValueError(
+                f"every level of an ADM needs a multiple of {_GROUPS} features, got "
+                f"width={self.width} and multipliers={self.multipliers}"
+            )
+        halvings = 2 ** (len(self.multipliers) - 1)
+        if self.image_size % halvings:
+            raise ValueError(
+                f"{len(self.multipliers)} levels halve the image {halvings}-fold: "
+                f"image_size must be a multiple of that, got {self.image_size}"
+            )
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        """Features at each level."""
+        return tuple(int(factor * self.width) for factor in self.multipliers)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of one sample."""
+        return (self.image_size, self.image_size, self.channels)
+
+
+class _ResidualBlock(nn.Module):
+    """Two convolutions, modulated between them; may halve or double the image."""
+
+    features: int
+    scale_shift: bool
+    resample: str = ""
+    dtype: Any = WIDE
+
+    @nn.compact
+    def __call__(self, h: jax.Array, embedding: jax.Array) -> jax.Array:
+        skip = h
+        h = nn.silu(layers.Norm(_GROUPS, _EPSILON, name="in_layers.0")(h))
+        if self.resample:
+            change = {"up": layers.up, "down": layers.down}[self.resample]
+            h, skip = change(h), change(skip)
+        h = _conv(self.features, self.dtype, "in_layers.2")(h)
+        size = self.features * (2 if self.scale_shift else 1)
+        modulation = nn.Dense(size, name="emb_layers.1")(embedding).astype(h.dtype)
+        modulation = modulation[:, None, None, :]
+        norm = layers.Norm(_GROUPS, _EPSILON, name="out_layers.0")
+        if self.scale_shift:
+            scale, shift = jnp.split(modulation, 2, axis=-1)
+            h = norm(h) * (1 + scale) + shift
+        else:
+            h = norm(h + modulation)
+        h = _conv(self.features, self.dtype, "out_layers.3")(nn.silu(h))
+        if skip.shape[-1] != self.features:
+            skip = _conv(self.features, self.dtype, "skip_connection", size=1)(skip)
+        return skip + h
+
+
+class _AttentionBlock(nn.Module):
+    """Attention between all pixels."""
+
+    heads: int
+    order: str
+    dtype: Any = WIDE
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        features = h.shape[-1]
+        tokens = layers.Norm(_GROUPS, _EPSILON, name="norm")(h)
+        tokens = tokens.reshape(len(h), -1, features)
+        qkv = nn.Conv(3 * features, (1,), dtype=self.dtype, name="qkv")(tokens)
+        mixed = layers.attention(qkv, self.heads, self.order)
+        out = nn.Conv(features, (1,), dtype=self.dtype, name="proj_out")(mixed)
+        return h + out.reshape(h.shape)
+
+
+def _conv(
+    features: int, dtype: Any, name: str, size: int = 3, stride: int = 1
+) -> nn.Conv:
+    padding = size // 2
+    return nn.Conv(
+        features, (size, size), stride, padding=padding, dtype=dtype, name=name
+    )
+
+
+class ADM(nn.Module):
+    """The noise (and, if learned, the variance) that is in an image.
+
+    Attributes:
+      config: the architecture.
+      dtype: of convolutions and attention, float32 or bfloat16.
+      remat: whether to recompute each block in the backward pass and keep only what
+        goes from one block to the next.
+    """
+
+    config: ADMConfig
+    dtype: Any = WIDE
+    remat: bool = False
+
+    def shapes(self) -> Any:
+        """The parameters as shapes and dtypes; nothing is computed."""
+        image = ((1, *self.config.image_shape), WIDE)
+        return layers.shapes(self, ((), WIDE), image, ((1,), jnp.int32))
+
+    @nn.compact
+    def __call__(
+        self, step: jax.Array, x: jax.Array, label: jax.Array | None = None
+    ) -> jax.Array:
+        """Evaluates the network.
+
+        Args:
+          step: of the discrete-time schedule, 0 the cleanest; may be fractional;
+            a scalar or (batch,).
+          x: images (batch, height, width, channels).
+          label: classes (batch,), integers; not looked at without classes.
+
+        Returns:
+          (batch, height, width, channels), or twice the channels with a learned
+          variance in the second half; of the dtype of x.
+        """
+        config = self.config
+        embedding = nn.silu(self._embed(layers.per_sample(step, x), label))
+        kept = self._down(x, embedding)
+        h = self._middle(kept[-1], embedding)
+        h = self._up(h, kept, embedding)
+        h = nn.silu(layers.Norm(_GROUPS, _EPSILON, name="out.0")(h.astype(WIDE)))
+        channels = config.channels * (2 if config.learn_sigma else 1)
+        return _conv(channels, WIDE, "out.2")(h).astype(x.dtype)
+
+    def _down(self, x: jax.Array, embedding: jax.Array) -> list[jax.Array]:
+        """From the finest level to the coarsest; all that the way up looks back at."""
+        config = self.config
+        kept = [_conv(config.features[0], self.dtype, "input_blocks.0.0")(x)]
+        for level, features in enumerate(config.features):
+            if level > 0:
+                name = f"input_blocks.{len(kept)}.0"
+                kept.append(self._resample(kept[-1], embedding, "down", name))
+            for _ in range(config.blocks):
+                name = f"input_blocks.{len(kept)}"
+                kept.append(self._block(kept[-1], embedding, features, name))
+        return kept
+
+    def _middle(self, h: jax.Array, embedding: jax.Array) -> jax.Array:
+        """On the coarsest level."""
+        h = self._residual(h, embedding, h.shape[-1], "middle_block.0")
+        h = self._attention(h, "middle_block.1")
+        return self._residual(h, embedding, h.shape[-1], "middle_block.2")
+
+    def _up(
+        self, h: jax.Array, kept: list[jax.Array], embedding: jax.Array
+    ) -> jax.Array:
+        """From the coarsest level to the finest."""
+        config, count = self.config, len(kept)
+        for level, features in reversed(list(enumerate(config.features))):
+            for block in range(config.blocks + 1):
+                name = f"output_blocks.{count - len(kept)}"
+                h = jnp.concatenate([h, kept.pop()], axis=-1)
+                h = self._block(h, embedding, features, name)
+                if level > 0 and block == config.blocks:
+                    last = 2 if self._has_attention(h) else 1
+                    h = self._resample(h, embedding, "up", f"{name}.{last}")
+        return h
+
+    def _embed(self, step: jax.Array, label: jax.Array | None) -> jax.Array:
+        """Of time and class, (batch, 4 width)."""
+        config, size = self.config, 4 * self.config.width
+        embedding = nn.Dense(size, name="time_embed.0")(
+            layers.sinusoids(step, config.width)
+        )
+        embedding = nn.Dense(size, name="time_embed.2")(nn.silu(embedding))
+        if config.num_classes == 0:
+            return embedding
+        rows = config.num_classes + config.null_label
+        table = nn.Embed(rows, size, name="label_emb")
+        label = jnp.asarray(label)
+        known = (label < rows).astype(WIDE)[:, None]
+        return embedding + known * table(jnp.minimum(label, rows - 1))
+
+    def _has_attention(self, h: jax.Array) -> bool:
+        return h.shape[1] in self.config.attention
+
+    def _block(
+        self, h: jax.Array, embedding: jax.Array, features: int, name: str
+    ) -> jax.Array:
+        """A residual block, and attention where the level has it."""
+        h = self._residual(h, embedding, features, f"{name}.0")
+        return self._attention(h, f"{name}.1") if self._has_attention(h) else h
+
+    def _residual(
+        self, h: jax.Array, embedding: jax.Array, features: int, name: str, by: str = ""
+    ) -> jax.Array:
+        block = nn.remat(_ResidualBlock) if self.remat else _ResidualBlock
+        scale_shift = self.config.scale_shift
+        return block(features, scale_shift, by, self.dtype, name=name)(h, embedding)
+
+    def _attention(self, h: jax.Array, name: str) -> jax.Array:
+        block = nn.remat(_AttentionBlock) if self.remat else _AttentionBlock
+        size = self.config.head_channels
+        heads = h.shape[-1] // size if size else self.config.heads
+        return block(heads, self.config.order, self.dtype, name=name)(h)
+
+    def _resample(
+        self, h: jax.Array, embedding: jax.Array, by: str, name: str
+    ) -> jax.Array:
+        """Halves or doubles the image."""
+        features = h.shape[-1]
+        if self.config.residual_resampling:
+            return self._residual(h, embedding, features, name, by)
+        if by == "down":
+            return _conv(features, self.dtype, f"{name}.op", stride=2)(h)
+        return _conv(features, self.dtype, f"{name}.conv")(layers.up(h))

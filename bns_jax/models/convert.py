@@ -1,0 +1,75 @@
+"""From the layout of torch's weights to that of Flax, by the names of the layers.
+
+The networks here name their layers as the published files do. What is left is that
+torch calls kernels, scales and embeddings "weight", and puts a kernel's outputs first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.traverse_util
+import numpy as np
+
+from bns_jax.models.state_dict import StateDict
+
+_WEIGHTS = ("kernel", "scale", "embedding")
+
+Layout = dict[str, tuple[int, ...]]
+"""The name of each tensor in a file -> its shape there."""
+
+
+def layout(shapes: Any) -> Layout:
+    """The names and shapes that the tensors of a network have in a file.
+
+    Args:
+      shapes: its parameters, arrays or `jax.ShapeDtypeStruct`.
+    """
+    flat = flax.traverse_util.flatten_dict(shapes)
+    return {_name(path): _shape(path, leaf.shape) for path, leaf in flat.items()}
+
+
+def to_flax(tensors: StateDict, shapes: Any) -> Any:
+    """The parameters of a network, float32, from the tensors of a file.
+
+    Args:
+      tensors: by name; exactly those of `layout(shapes)`.
+      shapes: the parameters of the network as shapes and dtypes.
+    """
+    flat = flax.traverse_util.flatten_dict(shapes)
+    return flax.traverse_util.unflatten_dict(
+        {path: _values(path, tensors[_name(path)]) for path in flat}
+    )
+
+
+def differences(tensors: Mapping[str, np.ndarray], expected: Layout) -> list[str]:
+    """What is missing, left over or of another shape; empty if nothing is."""
+    faults = [f"missing {name}" for name in sorted(set(expected) - set(tensors))]
+    faults += [f"left over {name}" for name in sorted(set(tensors) - set(expected))]
+    return faults + misfits(tensors, expected)
+
+
+def misfits(tensors: Mapping[str, np.ndarray], expected: Layout) -> list[str]:
+    """Those of the tensors that have another shape than expected."""
+    return [
+        f"{name}: expected shape {expected[name]}, got {tensors[name].shape}"
+        for name in sorted(set(tensors) & set(expected))
+        if tensors[name].shape != expected[name]
+    ]
+
+
+def _name(path: tuple[str, ...]) -> str:
+    *layer, leaf = path
+    return ".".join([*layer, "weight" if leaf in _WEIGHTS else leaf])
+
+
+def _shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(..., inputs, outputs) -> (outputs, inputs, ...)."""
+    return (*shape[:-3:-1], *shape[:-2]) if path[-1] == "kernel" else shape
+
+
+def _values(path: tuple[str, ...], values: np.ndarray) -> np.ndarray:
+    if path[-1] == "kernel":
+        values = values.transpose(*range(2, values.ndim), 1, 0)
+    return np.ascontiguousarray(values, np.float32)

@@ -1,0 +1,91 @@
+"""The denoisers of EDM (Karras et al., 2022), arXiv:2206.00364.
+
+Layers carry the names that they have in the published weight files (those of
+NVlabs/edm), so that the tree of parameters says which tensor goes where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bns_jax.models import layers
+from bns_jax.models.edm_unet import EDMConfig as EDMConfig
+from bns_jax.models.edm_unet import UNet
+from bns_jax.models.layers import WIDE
+
+
+class EDM(nn.Module):
+    """A denoiser D(sigma, x, label) with EDM's preconditioning (its equation 7).
+
+    Attributes:
+      config: the architecture.
+      dtype: of convolutions and attention, float32 or bfloat16.
+      remat: whether to recompute each block in the backward pass and keep only what
+        goes from one block to the next.
+    """
+
+    config: EDMConfig
+    dtype: Any = WIDE
+    remat: bool = False
+
+    def shapes(self) -> Any:
+        """The parameters as shapes and dtypes; nothing is computed."""
+        image = ((1, *self.config.image_shape), WIDE)
+        return layers.shapes(self, ((), WIDE), image, ((1,), jnp.int32))
+
+    @nn.compact
+    def __call__(
+        self, sigma: jax.Array, x: jax.Array, label: jax.Array | None = None
+    ) -> jax.Array:
+        """Evaluates the network.
+
+        Args:
+          sigma: standard deviation of the noise in x, a scalar or (batch,).
+          x: data plus noise (batch, height, width, channels).
+          label: classes (batch,), integers; not looked at without classes.
+
+        Returns:
+          The expected data, of the shape and dtype of x.
+        """
+        levels = layers.per_sample(sigma, x)
+        wide = levels[:, None, None, None]
+        data = self.config.sigma_data
+        total = wide**2 + data**2
+        network = UNet(self.config, self.dtype, self.remat, name="model")
+        given = x.astype(WIDE)
+        raw = network(jnp.log(levels) / 4, given * jax.lax.rsqrt(total), label)
+        out = given * data**2 / total + raw * wide * data * jax.lax.rsqrt(total)
+        return out.astype(x.dtype)
+
+
+def unused(
+    config: EDMConfig, layout: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """What a file holds besides the weights that sampling needs.
+
+    Args:
+      config: the architecture.
+      layout: name -> shape of the weights.
+
+    Returns:
+      Name -> shape of the filters, which `taps` fix, and of the input that tells of
+      augmentations.
+    """
+    taps = (1, 1, len(config.taps), len(config.taps))
+    extra: dict[str, tuple[int, ...]] = {}
+    for name in layout:
+        block, _, layer = name.removesuffix(".weight").rpartition(".")
+        if layer == "conv0" and block.endswith(("_up", "_down")):
+            extra[f"{block}.conv0.resample_filter"] = taps
+            extra[f"{block}.skip.resample_filter"] = taps
+        elif layer.endswith("_aux_residual"):
+            extra[f"{block}.{layer}.resample_filter"] = taps
+    if config.augment:
+        rows = layout["model.map_layer0.weight"][1]
+        extra["model.map_augment.weight"] = (rows, config.augment)
+    return extra

@@ -1,0 +1,185 @@
+"""From a weights file of others to a velocity field."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from bns_jax import parallel, velocity
+from bns_jax.models import convert, edm, published, recognise, state_dict
+from bns_jax.models.layers import WIDE
+from bns_jax.models.published import Config, Published
+from bns_jax.models.state_dict import StateDict
+from bns_jax.schedulers import DiscreteVP, Scheduler
+from bns_jax.typing import VelocityField
+
+_MOST_FAULTS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A network with the weights of a published checkpoint.
+
+    Attributes:
+      origin: what it was trained as.
+      network: called as network.apply({"params": params}, told, x, label).
+      params: its weights, float32.
+      scheduler: the path to sample on.
+    """
+
+    origin: Published
+    network: nn.Module
+    params: Any
+    scheduler: Scheduler
+
+    @property
+    def config(self) -> Config:
+        """The architecture."""
+        return self.origin.config
+
+    @property
+    def knows_null(self) -> bool:
+        """Whether it was trained without labels too, as guidance supposes."""
+        config = self.config
+        taught = getattr(config, "null_label", isinstance(config, published.DiTConfig))
+        return config.num_classes > 0 and taught
+
+    def field(self, guidance: float = 0.0) -> VelocityField:
+        """The velocity field, guided by the scale w; its weights are its leaves.
+
+        It is called as field(t, x, label) where there are classes, and field(t, x)
+        where not. With t outside of jit it checks the labels.
+
+        Raises:
+          ValueError: if there are no classes to be guided by.
+        """
+        if guidance and not self.config.num_classes:
+            raise ValueError(
+                f"guidance needs a class-conditional network, got {guidance} for "
+                f"{self.origin.file}"
+            )
+        return velocity.guided(self._field(False), self._field(True), guidance)
+
+    def _field(self, unconditional: bool) -> VelocityField:
+        prediction = _Prediction(self.network, self.scheduler, unconditional)
+        fn = jax.tree_util.Partial(prediction, self.params)
+        if self.origin.prediction == "epsilon":
+            return velocity.from_epsilon(fn, self.scheduler)
+        if self.origin.prediction == "denoiser":
+            return velocity.from_denoiser(fn, self.scheduler)
+        return fn
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prediction:
+    """What a network predicts, without a learned variance."""
+
+    network: Any
+    scheduler: Scheduler
+    unconditional: bool
+
+    def __call__(self, params: Any, t: Any, x: jax.Array, *label: Any) -> jax.Array:
+        config = self.network.config
+        if isinstance(self.scheduler, DiscreteVP):
+            t = self.scheduler.timestep(t)
+        if config.num_classes:
+            check_labels(label, config.num_classes)
+        if self.unconditional:
+            label = (jnp.full_like(label[0], config.num_classes),)
+        out = self.network.apply({"params": params}, t, x, *label)
+        return out[..., : config.channels]
+
+
+def check_labels(label: tuple[Any, ...], num_classes: int) -> None:
+    """Checks labels that are known; inside of jit it checks nothing.
+
+    Raises:
+      ValueError: if there are none, or one is out of range.
+    """
+    if len(label) != 1:
+        raise ValueError(f"expected labels (batch,), got {len(label)} arguments")
+    if isinstance(label[0], jax.core.Tracer):
+        return
+    values = np.asarray(label[0])
+    wrong = values[(values < 0) | (values > num_classes)]
+    if wrong.size:
+        raise ValueError(
+            f"labels run from 0 to {num_classes - 1}, and {num_classes} is none; got "
+            f"{sorted(set(wrong.tolist()))[:5]}"
+        )
+
+
+def load(
+    name: str,
+    path: epath.PathLike,
+    *,
+    config: Mapping[str, Any] | None = None,
+    dtype: Any = WIDE,
+    remat: bool = False,
+    mesh: Mesh | None = None,
+) -> Pretrained:
+    """Reads a published checkpoint, or a relative of it.
+
+    Args:
+      name: of `published.PUBLISHED`: the architecture and what it was trained on.
+      path: the weights: a file of torch.save, EDM's pickle, or safetensors with the
+        same names.
+      config: entries of the architecture that differ from the published one.
+      dtype: of the products inside, float32 or bfloat16.
+      remat: whether the backward pass recomputes each block.
+      mesh: devices to lay the weights over, along its first axis.
+
+    Raises:
+      ValueError: if the file cannot be read safely (see `state_dict.read`), or does
+        not fit; says which tensors, and what it looks like instead.
+    """
+    origin = published.look_up(name).changed(config or {})
+    network = origin.network(dtype, remat)
+    tensors = state_dict.read(path)
+    shapes = network.shapes()
+    used = _checked(tensors, shapes, origin, f"{path} does not fit {name}")
+    params = convert.to_flax(used, shapes)
+    # Once and for all: as NumPy arrays they would travel at every call.
+    params = parallel.fsdp(params, mesh) if mesh else jax.device_put(params)
+    return Pretrained(origin, network, params, origin.scheduler)
+
+
+def _checked(
+    tensors: StateDict, shapes: Any, origin: Published, message: str
+) -> StateDict:
+    """The tensors that the network uses.
+
+    Raises:
+      ValueError: naming those that are missing, left over or of another shape.
+    """
+    expected = convert.layout(shapes)
+    unused = {}
+    if isinstance(origin.config, edm.EDMConfig):
+        unused = edm.unused(origin.config, expected)
+        _check_preconditioning(tensors, message)
+    used = {k: v for k, v in tensors.items() if k not in unused}
+    faults = convert.differences(used, expected)
+    faults += convert.misfits(tensors, unused)
+    if faults:
+        more = len(faults) - _MOST_FAULTS
+        listed = faults[:_MOST_FAULTS] + ([f"and {more} more"] if more > 0 else [])
+        raise ValueError(
+            f"{message}; it looks like {recognise.looks_like(used)}: "
+            + "; ".join(listed)
+        )
+    return used
+
+
+def _check_preconditioning(tensors: StateDict, message: str) -> None:
+    """A pickle says how its network was trained; its tensors do not."""
+    kind = tensors.kind if isinstance(tensors, state_dict.Pickled) else "EDMPrecond"
+    if kind != "EDMPrecond":
+        raise ValueError(f"{message}: expected an EDMPrecond, got a {kind}")

@@ -1,0 +1,163 @@
+"""Files of torch.save, and pickles with torch tensors, as NumPy arrays; no torch.
+
+There are three layouts. The present one is a zip archive: `data.pkl`, and a member per
+storage. The older one is a row of pickles followed by the storages. And a plain pickle
+of a network holds each storage as a file of the older kind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import zipfile
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from bns_jax.models.unpickle import DTYPES, Refused, StandIn, Unpickler
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+
+
+def load(data: bytes) -> Any:
+    """What a file holds.
+
+    Args:
+      data: the content of the file.
+
+    Returns:
+      Plain containers, arrays, and `unpickle.Record` for objects of foreign classes.
+
+    Raises:
+      Refused: if it asks for anything else; says for what.
+      ValueError: if it is damaged.
+    """
+    try:
+        if data[:2] == b"PK":
+            return _load_archive(data)
+        return _load_stream(data)
+    except Refused:
+        raise
+    # A pickle that ends early or has flipped bits fails in any way at all.
+    except Exception as error:
+        raise ValueError(
+            f"it is truncated or damaged ({type(error).__name__}: {error})"
+        ) from error
+
+
+class _Storage(NamedTuple):
+    """The flat numbers that tensors are views of."""
+
+    values: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class _StorageType:
+    """The kind of a storage; never called."""
+
+    dtype: np.dtype
+
+    def __call__(self, *_: Any) -> Any:
+        raise Refused("names a storage without its numbers")
+
+
+def _tensor(
+    storage: _Storage,
+    offset: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    *_: Any,
+) -> np.ndarray:
+    """A view of a storage, inside of its bounds."""
+    values = storage.values
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    if min((offset, *shape, *strides)) < 0:
+        raise ValueError(f"a tensor of shape {shape} and strides {strides}")
+    if 0 in shape:
+        return np.zeros(shape, values.dtype)
+    if last >= len(values):
+        raise ValueError(
+            f"a tensor of shape {shape} in a storage of {len(values)} numbers"
+        )
+    steps = [step * values.itemsize for step in strides]
+    return np.lib.stride_tricks.as_strided(values[offset:], shape, steps)
+
+
+_TENSORS: dict[str, Any] = {
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "torch.storage._load_from_bytes": lambda data: _load_stream(data),
+}
+_NAMES = {name: StandIn(name, function) for name, function in _TENSORS.items()}
+_NAMES |= {name: StandIn(name, _StorageType(dtype)) for name, dtype in DTYPES.items()}
+
+
+def _dtype(kind: StandIn) -> np.dtype:
+    if not isinstance(kind, StandIn) or not isinstance(kind.function, _StorageType):
+        raise Refused(f"holds a storage of kind {kind}")
+    return kind.function.dtype
+
+
+def _load_archive(data: bytes) -> Any:
+    """The zip layout."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        (root,) = (
+            name.removesuffix("data.pkl")
+            for name in archive.namelist()
+            if name.endswith("/data.pkl") or name == "data.pkl"
+        )
+        order = f"{root}byteorder"
+        if order in archive.namelist() and archive.read(order) != b"little":
+            raise Refused("holds big-endian numbers")
+        stored: dict[str, _Storage] = {}
+
+        def storage(pid: Any) -> _Storage:
+            _, kind, key, _, count = pid
+            if key not in stored:
+                values = np.frombuffer(archive.read(f"{root}data/{key}"), _dtype(kind))
+                if len(values) != count:
+                    raise ValueError(f"storage {key} has {len(values)} of {count}")
+                stored[key] = _Storage(values)
+            return stored[key]
+
+        pickled = io.BytesIO(archive.read(f"{root}data.pkl"))
+        return Unpickler(pickled, _NAMES, storage).load()
+
+
+def _load_stream(data: bytes) -> Any:
+    """The older layout, or a plain pickle."""
+    file = io.BytesIO(data)
+    first = Unpickler(file, _NAMES).load()
+    if first != _MAGIC or not isinstance(first, int):
+        return first
+    for _ in ("protocol version", "system"):
+        Unpickler(file, _NAMES).load()
+    stored: dict[str, _Storage] = {}
+
+    def storage(pid: Any) -> Any:
+        if pid[0] == "module":
+            # A class with its source code, which is left unread.
+            return pid[1]
+        _, kind, key, _, count, *view = pid
+        if any(view):
+            raise Refused("holds a view of a storage")
+        dtype = _dtype(kind)
+        if count * dtype.itemsize > len(data):
+            raise ValueError(f"storage {key} of {count} numbers")
+        # Filled below: the numbers follow after the pickle that speaks of them.
+        return stored.setdefault(key, _Storage(np.empty(count, dtype)))
+
+    result = Unpickler(file, _NAMES, storage).load()
+    for key in Unpickler(file, _NAMES).load():
+        _fill(stored[key].values, file)
+    return result
+
+
+def _fill(values: np.ndarray, file: IO[bytes]) -> None:
+    """Reads the numbers of one storage: how many, then all of them."""
+    count = int.from_bytes(file.read(8), "little")
+    data = file.read(values.nbytes)
+    if count != len(values) or len(data) != values.nbytes:
+        raise EOFError(f"a storage has {count} numbers, expected {len(values)}")
+    values[:] = np.frombuffer(data, values.dtype)

@@ -1,0 +1,101 @@
+"""The processes of one run: which one writes, and whether they mean the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+Found = TypeVar("Found")
+_STEPS_IN_FLIGHT = 10
+
+
+def is_main() -> bool:
+    """Whether this is process 0, the one that prints and writes."""
+    return jax.process_index() == 0
+
+
+def steps_in_flight() -> int:
+    """How many steps a loop may dispatch before it waits for one.
+
+    Before jax 0.12, CPU devices deadlock with many in flight, and those of several
+    processes with more than one.
+    """
+    several = jax.process_count() > 1 and jax.default_backend() == "cpu"
+    return 1 if several else _STEPS_IN_FLIGHT
+
+
+def gather_text(text: str) -> list[str]:
+    """What every process has to say, in their order; all of them must call it."""
+    if jax.process_count() == 1:
+        return [text]
+    data = np.frombuffer(text.encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.int32(len(data)))
+    padded = np.zeros(max(int(np.max(lengths)), 1), np.uint8)
+    padded[: len(data)] = data
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [
+        row[:length].tobytes().decode()
+        for row, length in zip(rows, np.ravel(lengths), strict=True)
+    ]
+
+
+def if_everywhere(found: Found | None) -> Found | None:
+    """What this process has found, if every process has found something.
+
+    What one of them cannot read, all of them make again; all must call this.
+    """
+    if jax.process_count() == 1:
+        return found
+    there = multihost_utils.process_allgather(np.int8(found is not None))
+    return found if np.all(there) else None
+
+
+def on_main(action: Callable[[], None]) -> None:
+    """Lets process 0 do something while the others wait.
+
+    Args:
+      action: what to do; only what it does outside of the processes counts.
+
+    Raises:
+      ValueError: in every process, if the action raises one or an OSError.
+    """
+    refused = ""
+    if is_main():
+        try:
+            action()
+        except (ValueError, OSError) as error:
+            refused = str(error) or type(error).__name__
+    (refused, *_) = gather_text(refused)
+    if refused:
+        raise ValueError(refused)
+
+
+def agree(settings: Mapping[str, str]) -> None:
+    """Checks that all processes were started alike.
+
+    Args:
+      settings: name -> value of whatever must be the same, such as flags.
+
+    Raises:
+      ValueError: in every process, naming what differs and who has which value.
+    """
+    lines = "\n".join(f"{name}={value}" for name, value in settings.items())
+    there = [
+        dict(line.split("=", 1) for line in text.splitlines())
+        for text in gather_text(lines)
+    ]
+    differing = []
+    for name in sorted(set().union(*there)):
+        values = [found.get(name) for found in there]
+        if len(set(values)) > 1:
+            sides = (f"{value} on process {i}" for i, value in enumerate(values))
+            differing.append(f"  --{name}: " + ", ".join(sides))
+    if differing:
+        raise ValueError(
+            "the processes of one run must have the same flags:\n"
+            + "\n".join(differing)
+        )

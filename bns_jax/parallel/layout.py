@@ -1,0 +1,138 @@
+"""Layout of arrays on a mesh of one axis; jit does the rest.
+
+On several hosts every process holds the same NumPy data and hands its own devices their
+rows: nothing crosses the network to assemble a batch.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bns_jax.pytree import on_host
+
+_BATCH = "batch"
+_LEAST_SHARDED = 2**14
+
+
+def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh of one axis, "batch", over the given devices or all of them."""
+    return Mesh(np.asarray(devices or jax.devices()), (_BATCH,))
+
+
+def batch_devices(mesh: Mesh | None) -> int:
+    """How many devices a batch is laid over; 1 without a mesh."""
+    return 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
+
+
+def check_divisible(size: int, mesh: Mesh | None) -> None:
+    """Checks that a batch can be laid over the first axis of the mesh.
+
+    Raises:
+      ValueError: if the devices do not divide it; names the nearest sizes.
+    """
+    count = batch_devices(mesh)
+    if size % count:
+        below, above = size // count * count, -(-size // count) * count
+        nearest = f"sizes are {below} and {above}" if below else f"size is {above}"
+        raise ValueError(
+            f"a batch over {count} devices must be a multiple of {count}, got {size}; "
+            f"the nearest {nearest}"
+        )
+
+
+def shard(tree: Any, mesh: Mesh | None) -> Any:
+    """Lays the leading axis of every leaf over the first axis of the mesh.
+
+    Raises:
+      ValueError: if a leaf has no axis, or the devices do not divide it.
+    """
+    if mesh is None:
+        return tree
+    for leaf in jax.tree.leaves(tree):
+        if not np.shape(leaf):
+            raise ValueError(f"every leaf needs a leading batch axis, got {leaf}")
+        check_divisible(len(leaf), mesh)
+    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+    return jax.tree.map(partial(_put, sharding), tree)
+
+
+def replicated(mesh: Mesh | None) -> NamedSharding | None:
+    """The sharding of what every device holds whole."""
+    return None if mesh is None else NamedSharding(mesh, PartitionSpec())
+
+
+def replicate(tree: Any, mesh: Mesh | None) -> Any:
+    """Puts a copy of every leaf on every device of the mesh."""
+    if mesh is None:
+        return tree
+    return jax.tree.map(partial(_put, replicated(mesh)), tree)
+
+
+def place(tree: Any, mesh: Mesh | None) -> Any:
+    """Replicates what does not lie on the mesh's devices yet.
+
+    Arrays that lie there, sharded in whatever way, stay as they are: weights too large
+    for one device come as their owner has laid them.
+    """
+    if mesh is None:
+        return tree
+    devices = set(mesh.devices.flat)
+
+    def put(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices:
+            return leaf
+        return _put(replicated(mesh), leaf)
+
+    return jax.tree.map(put, tree)
+
+
+def fsdp(tree: Any, mesh: Mesh | None, least: int = _LEAST_SHARDED) -> Any:
+    """Lays each large leaf over the mesh along its longest axis that they divide.
+
+    Args:
+      tree: weights.
+      mesh: of one axis.
+      least: entries from which on a leaf is large; the rest is replicated.
+    """
+    if mesh is None:
+        return tree
+    count, axis_name = batch_devices(mesh), mesh.axis_names[0]
+
+    def put(leaf: Any) -> Any:
+        shape = np.shape(leaf)
+        axes = [axis for axis, size in enumerate(shape) if size % count == 0]
+        if np.size(leaf) < least or not axes:
+            return _put(replicated(mesh), leaf)
+        longest = max(axes, key=lambda axis: shape[axis])
+        spec = [axis_name if axis == longest else None for axis in range(len(shape))]
+        return _put(NamedSharding(mesh, PartitionSpec(*spec)), leaf)
+
+    return jax.tree.map(put, tree)
+
+
+def _put(sharding: Any, leaf: Any) -> Any:
+    """One leaf onto the devices of a sharding, of which this process has a part.
+
+    Python's numbers stay what they are, because as arrays they would have a dtype.
+    """
+    if isinstance(leaf, bool | int | float):
+        return leaf
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if isinstance(leaf, jax.Array):
+        if leaf.sharding == sharding:
+            return leaf
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = _put(sharding, jax.random.key_data(leaf))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    # The dtype that jax would give it: float32 for a float64 unless x64 is on.
+    whole = on_host(leaf)
+    whole = whole.astype(jax.dtypes.canonicalize_dtype(whole.dtype), copy=False)
+    return jax.make_array_from_callback(
+        whole.shape, sharding, lambda index: whole[index]
+    )

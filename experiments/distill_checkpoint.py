@@ -1,0 +1,137 @@
+"""The main job on a published checkpoint: from its weights file to solver files.
+
+    python -m experiments.distill_checkpoint --model=adm64 --weights=PATH --nfe=8,16
+
+makes ground-truth pairs, distils BNS solvers, compares them with the solvers that
+people use, and draws samples. It says first how long that will take and how much
+memory; `--stage=estimate` stops there. Every stage continues where it stopped. Weights
+are read without running code of their file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+from absl import app, flags
+
+from experiments import cli, job_flags, session
+
+if TYPE_CHECKING:
+    from experiments.main_job import Settings
+    from experiments.models import Model
+
+_STAGES = ("all", "estimate", "pairs", "distill", "evaluate")
+
+flags.adopt_module_key_flags(cli)
+flags.adopt_module_key_flags(job_flags)
+_STAGE = flags.DEFINE_enum(
+    "stage", "all", _STAGES, '"all" is estimate, pairs, distill and evaluate.'
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "", "Folder of the run; runs/MODEL if left out."
+)
+_CONFIG = flags.DEFINE_string(
+    "config",
+    "",
+    "Entries of the architecture that differ from the published one, as JSON, such as "
+    '{"null_label": true} for an ADM trained with label dropout.',
+)
+_DTYPE = flags.DEFINE_enum(
+    "dtype",
+    "float32",
+    ("float32", "bfloat16"),
+    "Of the network's products; norms, softmaxes and embeddings stay in float32.",
+)
+_REMAT = flags.DEFINE_bool(
+    "remat", False, "Recompute each block in the backward pass: less memory, more time."
+)
+_LABELS = flags.DEFINE_list("labels", "", "Classes to sample; all of them if empty.")
+_CHUNK = flags.DEFINE_integer(
+    "chunk", 64, "Pairs to solve at a time; fewer take less memory.", lower_bound=1
+)
+_MICROBATCH = flags.DEFINE_integer(
+    "microbatch",
+    0,
+    "Pairs to differentiate at a time; divides the batch, 0 takes all of it.",
+    lower_bound=0,
+)
+flags.set_default(cli.MODEL, "adm64")
+flags.set_default(cli.SHARD_WEIGHTS, True)
+flags.set_default(cli.NFE, ["8", "16"])
+
+_RUN_FLAGS = (*job_flags.RUN_FLAGS, _CONFIG, _DTYPE, _REMAT, _LABELS, _CHUNK)
+
+
+@flags.validator(cli.MODEL.name, message=f"must be one of {cli.CHECKPOINTS}")
+def _is_published(name: str) -> bool:
+    return name in cli.CHECKPOINTS
+
+
+@flags.validator(_LABELS.name, message="must be integers, such as 207,360")
+def _are_integers(values: list[str]) -> bool:
+    return all(value.strip().isdecimal() for value in values)
+
+
+@flags.validator(_CONFIG.name, message='must be a JSON object, such as {"width": 128}')
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text or "{}"), dict)
+    except ValueError:
+        return False
+
+
+def main(argv: list[str]) -> None:
+    """Runs the stages that --stage names."""
+    if len(argv) > 1:
+        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+    from experiments import main_job, starts
+    from experiments.workdir import Workdir
+
+    workdir = Workdir(_WORKDIR.value or f"runs/{cli.MODEL.value}")
+    with session.running():
+        model, settings = _model(), _settings()
+        starts.check(settings.init, model, settings.nfe)
+        workdir.claim(cli.serialize(_RUN_FLAGS), job_flags.FREE_FLAGS)
+        _introduce(model, settings)
+        if _STAGE.value != "estimate":
+            main_job.run(model, settings, workdir, _STAGE.value)
+
+
+def _model() -> Model:
+    from experiments import models
+
+    model = models.checkpoint(
+        cli.MODEL.value,
+        cli.GUIDANCE.value,
+        cli.WEIGHTS.value,
+        config=json.loads(_CONFIG.value or "{}"),
+        dtype=_DTYPE.value,
+        remat=_REMAT.value,
+        labels=[int(label) for label in _LABELS.value],
+    )
+    return model.on(cli.mesh(), cli.SHARD_WEIGHTS.value)
+
+
+def _settings() -> Settings:
+    changes: dict[str, Any] = {"chunk": _CHUNK.value}
+    if _MICROBATCH.value:
+        changes["microbatch"] = _MICROBATCH.value
+    return dataclasses.replace(job_flags.settings(), **changes)
+
+
+def _introduce(model: Model, settings: Settings) -> None:
+    """Says what the model is, and what the run will take."""
+    from experiments.estimate import estimate
+
+    if model.guidance and not model.facts["guidance_was_trained"]:
+        print(
+            f"note: {model.name} was trained with a label for every picture. Guidance "
+            "goes away from its answer to no label at all, which it was never taught."
+        )
+    print(estimate(model, settings), flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,115 @@
+"""Where the search for a solver starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from etils import epath
+
+from bns_jax import distill, grids, interchange, ns, parallel
+from bns_jax.distill.path_grid import POWERS
+from bns_jax.ns import NSParams
+from bns_jax.pairs import Pairs
+from experiments import baselines, comparison
+from experiments.models import Model
+from experiments.workdir import Workdir
+
+GREEDY, PREVIOUS, BEST = "greedy", "previous", "best"
+NAMES = (GREEDY, PREVIOUS, BEST)
+"""Starts that are no solver's name."""
+
+
+class Start(NamedTuple):
+    """Where a search begins.
+
+    Attributes:
+      name: of the solver, or of the way it was found.
+      params: the solver.
+      forwards: field calls per sample that it took to find it.
+    """
+
+    name: str
+    params: NSParams
+    forwards: int = 0
+
+
+def check(init: str, model: Model, nfe: Sequence[int]) -> None:
+    """Checks that the solver to start from exists, before any work.
+
+    Raises:
+      ValueError: naming those that do, if it does not for one of the NFE.
+    """
+    if init in NAMES:
+        return
+    (name,) = baselines.expand([init])
+    for count in nfe:
+        if not baselines.build([name], count, model.scheduler):
+            there = baselines.build(baselines.ALL, count, model.scheduler)
+            raise ValueError(
+                f"--init={name} does not exist at {count} evaluations; there are "
+                f"{', '.join(there)}"
+            )
+
+
+def greedy_grids(after_another: bool) -> int:
+    """How many grids the greedy start tries, after a smaller solver or without one."""
+    return len(POWERS) + after_another
+
+
+def find(
+    init: str,
+    model: Model,
+    pairs: dict[str, Pairs],
+    nfe: int,
+    previous: NSParams | None,
+    workdir: Workdir,
+) -> Start:
+    """The solver that --init asks for.
+
+    Args:
+      init: a solver's name, "greedy" (fitted row by row), "previous" (the one for the
+        next smaller NFE, extended) or "best" (the common solver that validates best).
+      model: to sample from.
+      pairs: of training and validation.
+      nfe: evaluations.
+      previous: the solver for the next smaller NFE, if there is one.
+      workdir: where the greedy start is kept, so that a run which is continued on other
+        devices continues from the same numbers.
+    """
+    if init == PREVIOUS and previous is not None:
+        return Start(f"bns_{len(previous.a)}", ns.extend(previous, nfe))
+    if init in (GREEDY, PREVIOUS):
+        return _greedy(model, pairs["train"], nfe, previous, workdir)
+    if init == BEST:
+        built = baselines.build(baselines.COMMON, nfe, model.scheduler)
+        rows = comparison.compare(model, {nfe: built}, pairs["validation"])
+        init = comparison.best(rows, nfe).solver
+    return Start(init, baselines.build([init], nfe, model.scheduler)[init])
+
+
+def _greedy(
+    model: Model, train: Pairs, nfe: int, previous: NSParams | None, workdir: Workdir
+) -> Start:
+    """Fitted row by row, also on times as dense as those of the solver before."""
+    name, candidates = GREEDY, distill.path_grids(train)
+    if previous is not None:
+        name = f"{GREEDY}_after_{len(previous.a)}"
+        candidates.append(grids.resampled(np.append(previous.times, 1.0)))
+    path = workdir.start(f"{name}_{nfe}")
+    forwards = len(candidates) * nfe * train.size
+    params = parallel.if_everywhere(_load(path))
+    if params is None:
+        params = distill.greedy(model.field, train, nfe, candidates)
+        if parallel.is_main():
+            interchange.save(path, params, model.facts)
+    return Start(name, params, forwards)
+
+
+def _load(path: epath.Path) -> NSParams | None:
+    """None if it is not there, or not whole."""
+    try:
+        return interchange.load(path)
+    except ValueError:
+        return None

@@ -1,0 +1,104 @@
+"""One device, eight devices, two processes of four: the same numbers."""
+
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from bns_jax import distill, parallel
+
+from . import hosts_job
+
+pytestmark = pytest.mark.slow
+
+ROOT = pathlib.Path(__file__).parent.parent
+LAYOUTS = ("eight devices", "two processes")
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What the job gives on each layout, continued from a run on eight devices."""
+    folder = tmp_path_factory.mktemp("hosts")
+    eight = parallel.data_mesh()
+    data = hosts_job.make_pairs(eight, 37, 0), hosts_job.make_pairs(eight, 11, 1)
+    with pytest.raises(distill.Interrupted):
+        hosts_job.fit(
+            eight,
+            data,
+            distill.adam(1e-2),
+            checkpoint=folder / "checkpoint",
+            stop=hosts_job.stop_after(hosts_job.STOPPED_AT),
+        )
+    shutil.copytree(folder / "checkpoint", folder / "checkpoint_of_one")
+    port = free_port()
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.hosts_job", str(i), str(port), str(folder)],
+            cwd=ROOT,
+            env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        one = hosts_job.run(None, folder / "checkpoint_of_one")
+        # The run on eight devices is not interrupted.
+        found = {"one device": one, "eight devices": hosts_job.run(eight)}
+        for worker in workers:
+            said, _ = worker.communicate(timeout=200)
+            assert worker.returncode == 0, said
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    with np.load(folder / "results.npz") as arrays:
+        found["two processes"] = dict(arrays)
+    return found
+
+
+TOLERANCES = {
+    "pairs": 1e-9,
+    "path": 1e-9,
+    "pairs32": 1e-5,
+    "evaluate": 1e-9,
+    "gauss_newton": 1e-6,
+    "adam": 1e-6,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", TOLERANCES)
+def test_every_layout_gives_the_numbers_of_one_device(results, layout, name):
+    """The run of one device and that of two processes go on where eight stopped."""
+    got, expected = results[layout][name], results["one device"][name]
+    assert got.dtype == expected.dtype
+    scale = np.max(np.abs(expected))
+    np.testing.assert_allclose(
+        got, expected, rtol=TOLERANCES[name], atol=TOLERANCES[name] * scale
+    )
+
+
+def test_differing_flags_of_two_processes_are_named(results):
+    said = str(results["two processes"]["refusal"])
+    assert "--seed: 0 on process 0, 1 on process 1" in said
+    assert "guidance" not in said
+
+
+def test_the_weights_were_laid_over_the_devices():
+    laid = parallel.fsdp(hosts_job.vector_field(), parallel.data_mesh(), least=8)
+    (weights,) = jax.tree.leaves(laid)
+    assert {shard.data.shape for shard in weights.addressable_shards} == {(1, 8)}

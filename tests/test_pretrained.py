@@ -1,0 +1,291 @@
+"""Laws of loading: exact weights, the right velocity, and a name for every fault."""
+
+import functools
+import gzip
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+import bns_jax
+from bns_jax import parallel, solvers
+from bns_jax.models import pretrained, published, recognise
+from tests import weight_files
+from tests.published import FIXTURES, Fixture, error
+from tests.weight_files import FORMATS
+
+pytestmark = pytest.mark.slow
+
+SMALL = {
+    "adm64": ("adm_tiny", "zip"),
+    "adm128": ("adm_tiny", "stream"),
+    "edm_cifar10_cond_vp": ("edm_ddpmpp_tiny", "pickle"),
+    "edm_cifar10_uncond_ve": ("edm_ncsnpp_tiny", "pickle"),
+    "dit_xl_2": ("dit_tiny", "zip"),
+    "sit_xl_2": ("sit_tiny", "safetensors"),
+}
+"""Published checkpoint -> a small network like it, and a format to read it from."""
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    """Loads a small relative of a published checkpoint from a file."""
+    folder = tmp_path_factory.mktemp("weights")
+
+    @functools.cache
+    def from_file(name, change=lambda tensors: tensors, **options):
+        small, kind = SMALL[name]
+        fixture = Fixture(small)
+        path = folder / f"{small}.{kind}"
+        path.write_bytes(FORMATS[kind](change(dict(fixture.tensors))))
+        return pretrained.load(name, path, config=fixture.values, **options), fixture
+
+    return from_file
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_a_file_becomes_the_weights_of_the_network(load, name):
+    model, fixture = load(name)
+    assert jax.tree.structure(model.params) == jax.tree.structure(fixture.params)
+    for got, expected in zip(
+        jax.tree.leaves(model.params), jax.tree.leaves(fixture.params), strict=True
+    ):
+        assert got.dtype == np.float32
+        np.testing.assert_array_equal(got, expected)
+
+
+def inputs(fixture, scale=1.0):
+    _, x, label = fixture.given
+    rng = np.random.default_rng(3)
+    classes = (label,) if fixture.network.config.num_classes else ()
+    return jnp.asarray(scale * rng.normal(size=x.shape), jnp.float32), classes
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(network, params, told, x, *classes):
+    return network.apply({"params": params}, told, x, *classes)
+
+
+def raw(model, told, x, classes):
+    out = apply(model.network, model.params, jnp.float32(told), x, *classes)
+    return np.asarray(out, np.float64)[..., : x.shape[-1]]
+
+
+@jax.jit
+def call(field, t, x, *classes):
+    return field(t, x, *classes)
+
+
+def velocity(field, t, x, *classes):
+    return np.asarray(call(field, jnp.float64(t), x, *classes))
+
+
+@pytest.mark.parametrize("name", ["adm64", "adm128", "dit_xl_2"])
+@pytest.mark.parametrize("step", [0, 300, 950])
+def test_noise_predictions_become_velocities_at_their_steps(load, name, step):
+    model, fixture = load(name)
+    x, classes = inputs(fixture)
+    steps = len(model.scheduler.log_alphas) - 1
+    t = 1.0 - (step + 1) / steps
+    # The velocity is the slope of the path through both ends (Table 1).
+    noise = raw(model, float(step), x, classes)
+    near = np.nextafter(np.float32(t), np.float32(1.0)).astype(np.float64)
+    alpha, sigma, d_alpha, d_sigma = (
+        float(getattr(model.scheduler, part)(near))
+        for part in ("alpha", "sigma", "d_alpha", "d_sigma")
+    )
+    expected = d_alpha * (np.asarray(x) - sigma * noise) / alpha + d_sigma * noise
+    assert error(velocity(model.field(), near, x, *classes), expected) < 1e-3
+
+
+def test_a_denoiser_becomes_a_velocity(load):
+    model, fixture = load("edm_cifar10_cond_vp")
+    t = 0.75
+    sigma = 80.0 * (1 - t)
+    x, classes = inputs(fixture, sigma)
+    # dx/dsigma = (x - D) / sigma, and sigma falls by 80 per unit of time.
+    expected = -80.0 * (np.asarray(x) - raw(model, sigma, x, classes)) / sigma
+    assert error(velocity(model.field(), t, x, *classes), expected) < 1e-5
+
+
+def test_a_flow_model_is_its_velocity(load):
+    model, fixture = load("sit_xl_2")
+    x, classes = inputs(fixture)
+    expected = raw(model, 0.3, x, classes)
+    assert error(velocity(model.field(), 0.3, x, *classes), expected) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["adm64", "sit_xl_2"])
+def test_guidance_mixes_with_the_null_label(load, name):
+    model, fixture = load(name)
+    x, (label,) = inputs(fixture)
+    null = jnp.full_like(label, model.config.num_classes)
+    cond, uncond = (velocity(model.field(), 0.6, x, y) for y in (label, null))
+    got = velocity(model.field(0.5), 0.6, x, label)
+    assert error(got, 1.5 * cond - 0.5 * uncond) < 1e-4
+    assert error(cond, uncond) > 1e-4
+    assert model.knows_null == (name == "sit_xl_2")
+
+
+def test_guidance_needs_classes(load):
+    model, _ = load("edm_cifar10_uncond_ve")
+    with pytest.raises(ValueError, match="guidance needs a class-conditional network"):
+        model.field(0.2)
+
+
+@pytest.mark.parametrize("label", [[0, 6, 1], [-1, 0, 0]])
+def test_a_label_out_of_range_is_named(load, label):
+    model, fixture = load("adm64")
+    x, _ = inputs(fixture)
+    message = rf"labels run from 0 to 4, and 5 is none; got \[{[6, -1][label[0]]}\]"
+    with pytest.raises(ValueError, match=message):
+        model.field()(0.5, x, np.array(label))
+    with pytest.raises(ValueError, match="expected labels"):
+        model.field()(0.5, x)
+
+
+def test_solvers_run_on_it(load):
+    model, fixture = load("sit_xl_2")
+    x, classes = inputs(fixture)
+    out = bns_jax.sample(solvers.midpoint(4), model.field(1.5), x, *classes)
+    assert out.shape == x.shape
+    assert np.all(np.isfinite(out))
+
+
+@pytest.mark.parametrize("name", ["adm64", "edm_cifar10_uncond_ve", "dit_xl_2"])
+def test_bfloat16_keeps_weights_and_output_wide(load, name):
+    model, fixture = load(name, dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {np.dtype("f4")}
+    out = apply(model.network, model.params, *fixture.given)
+    assert out.dtype == jnp.float32
+    got = np.asarray(out)[..., : fixture.expected.shape[-1]]
+    assert 1e-5 < error(got, fixture.expected) < 0.1
+
+
+@pytest.mark.parametrize("name", ["adm64", "edm_cifar10_uncond_ve", "dit_xl_2"])
+def test_rematerialisation_changes_nothing_but_the_backward_pass(load, name):
+    plain, fixture = load(name)
+    again, _ = load(name, remat=True)
+
+    def program(model):
+        def loss(x):
+            t, _, label = fixture.given
+            return jnp.sum(model.network.apply({"params": model.params}, t, x, label))
+
+        return jax.make_jaxpr(jax.grad(loss))(fixture.given[1])
+
+    blocks = str(program(again)).count("prevent_cse")
+    assert blocks >= 2 > str(program(plain)).count("prevent_cse")
+    if name == "adm64":
+        got = np.asarray(apply(again.network, again.params, *fixture.given))
+        assert error(got, fixture.expected) < 1e-4
+
+
+def test_weights_are_cut_over_devices():
+    fixture = Fixture("dit_mid")
+    mesh = Mesh(np.array(jax.devices()), ("batch",))
+    sharded = parallel.fsdp(fixture.params, mesh)
+    assert error(fixture.output(sharded), fixture.expected) < 1e-4
+    leaves = jax.tree.leaves(sharded)
+    whole = sum(leaf.nbytes for leaf in leaves)
+    here = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
+    assert here < 1.2 * whole / len(jax.devices())
+
+
+def broken(load, name, change):
+    with pytest.raises(ValueError, match=f"does not fit {name}; it looks like ") as e:
+        load(name, change)
+    return str(e.value)
+
+
+def test_every_tensor_that_does_not_fit_is_named(load):
+    def change(tensors):
+        tensors["extra.weight"] = np.zeros((2, 2), np.float32)
+        del tensors["out.0.bias"]
+        tensors["label_emb.weight"] = tensors["label_emb.weight"][:4]
+        return tensors
+
+    message = broken(load, "adm64", change)
+    assert "missing out.0.bias" in message
+    assert "left over extra.weight" in message
+    assert "label_emb.weight: expected shape (5, 128), got (4, 128)" in message
+    assert "a class-conditional ADM of guided-diffusion with" in message
+
+
+def test_an_input_of_augmentations_has_its_shape(load):
+    def change(tensors):
+        tensors["model.map_augment.weight"] = np.zeros((32, 8), np.float32)
+        return tensors
+
+    message = broken(load, "edm_cifar10_cond_vp", change)
+    assert "map_augment.weight: expected shape (32, 9), got (32, 8)" in message
+
+
+@pytest.mark.parametrize(
+    ("small", "kind"),
+    [
+        ("adm_tiny", "a class-conditional ADM"),
+        ("adm_plain", "an unconditional ADM"),
+        ("edm_ncsnpp_tiny", "an NCSN"),
+        ("edm_dhariwal_tiny", "an ADM in EDM's writing"),
+        ("edm_ddpmpp_tiny", "a DDPM"),
+        ("dit_tiny", "a DiT or SiT"),
+    ],
+)
+def test_a_checkpoint_of_another_architecture_is_recognised(load, small, kind):
+    tensors = Fixture(small).tensors
+    other = "dit_xl_2" if small != "dit_tiny" else "adm64"
+    assert f"it looks like {kind}" in broken(load, other, lambda _: tensors)
+
+
+def test_published_sizes_are_recognised_by_name():
+    layouts = json.loads(gzip.decompress((FIXTURES / "layouts.json.gz").read_bytes()))
+    for name in ("adm64", "edm_imagenet64", "dit_xl_2"):
+        tensors = {
+            key: np.broadcast_to(np.float32(0), shape)
+            for key, shape in layouts[name].items()
+        }
+        assert name in recognise.looks_like(tensors).split(" or ")
+    assert "no network known here" in recognise.looks_like({"x": np.zeros(3)})
+
+
+def test_a_denoiser_of_another_preconditioning_is_refused(tmp_path):
+    fixture = Fixture("edm_ddpmpp_tiny")
+    path = tmp_path / "baseline.pkl"
+    path.write_bytes(weight_files.network(fixture.tensors, "VPPrecond"))
+    with pytest.raises(ValueError, match="expected an EDMPrecond, got a VPPrecond"):
+        pretrained.load("edm_cifar10_cond_vp", path, config=fixture.values)
+
+
+def test_unknown_names_and_entries_are_listed():
+    with pytest.raises(ValueError, match=r"expected one of \['adm64', .*got 'adm65'"):
+        pretrained.load("adm65", "file")
+    with pytest.raises(ValueError, match=r"has the entries .*got \['depth'\]"):
+        published.look_up("adm64").changed({"depth": 3})
+    for changes in ({"width": 40}, {"image_size": 30}):
+        with pytest.raises(ValueError, match="multiple of"):
+            published.look_up("adm64").changed(changes)
+    with pytest.raises(ValueError, match="must divide"):
+        published.look_up("dit_xl_2").changed({"heads": 7})
+    with pytest.raises(ValueError, match="network must be one of"):
+        published.look_up("edm_ffhq_vp").changed({"network": "ddpm"})
+
+
+def test_discrete_schedules_have_their_closed_forms():
+    k = np.arange(1000)
+    linear = published.linear()
+    betas = 1e-4 + (0.02 - 1e-4) * k / 999
+    alphas = linear.alpha(1.0 - (k + 1) / 1000)
+    np.testing.assert_allclose(2 * np.log(alphas), np.cumsum(np.log1p(-betas)), 1e-9)
+    cosine = published.cosine()
+    steps = len(cosine.log_alphas) - 1
+    assert 985 < steps < 1000
+    angle = ((k[:steps] + 1) / 1000 + 0.008) / 1.008 * np.pi / 2
+    expected = np.cos(angle) / np.cos(0.008 / 1.008 * np.pi / 2)
+    t = 1.0 - (k[:steps] + 1) / steps
+    np.testing.assert_allclose(cosine.alpha(t), expected, 1e-9)
+    np.testing.assert_allclose(cosine.timestep(t), k[:steps], atol=1e-9)
+    assert -5.1 <= cosine.log_snr(0.0) < -4.8

@@ -1,0 +1,155 @@
+"""Laws of reading weights of others: exact, in every format, and no code runs."""
+
+import os
+import pickle
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bns_jax.models import state_dict
+from tests import weight_files
+from tests.weight_files import FORMATS, call, mapping, plain, whole
+
+RNG = np.random.default_rng(0)
+ARRAYS = {
+    "head.weight": RNG.normal(size=(3, 4)).astype(np.float32),
+    "head.bias": RNG.normal(size=3).astype(np.float16),
+    "blocks.0.norm.weight": RNG.normal(size=5).astype(jnp.bfloat16),
+    "blocks.0.turned": RNG.normal(size=(4, 2)).T,
+    "steps": np.array(7),
+}
+
+
+@pytest.fixture
+def read(tmp_path):
+    def from_bytes(data):
+        path = tmp_path / "weights.pt"
+        path.write_bytes(data)
+        return state_dict.read(path)
+
+    return from_bytes
+
+
+def assert_same(got, expected):
+    assert set(got) == set(expected)
+    for key, array in expected.items():
+        assert (got[key].dtype, got[key].shape) == (array.dtype, array.shape)
+        assert np.all(got[key] == array)
+
+
+@pytest.mark.parametrize("kind", list(FORMATS))
+def test_every_format_is_read_exactly(read, kind):
+    assert_same(read(FORMATS[kind](ARRAYS)), ARRAYS)
+
+
+@pytest.mark.parametrize("length", range(1, 34))
+def test_a_header_of_any_length_is_read(read, length):
+    """The length of a safetensors header may look like the start of a pickle."""
+    arrays = {"x" * length * 8: np.ones(3)}
+    assert_same(read(weight_files.safe(arrays)), arrays)
+
+
+@pytest.mark.parametrize("kind", ["zip", "stream"])
+def test_averaged_weights_come_first(read, kind):
+    def training(tensors):
+        both = {"model": mapping({}), "ema": mapping(tensors), "step": plain(9)}
+        return mapping(both)
+
+    assert_same(read(FORMATS[kind](ARRAYS, training)), ARRAYS)
+
+
+@pytest.mark.parametrize("kind", list(FORMATS))
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.7, 0.99])
+def test_a_truncated_file_is_refused(read, kind, share):
+    data = FORMATS[kind](ARRAYS)
+    with pytest.raises(ValueError, match=r"weights\.pt was not read"):
+        read(data[: int(share * len(data))])
+
+
+@pytest.mark.parametrize("kind", list(FORMATS))
+def test_damage_is_an_error_of_one_kind_or_none(read, kind):
+    data = FORMATS[kind](ARRAYS)
+    for place in RNG.integers(len(data), size=60):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << RNG.integers(8)
+        try:
+            read(bytes(damaged))
+        except ValueError as error:
+            assert "weights.pt was not read" in str(error)
+
+
+class Attack:
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
+
+    def __reduce__(self):
+        return self.function, self.args
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("function", [os.mkdir, eval, getattr, __import__])
+def test_a_pickle_that_wants_to_run_code_is_refused_by_name(
+    read, tmp_path, protocol, function
+):
+    target = tmp_path / "made"
+    args = {
+        os.mkdir: (str(target),),
+        eval: (f"__import__('os').mkdir({str(target)!r})",),
+        getattr: ("text", "upper"),
+        __import__: ("os",),
+    }[function]
+    data = pickle.dumps({"a": Attack(function, *args)}, protocol)
+    wanted = rf"asks for .*\.{function.__name__};"
+    if protocol >= 2:  # earlier ones have no mark at their start
+        with pytest.raises(ValueError, match=wanted):
+            read(data)
+    opcodes = data[:-1] if protocol < 2 else data[2:-1]
+    if protocol <= 3:  # later ones have frames
+        for kind in ("zip", "stream"):
+            with pytest.raises(ValueError, match=wanted):
+                read(FORMATS[kind]({}, opcodes=opcodes))
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["torch.load", "torch.hub.load", "numpy.load", "training.networks.EDMPrecond"],
+)
+def test_other_names_are_refused_too(read, wanted):
+    with pytest.raises(ValueError, match=f"asks for {wanted};"):
+        read(whole(call(wanted, plain("file"))))
+
+
+def test_stand_ins_cannot_be_changed(read):
+    changed = weight_files.name("torch._utils._rebuild_tensor_v2") + mapping({}) + b"b"
+    with pytest.raises(ValueError, match="wants to change torch"):
+        read(whole(changed))
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "strides"),
+    [(0, (3, 5), (5, 1)), (1, (12,), (1,)), (0, (2,), (-1,)), (0, (2, 2), (11, 1))],
+)
+def test_a_tensor_outside_of_its_storage_is_refused(read, offset, shape, strides):
+    array = np.zeros(12, np.float32)
+    parts = map(plain, (offset, shape, strides, False))
+    stored = weight_files.storage(array, "0")
+    outside = call("torch._utils._rebuild_tensor_v2", stored, *parts)
+    with pytest.raises(ValueError, match="a tensor of shape"):
+        read(weight_files.archive({"x": array}, opcodes=mapping({"x": outside})))
+
+
+def test_what_holds_no_weights_is_refused(read):
+    for value in ({"a": 1}, [1, 2], "text"):
+        with pytest.raises(ValueError, match="expected tensors by name"):
+            read(pickle.dumps(value, 2))
+    with pytest.raises(ValueError, match="safetensors"):
+        read(b"<!doctype html>")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=f"no weights file at {tmp_path}/none"):
+        state_dict.read(tmp_path / "none")
+    with pytest.raises(ValueError, match=f"no weights file at {tmp_path}"):
+        state_dict.read(tmp_path)
