@@ -1,5 +1,7 @@
 """Laws of distillation: exact gradients, runs that resume, a result that is kept."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -666,3 +668,25 @@ def test_the_batch_of_the_optimizer_fits_the_devices(problem):
         for mesh in (None, parallel.data_mesh())
     ]
     assert forwards == [3 * NFE * 19, 3 * NFE * 16]
+
+
+def test_a_run_keeps_its_batch_on_other_devices(problem, tmp_path):
+    def run(folder, mesh, iteration=np.inf):
+        asked = itertools.count()
+        return fit(
+            problem,
+            optimizer=distill.adam(5e-3)._replace(batch=19),
+            batch=None,
+            mesh=mesh,
+            checkpoint=tmp_path / folder,
+            stop=lambda: next(asked) == iteration,
+        )
+
+    eight = parallel.data_mesh()
+    with pytest.raises(distill.Interrupted):
+        run("eight", eight, 6)
+    assert run("eight", None).forwards == 12 * 3 * NFE * 16
+    with pytest.raises(distill.Interrupted):
+        run("one", None, 6)
+    with pytest.raises(ValueError, match="got 19; the nearest sizes are 16 and 24"):
+        run("one", eight)

@@ -94,9 +94,9 @@ def fit(
       validation: pairs that choose the iteration.
       optimizer: `gauss_newton()` if left out.
       loss: loss(x_n, x1) -> (batch,), minimised in the mean.
-      batch: samples per step; the optimizer's own default if left out (at most all
-        the pairs, and a multiple of the devices), and so for the next two and
-        `patience`.
+      batch: samples per step; if left out, that of the run in `checkpoint`, or else
+        the optimizer's own default, at most all the pairs and a multiple of the
+        devices. The next two and `patience` have the optimizer's defaults too.
       iterations: steps.
       evaluate_every: steps between validations.
       metric: metric(x_n, x1) -> (batch,), larger is better.
@@ -130,7 +130,8 @@ def fit(
       Interrupted: if `stop` said yes.
     """
     optimizer = optimizer or gauss_newton()
-    batch = _own_batch(optimizer, train, mesh) if batch is None else batch
+    if batch is None:
+        batch = _begun_batch(checkpoint) or _own_batch(optimizer, train, mesh)
     recipe = _recipe(optimizer, batch, iterations, evaluate_every, seed)
     weights = np.ones(train.size) if weights is None else np.asarray(weights)
     patience = optimizer.patience if patience is None else patience
@@ -195,6 +196,13 @@ def fit(
             if validates:
                 state = measure(state)
         return _distilled(to_params(state.best_theta), state, tuple(record.history))
+
+
+def _begun_batch(checkpoint: epath.PathLike | None) -> int | None:
+    """The batch of the run that is there: other devices than now may have chosen it."""
+    with checkpoints.Checkpointer(checkpoint) as saver:
+        metadata = saver.metadata() or {}
+    return metadata.get("identity", {}).get("batch")
 
 
 def _own_batch(optimizer: Optimizer, train: Pairs, mesh: Mesh | None) -> int:
