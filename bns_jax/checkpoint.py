@@ -57,7 +57,7 @@ class Checkpointer:
 
     def __init__(self, directory: epath.PathLike | None):
         """Opens a directory, which the first `save` makes if it is missing."""
-        self.directory = None if directory is None else epath.Path(directory).resolve()
+        self.directory = None if directory is None else _absolute(directory)
         self._opened: ocp.CheckpointManager | None = None
         self._cleared = False
 
@@ -176,6 +176,12 @@ class Checkpointer:
                 self.directory, handler_registry=registry, options=options
             )
         return self._opened
+
+
+def _absolute(directory: epath.PathLike) -> epath.Path:
+    """As orbax wants it; `resolve` would put a bucket below the working directory."""
+    path = epath.Path(directory)
+    return path if path.is_absolute() else path.resolve()
 
 
 def save(
