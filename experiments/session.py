@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def running() -> Iterator[None]:
     """The main block of an experiment.
 
-    Errors that name what is wrong end it with that line and code 1; SIGTERM ends it,
-    once all is saved, with code 0.
+    Errors that name what is wrong end it with that line and code 1, as does a package
+    that is missing, such as the one for gs:// paths; SIGTERM ends it, once all is
+    saved, with code 0.
     """
     from bns_jax import distill, parallel
     from experiments import preemption
@@ -39,7 +40,7 @@ def running() -> Iterator[None]:
     except distill.Interrupted as error:
         if parallel.is_main():
             print(f"{error}; all is saved, the same command continues", flush=True)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
 
 

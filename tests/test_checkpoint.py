@@ -180,6 +180,15 @@ def test_saving_does_not_wait_and_leaving_does(tmp_path):
     assert_same(checkpoint.restore(tmp_path, state()).state, state(2))
 
 
+def test_a_bucket_is_no_folder_below_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given, there in {
+        "gs://bucket/run": "gs://bucket/run",
+        "run": str(tmp_path / "run"),
+    }.items():
+        assert str(checkpoint.Checkpointer(given).directory) == there
+
+
 def test_damage_anywhere_never_gives_wrong_numbers(two_steps):
     for path in newest_files(two_steps):
         data = path.read_bytes()
