@@ -586,8 +586,8 @@ def bad_inputs():
         "batch must be at least 1, got 0": {"batch": 0},
         "iterations must be at least 1, got 0": {"iterations": 0},
         "evaluate_every must be at least 1, got 0": {"evaluate_every": 0},
-        "multiple of 8, got 12; the nearest sizes are 8 and 16": {
-            "batch": 12,
+        "multiple of 8, got 4; the nearest size is 8": {
+            "microbatch": 4,
             "mesh": parallel.data_mesh(),
         },
         r"expected shape \(64,\), got \(16,\)": {"weights": np.ones(16)},
@@ -656,37 +656,53 @@ def test_a_run_that_is_asked_to_stop_continues_bit_for_bit(
     assert_same_run(again, short)
 
 
-def test_the_batch_of_the_optimizer_fits_the_devices(problem):
-    forwards = [
-        fit(
-            problem,
-            optimizer=distill.adam(5e-3)._replace(batch=19),
-            batch=None,
-            iterations=1,
-            mesh=mesh,
-        ).forwards
-        for mesh in (None, parallel.data_mesh())
-    ]
-    assert forwards == [3 * NFE * 19, 3 * NFE * 16]
+@pytest.mark.parametrize("optimizer", [distill.adam(5e-3), distill.gauss_newton()])
+def test_a_batch_that_the_devices_do_not_divide_gives_the_run_of_one(
+    problem, optimizer
+):
+    settings = {"batch": 21, "iterations": 6, "optimizer": optimizer}
+    one = fit(problem, **settings)
+    laid = fit(problem, **settings, mesh=parallel.data_mesh())
+    assert laid.forwards == one.forwards
+    for got, expected in zip(laid.params, one.params, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+    for got, expected in zip(laid.history[1:], one.history[1:], strict=True):
+        np.testing.assert_allclose(got[1:4], expected[1:4], rtol=1e-9)
 
 
-def test_a_run_keeps_its_batch_on_other_devices(problem, tmp_path):
-    def run(folder, mesh, iteration=np.inf):
-        asked = itertools.count()
-        return fit(
-            problem,
-            optimizer=distill.adam(5e-3)._replace(batch=19),
-            batch=None,
-            mesh=mesh,
-            checkpoint=tmp_path / folder,
-            stop=lambda: next(asked) == iteration,
-        )
-
-    eight = parallel.data_mesh()
+@pytest.mark.parametrize("devices", [(1, 8), (8, 1)])
+def test_a_run_continues_on_other_devices(problem, short, tmp_path, devices):
+    begins, goes_on = (parallel.data_mesh(jax.devices()[:count]) for count in devices)
+    asked = itertools.count()
     with pytest.raises(distill.Interrupted):
-        run("eight", eight, 6)
-    assert run("eight", None).forwards == 12 * 3 * NFE * 16
+        fit(problem, mesh=begins, checkpoint=tmp_path, stop=lambda: next(asked) == 6)
+    again = fit(problem, mesh=goes_on, checkpoint=tmp_path)
+    for got, expected in zip(again.params, short.params, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+
+
+def test_a_run_that_dies_at_a_validation_gives_its_row_again(problem, tmp_path):
+    """A callback that keeps rows of its own misses none."""
+    rows = []
+
+    def stop_at_five(done, total, text):
+        if done == 5:
+            raise distill.Interrupted
+
+    def keep(row, params):
+        rows.append(row.iteration)
+
     with pytest.raises(distill.Interrupted):
-        run("one", None, 6)
-    with pytest.raises(ValueError, match="got 19; the nearest sizes are 16 and 24"):
-        run("one", eight)
+        fit(problem, checkpoint=tmp_path, callback=keep, progress=stop_at_five)
+    fit(problem, checkpoint=tmp_path, callback=keep)
+    assert rows == [0, 5, 10, 12]
+
+    def die_at_ten(row, params):
+        if row.iteration == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(problem, checkpoint=tmp_path / "b", callback=die_at_ten)
+    rows.clear()
+    fit(problem, checkpoint=tmp_path / "b", callback=keep)
+    assert rows == [10, 12]

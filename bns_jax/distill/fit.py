@@ -94,16 +94,16 @@ def fit(
       validation: pairs that choose the iteration.
       optimizer: `gauss_newton()` if left out.
       loss: loss(x_n, x1) -> (batch,), minimised in the mean.
-      batch: samples per step; if left out, that of the run in `checkpoint`, or else
-        the optimizer's own default, at most all the pairs and a multiple of the
-        devices. The next two and `patience` have the optimizer's defaults too.
+      batch: samples per step; the optimizer's own default if left out, at most all
+        the pairs, and so for the next two and `patience`.
       iterations: steps.
       evaluate_every: steps between validations.
       metric: metric(x_n, x1) -> (batch,), larger is better.
       seed: of the order of the pairs and the trainer's own draws.
       checkpoint: a directory; the state is saved there at each validation, in the
         background, and a second call with the same arguments continues from it.
-      mesh: devices to lay each batch over, along the mesh's first axis. Weights of the
+      mesh: devices to lay each batch over, along the mesh's first axis; where they do
+        not divide it, it is filled up with samples that count nothing. Weights of the
         field that lie on these devices already stay as they are sharded. Processes on
         several hosts give the same arguments.
       progress: called at each validation.
@@ -112,7 +112,8 @@ def fit(
         memory; divides it. The whole batch if left out.
       patience: validations after which the run ends if none of them counts: lies above
         the last that did by 5 % of all that the run has gained.
-      callback: called at each validation with its row and the solver it measured.
+      callback: called at each validation with its row and the solver it measured;
+        again with the last row if a run that died then continues.
       stop: asked before each step; once it says yes, the state is saved and the run
         ends.
 
@@ -123,24 +124,25 @@ def fit(
     Raises:
       ValueError: if the pairs do not belong together or are fewer than a batch, the
         family does not start from a valid solver, the field or the loss returns a
-        wrong shape, the checkpoint is of another run, the devices do not divide
-        the batch, the start is not finite, or ten steps in a row are not: the state
+        wrong shape, the checkpoint is of another run, the devices do not divide the
+        microbatch, the start is not finite, or ten steps in a row are not: the state
         before them is saved then.
       OSError: if the state cannot be saved.
       Interrupted: if `stop` said yes.
     """
     optimizer = optimizer or gauss_newton()
-    if batch is None:
-        batch = _begun_batch(checkpoint) or _own_batch(optimizer, train, mesh)
+    batch = min(optimizer.batch, train.size) if batch is None else batch
     recipe = _recipe(optimizer, batch, iterations, evaluate_every, seed)
     weights = np.ones(train.size) if weights is None else np.asarray(weights)
     patience = optimizer.patience if patience is None else patience
     check_inputs(recipe, family, train, validation, weights, microbatch, patience)
-    parallel.check_divisible(microbatch or recipe.batch, mesh)
+    if microbatch is not None:
+        parallel.check_divisible(microbatch, mesh)
     given = as_pytree(vf)
     vf = parallel.place(given, mesh)
     trainer = optimizer.trainer(recipe.iterations)
-    draw = partial(_batch, train, weights, recipe, isinstance(loss, PathLoss))
+    with_path, devices = isinstance(loss, PathLoss), parallel.batch_devices(mesh)
+    draw = partial(_batch, train, weights, recipe, with_path, devices)
     objective = partial(
         Objective, family.to_params, loss=loss, microbatch=microbatch, times=train.times
     )
@@ -167,10 +169,12 @@ def fit(
             params = jax.tree.map(np.asarray, to_params(state.theta))
             state, value = validate(state, params)
             row = record.add(state, value)
-            if progress is not None:
-                progress(row.iteration, recipe.iterations, f"validation {value:.2f}")
+            # Before the save: a run that dies between them gives the row again.
             if callback is not None:
                 callback(row, params)
+            record.save(state)
+            if progress is not None:
+                progress(row.iteration, recipe.iterations, f"validation {value:.2f}")
             return state
 
         if not record.history:
@@ -196,19 +200,6 @@ def fit(
             if validates:
                 state = measure(state)
         return _distilled(to_params(state.best_theta), state, tuple(record.history))
-
-
-def _begun_batch(checkpoint: epath.PathLike | None) -> int | None:
-    """The batch of the run that is there: other devices than now may have chosen it."""
-    with checkpoints.Checkpointer(checkpoint) as saver:
-        metadata = saver.metadata() or {}
-    return metadata.get("identity", {}).get("batch")
-
-
-def _own_batch(optimizer: Optimizer, train: Pairs, mesh: Mesh | None) -> int:
-    """The optimizer's own batch, cut to the pairs and to what the devices divide."""
-    devices, batch = parallel.batch_devices(mesh), min(optimizer.batch, train.size)
-    return batch // devices * devices or batch
 
 
 def _recipe(
@@ -290,17 +281,24 @@ def _batch(
     weights: np.ndarray,
     recipe: Recipe,
     with_path: bool,
+    devices: int,
     iteration: int,
 ) -> Rows:
-    """The pairs of one step; a function of the step alone, so that runs resume."""
+    """The pairs of one step, filled up with such of weight 0 to what devices divide.
+
+    A function of the step alone, so that runs resume.
+    """
     epoch, index = divmod(iteration, train.size // recipe.batch)
     order = np.random.default_rng((recipe.seed, epoch)).permutation(train.size)
     rows = order[index * recipe.batch : (index + 1) * recipe.batch]
+    rows = np.pad(rows, (0, -recipe.batch % devices), mode="edge")
+    counts = weights[rows].astype(np.float32)
+    counts[recipe.batch :] = 0
     x0, x1, args = take(train, rows)
     path = None
     if with_path:
         path = jax.tree.map(lambda leaf: np.moveaxis(leaf[:, rows], 1, 0), train.path)
-    return Rows(x0, x1, args, weights[rows].astype(np.float32), path)
+    return Rows(x0, x1, args, counts, path)
 
 
 def _distilled(

@@ -57,7 +57,7 @@ class Record:
         return found.state
 
     def add(self, state: TrainerState, value: float) -> HistoryRow:
-        """Adds a validation to the history, and saves the state."""
+        """Adds a validation to the history."""
         losses = np.asarray(jax.device_get(self.losses), np.float64)
         row = HistoryRow(
             int(state.step),
@@ -68,7 +68,6 @@ class Record:
         )
         self.history.append(row)
         self.losses.clear()
-        self.save(state)
         return row
 
     def save(self, state: TrainerState) -> None:
