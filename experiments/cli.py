@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -127,5 +128,18 @@ def _tolerances_are_positive(values: dict[str, float]) -> bool:
 
 def serialize(holders: Sequence[flags.FlagHolder]) -> dict[str, str]:
     """Flags as a flag file writes them."""
-    named = {holder.name: flags.FLAGS[holder.name] for holder in holders}
-    return {name: flag.serialize().partition("=")[2] for name, flag in named.items()}
+    return {holder.name: _text(flags.FLAGS[holder.name]) for holder in holders}
+
+
+def serialize_all() -> dict[str, str]:
+    """All flags of the program but those that its processes do not share."""
+    program = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+    texts = {flag.name: _text(flag) for flag in program}
+    return {name: texts[name] for name in sorted(texts.keys() - {PROCESS_ID.name})}
+
+
+def _text(flag: flags.Flag) -> str:
+    # A flag file says --noflag for false, which has no value.
+    return (
+        str(flag.value).lower() if flag.boolean else flag.serialize().partition("=")[2]
+    )

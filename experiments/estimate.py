@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bns_jax import parallel
 from bns_jax.typing import Sample, VelocityField
 from experiments import baselines, report, starts
 from experiments.main_job import Settings
@@ -29,7 +31,7 @@ class Estimate(NamedTuple):
     Attributes:
       seconds_per_call: of the guided field, per sample of a batch.
       calls: stage -> field calls on single samples, at most; a backward one counts 2.
-      weights_bytes: of the network.
+      weights_bytes: of the network; bytes are those of each device.
       forward_bytes: of one call of the field on a chunk of pairs.
       backward_bytes: of its derivative on a (micro)batch of distillation.
     """
@@ -61,20 +63,21 @@ class Estimate(NamedTuple):
 
 def estimate(model: Model, settings: Settings) -> Estimate:
     """Measures one call of the field, and counts the calls to come."""
-    rng = np.random.default_rng(0)
+    devices = parallel.batch_devices(model.mesh)
     chunk = min(settings.chunk or _MEASURED_BATCH, max(settings.counts.values()))
-    batch = settings.microbatch or _batch(settings)
-    forward = jax.jit(_call).lower(model.field, *_drawn(model, chunk, rng)).compile()
-    shapes = jax.eval_shape(lambda: _drawn(model, batch, rng))
-    backward = jax.jit(_derivative).lower(model.field, *shapes).compile()
-    weights = sum(
-        leaf.nbytes for leaf in jax.tree.leaves(model.field) if hasattr(leaf, "nbytes")
+    chunk, batch = (
+        -(-count // devices) * devices
+        for count in (chunk, settings.microbatch or _batch(settings))
     )
-    x_bytes = 4 * chunk * int(np.prod(shapes[1].shape[1:]))
+    drawn = _drawn(model, chunk)
+    forward = jax.jit(_call).lower(model.field, *drawn).compile()
+    batch_drawn = _drawn(model, batch)
+    backward = jax.jit(_derivative).lower(model.field, *batch_drawn).compile()
+    x_bytes = drawn[1].nbytes // devices
     return Estimate(
-        _seconds(forward, model.field, _drawn(model, chunk, rng)) / chunk,
+        _seconds(forward, model.field, drawn) / chunk,
         count_calls(model, settings),
-        weights // (2 if model.guidance else 1),
+        _bytes_per_device(model.field),
         _temporary(forward) + (_STEPS_OF_DOPRI + _KEPT_TIMES) * x_bytes,
         _temporary(backward),
     )
@@ -106,10 +109,21 @@ def _batch(settings: Settings) -> int:
     return settings.batch or min(settings.optimizer.batch, settings.counts["train"])
 
 
-def _drawn(model: Model, count: int, rng: np.random.Generator) -> Any:
-    """(t, x, *args) of a call of the field."""
-    x, args = model.draw(count, rng)
-    return (jnp.float32(0.5), *jax.tree.map(jnp.asarray, (x, *args)))
+def _drawn(model: Model, count: int) -> Any:
+    """(t, x, *args) of a call of the field, laid over the devices."""
+    x, args = model.draw(count, np.random.default_rng(0))
+    laid = parallel.shard(jax.tree.map(jnp.asarray, (x, *args)), model.mesh)
+    return (jnp.float32(0.5), *laid)
+
+
+def _bytes_per_device(tree: Any) -> int:
+    """Of the arrays of a tree, each counted once."""
+    leaves = {id(leaf): leaf for leaf in jax.tree.leaves(tree)}.values()
+    arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+    return sum(
+        math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize
+        for array in arrays
+    )
 
 
 def _call(field: VelocityField, t: jax.Array, x: Sample, *args: Any) -> Sample:

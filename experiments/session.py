@@ -34,6 +34,7 @@ def running() -> Iterator[None]:
             cli.PROCESS_ID.value,
             cli.START_TIMEOUT.value,
         )
+        parallel.agree(cli.serialize_all())
         preemption.watch()
         with _print_on_main():
             yield

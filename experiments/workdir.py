@@ -58,10 +58,9 @@ class Workdir:
 
         Raises:
           ValueError: if the workdir holds a run of other flags, which are listed side
-            by side, if the processes of this run have different ones, if another run
-            is at work there, or if it cannot be written. Nothing is written then.
+            by side, if another run is at work there, or if it cannot be written.
+            Nothing is written then.
         """
-        parallel.agree({name: flags[name] for name in sorted(flags)})
         parallel.on_main(lambda: self._claim(flags, frozenset(free)))
 
     def _claim(self, flags: Mapping[str, str], free: frozenset[str]) -> None:

@@ -145,3 +145,10 @@ def test_what_fails_on_process_0_is_an_error_that_says_so():
 
     with pytest.raises(ValueError, match="No space left"):
         parallel.on_main(full)
+
+
+@pytest.mark.parametrize("lay", [parallel.place, parallel.fsdp])
+def test_an_array_that_stands_in_two_places_stays_one(lay):
+    weights = np.ones((8, 2**12))
+    laid = lay({"conditional": weights, "unconditional": weights}, parallel.data_mesh())
+    assert laid["conditional"] is laid["unconditional"]

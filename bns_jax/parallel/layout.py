@@ -6,6 +6,7 @@ rows: nothing crosses the network to assemble a batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -88,7 +89,7 @@ def place(tree: Any, mesh: Mesh | None) -> Any:
             return leaf
         return _put(replicated(mesh), leaf)
 
-    return jax.tree.map(put, tree)
+    return _map_once(put, tree)
 
 
 def fsdp(tree: Any, mesh: Mesh | None, least: int = _LEAST_SHARDED) -> Any:
@@ -112,7 +113,17 @@ def fsdp(tree: Any, mesh: Mesh | None, least: int = _LEAST_SHARDED) -> Any:
         spec = [axis_name if axis == longest else None for axis in range(len(shape))]
         return _put(NamedSharding(mesh, PartitionSpec(*spec)), leaf)
 
-    return jax.tree.map(put, tree)
+    return _map_once(put, tree)
+
+
+def _map_once(put: Callable[[Any], Any], tree: Any) -> Any:
+    """Maps each leaf; one that stands in several places stays one array.
+
+    Guidance holds the weights of a network twice, which must not take twice the memory.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    laid = {key: put(leaf) for key, leaf in {id(leaf): leaf for leaf in leaves}.items()}
+    return jax.tree.unflatten(structure, [laid[id(leaf)] for leaf in leaves])
 
 
 def _put(sharding: Any, leaf: Any) -> Any:
