@@ -89,7 +89,9 @@ class Checkpointer:
 
         Raises:
           OSError: if this save cannot begin, or the one before could not be written.
+          ValueError: if the state is a bare array or number, or holds none.
         """
+        _check(state)
         if self.directory is None:
             return
         body = {"metadata": metadata or {}, "leaves": _describe(state)}
@@ -289,6 +291,16 @@ def _steps(directory: epath.Path | None) -> list[int]:
     if directory is None or not directory.exists():
         return []
     return [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
+
+
+def _check(state: Any) -> None:
+    # Orbax refuses these too, but once its threads wait for a save that never comes.
+    leaves = jax.tree.leaves(state)
+    if not leaves or leaves[0] is state:
+        raise ValueError(
+            "a state must be a dict, tuple or other tree with arrays in it, got "
+            f"{'a bare' if leaves else 'an empty'} {type(state).__name__}"
+        )
 
 
 def _describe(state: Any) -> dict[str, str]:

@@ -105,6 +105,13 @@ def concatenate(parts: list[Pairs]) -> Pairs:
     return Pairs(x0, x1, args, nfe, parts[0].times, path)
 
 
+def first(pairs: Pairs, count: int) -> Pairs:
+    """The first so many pairs."""
+    x0, x1, args, nfe = jax.tree.map(lambda leaf: leaf[:count], pairs[:4])
+    path = jax.tree.map(lambda leaf: leaf[:, :count], pairs.path)
+    return Pairs(x0, x1, args, nfe, pairs.times, path)
+
+
 class PairStore:
     """The shards of one pairs directory."""
 

@@ -13,7 +13,7 @@ from bns_jax import distill, families, solvers
 from bns_jax.distill import HistoryRow, Optimizer
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from experiments import preemption, report
+from experiments import comparison, preemption, report
 from experiments.models import Model
 from experiments.progress import Progress
 from experiments.workdir import Workdir, read_csv, write_csv
@@ -97,8 +97,7 @@ def _train(
     points = read_csv(path, Point) if path.exists() else []
 
     def measure(row: HistoryRow, params: NSParams) -> None:
-        reached = distill.evaluate(params, model.field, pairs["test"], mesh=model.mesh)
-        test = float(np.mean(reached))
+        test = float(np.mean(comparison.psnr(model, params, pairs["test"])))
         forwards = cost_of_start + row.forwards
         # A run that died between its checkpoint and this file measures a row again.
         points[:] = [point for point in points if point.iteration < row.iteration]

@@ -12,7 +12,7 @@ import numpy as np
 from bns_jax import distill, families, interchange, ns, parallel
 from bns_jax.distill import Distilled, HistoryRow, Optimizer
 from bns_jax.ns import NSParams
-from bns_jax.pairs import Pairs
+from bns_jax.pairs import Pairs, first
 from bns_jax.pytree import on_host
 from experiments import baselines, comparison, preemption, report, starts, truth
 from experiments.models import Model
@@ -221,13 +221,12 @@ def _show_samples(
     model: Model, solvers: dict[str, NSParams], test: Pairs, workdir: Workdir
 ) -> None:
     """The same noise through ground truth and each solver."""
-    kept = (test.x0, test.x1, test.args)
-    x0, x1, args = jax.tree.map(lambda leaf: leaf[:_SHOWN_SAMPLES], kept)
+    shown = first(test, _SHOWN_SAMPLES)
     truth = f"ground truth\n(Dopri5, {np.mean(test.nfe):.0f} NFE)"
-    sheet, sample = {truth: np.asarray(x1)}, jax.jit(ns.sample)
+    sheet, sample = {truth: np.asarray(shown.x1)}, jax.jit(ns.sample)
     for name, params in solvers.items():
         sheet[f"{name}, {len(params.a)} NFE"] = on_host(
-            sample(params, model.field, x0, *args)
+            sample(params, model.field, shown.x0, *shown.args)
         )
     title = f"{model.title}: the same noise in each column"
     report.plot_samples(sheet, workdir.root / "samples.png", title, truth)

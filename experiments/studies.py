@@ -6,14 +6,13 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from bns_jax import distill, families, metrics, ns, solvers
 from bns_jax.distill import Loss, Optimizer
 from bns_jax.families import Family
 from bns_jax.ns import NSParams
-from bns_jax.pairs import Pairs
+from bns_jax.pairs import Pairs, first
 from experiments import baselines, comparison, preemption, truth
 from experiments.models import Model
 from experiments.progress import Progress
@@ -110,13 +109,15 @@ class Bench:
                 mesh=self.model.mesh,
                 stop=preemption.asked,
             )
-        reached = self.psnr(fitted.params, self.pairs["test"])
+        test = self.pairs["test"]
+        before = comparison.psnr(self.model, start, test)
+        reached = comparison.psnr(self.model, fitted.params, test)
+        trained = comparison.psnr(self.model, fitted.params, train)
         low, high = metrics.bootstrap_interval(reached)
-        trained = self.psnr(fitted.params, train)
         return Result(
             setting,
             nfe,
-            float(np.mean(self.psnr(start, self.pairs["test"]))),
+            float(np.mean(before)),
             float(np.mean(reached)),
             low,
             high,
@@ -125,22 +126,10 @@ class Bench:
             fitted.history[-1].seconds,
         )
 
-    def psnr(self, params: NSParams, pairs: Pairs) -> np.ndarray:
-        """Of each sample."""
-        model = self.model
-        return distill.evaluate(params, model.field, pairs, mesh=model.mesh)
-
     def greedy(self, nfe: int, train_pairs: int | None = None) -> NSParams:
         """The default start, fitted to as many pairs."""
         train = first(self.pairs["train"], train_pairs or self.train_pairs)
         return distill.greedy(self.model.field, train, nfe)
-
-
-def first(pairs: Pairs, count: int) -> Pairs:
-    """The first so many pairs."""
-    x0, x1, args = jax.tree.map(lambda leaf: leaf[:count], pairs[:3])
-    path = jax.tree.map(lambda leaf: leaf[:, :count], pairs.path)
-    return Pairs(x0, x1, args, pairs.nfe[:count], pairs.times, path)
 
 
 def figure11(bench: Bench) -> list[Result]:

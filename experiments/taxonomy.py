@@ -138,19 +138,12 @@ def _place(specimens: Sequence[Specimen], workdir: Workdir) -> list[str]:
 
 def _print_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     """Aligned columns, with a rule where the first changes."""
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    from experiments import report
 
-    def put(line: Sequence[str]) -> None:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join(cells).rstrip())
-
-    put(header)
+    ruled = [header]
     for _, group in itertools.groupby(lines, key=lambda line: line[0]):
-        print(rule)
-        for line in group:
-            put(line)
-    print(rule)
+        ruled += [[], *group]
+    print(report.aligned([*ruled, []], "<"))
 
 
 if __name__ == "__main__":

@@ -78,6 +78,24 @@ def test_the_newest_metadata_are_read_without_a_state(two_steps, tmp_path):
     assert checkpoint.newest_metadata(tmp_path / "missing") is None
 
 
+@pytest.mark.parametrize(
+    ("refused", "got"),
+    [
+        (jnp.arange(3.0), "a bare ArrayImpl"),
+        (np.arange(3.0), "a bare ndarray"),
+        (jax.random.key(0), "a bare PRNGKeyArray"),
+        (2.5, "a bare float"),
+        ({}, "an empty dict"),
+        (None, "an empty NoneType"),
+    ],
+    ids=["array", "numpy", "key", "number", "empty", "none"],
+)
+def test_a_state_that_is_no_tree_of_arrays_is_refused(tmp_path, refused, got):
+    with pytest.raises(ValueError, match=f"tree with arrays in it, got {got}"):
+        checkpoint.save(tmp_path / "run", 1, refused)
+    assert not (tmp_path / "run").exists()
+
+
 def test_where_nothing_was_saved_nothing_is_found(tmp_path):
     assert checkpoint.restore(tmp_path / "missing", state()) is None
     assert checkpoint.restore(tmp_path, state()) is None

@@ -275,6 +275,12 @@ def test_concatenate_joins_samples():
     assert_equal(joined, of_size(5))
 
 
+def test_first_keeps_the_first_samples():
+    kept = pairs.first(of_size(5), 2)
+    assert kept.size == 2
+    assert_equal(kept, of_size(2))
+
+
 def test_sound_pairs_pass():
     pairs.check(of_size(3))
 

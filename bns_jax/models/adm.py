@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from bns_jax.models import layers
 from bns_jax.models.layers import WIDE
+from bns_jax.models.network import Network
 
 _GROUPS = 32
 _EPSILON = 1e-5
@@ -141,24 +142,13 @@ def _conv(
     )
 
 
-class ADM(nn.Module):
+class ADM(Network):
     """The noise (and, if learned, the variance) that is in an image.
 
-    Attributes:
-      config: the architecture.
-      dtype: of convolutions and attention, float32 or bfloat16.
-      remat: whether to recompute each block in the backward pass and keep only what
-        goes from one block to the next.
+    Attributes: as of `Network`; the dtype is that of convolutions and attention.
     """
 
     config: ADMConfig
-    dtype: Any = WIDE
-    remat: bool = False
-
-    def shapes(self) -> Any:
-        """The parameters as shapes and dtypes; nothing is computed."""
-        image = ((1, *self.config.image_shape), WIDE)
-        return layers.shapes(self, ((), WIDE), image, ((1,), jnp.int32))
 
     @nn.compact
     def __call__(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from bns_jax.models import layers
 from bns_jax.models.layers import WIDE
+from bns_jax.models.network import Network
 
 _EPSILON = 1e-6
 _WAVES = 256
@@ -100,26 +101,16 @@ class _Block(nn.Module):
         return h + parts[5][:, None] * out.astype(WIDE)
 
 
-class DiT(nn.Module):
+class DiT(Network):
     """What was learned from latents: noise (DiT) or velocity (SiT), and a variance.
 
     The sum that runs through the blocks stays in float32.
 
-    Attributes:
-      config: the architecture.
-      dtype: of attention and the two-layer networks, float32 or bfloat16.
-      remat: whether to recompute each block in the backward pass and keep only what
-        goes from one block to the next.
+    Attributes: as of `Network`; the dtype is that of attention and the two-layer
+      networks.
     """
 
     config: DiTConfig
-    dtype: Any = WIDE
-    remat: bool = False
-
-    def shapes(self) -> Any:
-        """The parameters as shapes and dtypes; nothing is computed."""
-        image = ((1, *self.config.image_shape), WIDE)
-        return layers.shapes(self, ((), WIDE), image, ((1,), jnp.int32))
 
     @nn.compact
     def __call__(self, t: jax.Array, x: jax.Array, label: jax.Array) -> jax.Array:

@@ -7,7 +7,6 @@ NVlabs/edm), so that the tree of parameters says which tensor goes where.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,26 +16,16 @@ from bns_jax.models import layers
 from bns_jax.models.edm_unet import EDMConfig as EDMConfig
 from bns_jax.models.edm_unet import UNet
 from bns_jax.models.layers import WIDE
+from bns_jax.models.network import Network
 
 
-class EDM(nn.Module):
+class EDM(Network):
     """A denoiser D(sigma, x, label) with EDM's preconditioning (its equation 7).
 
-    Attributes:
-      config: the architecture.
-      dtype: of convolutions and attention, float32 or bfloat16.
-      remat: whether to recompute each block in the backward pass and keep only what
-        goes from one block to the next.
+    Attributes: as of `Network`; the dtype is that of convolutions and attention.
     """
 
     config: EDMConfig
-    dtype: Any = WIDE
-    remat: bool = False
-
-    def shapes(self) -> Any:
-        """The parameters as shapes and dtypes; nothing is computed."""
-        image = ((1, *self.config.image_shape), WIDE)
-        return layers.shapes(self, ((), WIDE), image, ((1,), jnp.int32))
 
     @nn.compact
     def __call__(

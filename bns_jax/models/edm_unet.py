@@ -71,7 +71,7 @@ class EDMConfig:
 class UNet(nn.Module):
     """The network inside of the preconditioning: F(c_noise, c_in x, label).
 
-    Attributes: as of `edm.EDM`.
+    Attributes: as of `network.Network`.
     """
 
     config: EDMConfig

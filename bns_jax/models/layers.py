@@ -130,14 +130,3 @@ def up(h: jax.Array, taps: Sequence[float] = (1, 1)) -> jax.Array:
 def per_sample(t: Any, x: jax.Array) -> jax.Array:
     """A time, scalar or (batch,), as float32 (batch,)."""
     return jnp.broadcast_to(jnp.asarray(t, WIDE), x.shape[:1])
-
-
-def shapes(network: nn.Module, *args: tuple[tuple[int, ...], Any]) -> Any:
-    """The parameters of a network as shapes and dtypes; nothing is computed.
-
-    Args:
-      network: any Flax module.
-      *args: shape and dtype of each of its arguments.
-    """
-    given = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in args]
-    return jax.eval_shape(network.init, jax.random.key(0), *given)["params"]

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +15,7 @@ from jax.sharding import Mesh
 from bns_jax import parallel, velocity
 from bns_jax.models import convert, edm, published, recognise, state_dict
 from bns_jax.models.layers import WIDE
+from bns_jax.models.network import Network
 from bns_jax.models.published import Config, Published
 from bns_jax.models.state_dict import StateDict
 from bns_jax.schedulers import DiscreteVP, Scheduler
@@ -36,7 +36,7 @@ class Pretrained:
     """
 
     origin: Published
-    network: nn.Module
+    network: Network
     params: Any
     scheduler: Scheduler
 

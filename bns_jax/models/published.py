@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import numpy as np
 
 from bns_jax import schedulers
 from bns_jax.models.adm import ADM, ADMConfig
 from bns_jax.models.dit import DiT, DiTConfig
 from bns_jax.models.edm import EDM, EDMConfig
+from bns_jax.models.network import Network
 from bns_jax.schedulers import Scheduler
 
 Config = ADMConfig | EDMConfig | DiTConfig
@@ -49,8 +49,8 @@ class Published:
         """What the network's output is: "epsilon", "denoiser" or "velocity"."""
         return {"edm": "denoiser", "flow": "velocity"}.get(self.schedule, "epsilon")
 
-    def network(self, dtype: Any, remat: bool) -> nn.Module:
-        """The network; see the modules `adm`, `edm` and `dit` for the options."""
+    def network(self, dtype: Any, remat: bool) -> Network:
+        """The network; see `Network` for the options."""
         return _NETWORKS[type(self.config)](self.config, dtype, remat)
 
     def changed(self, changes: Mapping[str, Any]) -> Published:
@@ -71,7 +71,7 @@ class Published:
         return dataclasses.replace(self, config=config)
 
 
-_NETWORKS: dict[type, type[nn.Module]] = {
+_NETWORKS: dict[type, type[Network]] = {
     ADMConfig: ADM,
     EDMConfig: EDM,
     DiTConfig: DiT,
