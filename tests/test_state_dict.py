@@ -11,14 +11,18 @@ from bns_jax.models import state_dict
 from tests import weight_files
 from tests.weight_files import FORMATS, call, mapping, plain, whole
 
-RNG = np.random.default_rng(0)
-ARRAYS = {
-    "head.weight": RNG.normal(size=(3, 4)).astype(np.float32),
-    "head.bias": RNG.normal(size=3).astype(np.float16),
-    "blocks.0.norm.weight": RNG.normal(size=5).astype(jnp.bfloat16),
-    "blocks.0.turned": RNG.normal(size=(4, 2)).T,
-    "steps": np.array(7),
-}
+
+def drawn(rng):
+    return {
+        "head.weight": rng.normal(size=(3, 4)).astype(np.float32),
+        "head.bias": rng.normal(size=3).astype(np.float16),
+        "blocks.0.norm.weight": rng.normal(size=5).astype(jnp.bfloat16),
+        "blocks.0.turned": rng.normal(size=(4, 2)).T,
+        "steps": np.array(7),
+    }
+
+
+ARRAYS = drawn(np.random.default_rng(0))
 
 
 @pytest.fixture
@@ -69,10 +73,10 @@ def test_a_truncated_file_is_refused(read, kind, share):
 
 @pytest.mark.parametrize("kind", list(FORMATS))
 def test_damage_is_an_error_of_one_kind_or_none(read, kind):
-    data = FORMATS[kind](ARRAYS)
-    for place in RNG.integers(len(data), size=60):
+    data, rng = FORMATS[kind](ARRAYS), np.random.default_rng(0)
+    for place in rng.integers(len(data), size=60):
         damaged = bytearray(data)
-        damaged[place] ^= 1 << RNG.integers(8)
+        damaged[place] ^= 1 << rng.integers(8)
         try:
             read(bytes(damaged))
         except ValueError as error:
