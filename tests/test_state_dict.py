@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import warnings
 
 import jax.numpy as jnp
 import numpy as np
@@ -131,16 +132,52 @@ def test_stand_ins_cannot_be_changed(read):
         read(whole(changed))
 
 
+def one_tensor(kind, offset, shape, strides, after=b""):
+    """A file of one tensor over twelve numbers, and opcodes applied to it."""
+    array = np.arange(12, dtype=np.float32)
+    made = weight_files.view(weight_files.storage(array, "0"), offset, shape, strides)
+    return FORMATS[kind]({"x": array}, opcodes=mapping({"x": made + after}))
+
+
+@pytest.mark.parametrize("kind", ["zip", "stream"])
 @pytest.mark.parametrize(
     ("offset", "shape", "strides"),
-    [(0, (3, 5), (5, 1)), (1, (12,), (1,)), (0, (2,), (-1,)), (0, (2, 2), (11, 1))],
+    [
+        (0, (3, 5), (5, 1)),
+        (1, (12,), (1,)),
+        (0, (2,), (-1,)),
+        (0, (2, 2), (11, 1)),
+        # In the types of NumPy the place of the last number wraps around.
+        (0, (np.int16(300),), (np.int16(120),)),
+        (np.int8(100), (30,), (1,)),
+        (np.uint8(250), (8,), (1,)),
+        (np.int64(2**62), (3,), (np.int64(2**62),)),
+    ],
 )
-def test_a_tensor_outside_of_its_storage_is_refused(read, offset, shape, strides):
-    array = np.zeros(12, np.float32)
-    parts = map(plain, (offset, shape, strides, False))
-    stored = weight_files.storage(array, "0")
-    outside = call("torch._utils._rebuild_tensor_v2", stored, *parts)
-    with pytest.raises(ValueError, match="a tensor of shape"):
+def test_a_tensor_outside_of_its_storage_is_refused(read, kind, offset, shape, strides):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="a tensor of shape"):
+            read(one_tensor(kind, offset, shape, strides))
+
+
+@pytest.mark.parametrize("kind", ["zip", "stream"])
+def test_a_tensor_may_have_numbers_of_numpy_and_cannot_be_written_to(read, kind):
+    place = np.int8(1), (np.int16(3), 2), (np.uint8(4), np.int64(1))
+    (got,) = read(one_tensor(kind, *place)).values()
+    np.testing.assert_array_equal(got, [[1, 2], [5, 6], [9, 10]])
+    assert not got.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        read(one_tensor(kind, *place, after=plain(0) + plain(9.0) + b"s"))
+
+
+def test_only_a_storage_has_tensors(read):
+    """A tensor of one number repeated is longer than what it lies in."""
+    array = np.zeros(1, np.float32)
+    repeated = weight_files.view(weight_files.storage(array, "0"), 0, (9,), (0,))
+    posing = call(weight_files.ORDERED) + mapping({"values": repeated}) + b"b"
+    outside = weight_files.view(posing, 0, (9,), (1,))
+    with pytest.raises(ValueError, match="not read"):
         read(weight_files.archive({"x": array}, opcodes=mapping({"x": outside})))
 
 

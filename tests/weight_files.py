@@ -46,11 +46,28 @@ def storage(array, key):
     return b"(" + b"".join(parts) + plain("cpu") + plain(array.size) + b"tQ"
 
 
+def view(stored, offset, shape, strides):
+    """A tensor over the opcodes of its storage, with numbers of NumPy or not."""
+    parts = number(offset), numbers(shape), numbers(strides), plain(False)
+    return call("torch._utils._rebuild_tensor_v2", stored, *parts, call(ORDERED))
+
+
 def tensor(array, stored):
-    """A tensor over the opcodes of its storage."""
+    """The view that makes an array of its storage."""
     strides = tuple(step // array.itemsize for step in array.strides)
-    view = map(plain, (0, array.shape, strides, False))
-    return call("torch._utils._rebuild_tensor_v2", stored, *view, call(ORDERED))
+    return view(stored, 0, array.shape, strides)
+
+
+def number(value):
+    """The opcodes of a number; one of NumPy is called as such."""
+    if not isinstance(value, np.generic):
+        return plain(value)
+    dtype = call("numpy.dtype", plain(value.dtype.str[1:]), plain(False), plain(True))
+    return call("numpy.core.multiarray.scalar", dtype, plain(value.tobytes()))
+
+
+def numbers(values):
+    return b"(" + b"".join(map(number, values)) + b"t"
 
 
 ORDERED = "collections.OrderedDict"
@@ -123,14 +140,9 @@ def _network(arrays, make):
         part = {k.partition(".")[2]: arrays[k] for k in keys}
         kind = "torch.nn.modules.container.ModuleDict"
         children[head] = _network(part, lambda s, kind=kind: _layer(kind, s))
-    scale = call(
-        "numpy.core.multiarray.scalar",
-        call("numpy.dtype", plain("f8"), plain(False), plain(True)),
-        plain(np.float64(0.5).tobytes()),
-    )
     state = {
         "training": plain(False),
-        "skip_scale": scale,
+        "skip_scale": number(np.float64(0.5)),
         "_parameters": mapping(parameters),
         "_buffers": mapping({"absent": plain(None)}),
         "_modules": mapping(children),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import operator
 import zipfile
 from typing import IO, Any, NamedTuple
 
@@ -62,25 +63,33 @@ class _StorageType:
 
 
 def _tensor(
-    storage: _Storage,
-    offset: int,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    *_: Any,
+    storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
 ) -> np.ndarray:
-    """A view of a storage, inside of its bounds."""
+    """A view of a storage, inside of its bounds and not to be written to."""
+    if not isinstance(storage, _Storage):
+        raise Refused("holds a tensor of what is no storage")
     values = storage.values
-    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    (offset,), shape, strides = map(_integers, ((offset,), shape, strides))
     if min((offset, *shape, *strides)) < 0:
         raise ValueError(f"a tensor of shape {shape} and strides {strides}")
     if 0 in shape:
         return np.zeros(shape, values.dtype)
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if last >= len(values):
         raise ValueError(
             f"a tensor of shape {shape} in a storage of {len(values)} numbers"
         )
     steps = [step * values.itemsize for step in strides]
-    return np.lib.stride_tricks.as_strided(values[offset:], shape, steps)
+    return np.lib.stride_tricks.as_strided(
+        values[offset:], shape, steps, writeable=False
+    )
+
+
+def _integers(values: Any) -> tuple[int, ...]:
+    """The same as integers of Python; those of NumPy wrap around, past every check."""
+    if not isinstance(values, tuple | list):
+        raise ValueError(f"a shape or strides of kind {type(values).__name__}")
+    return tuple(map(operator.index, values))
 
 
 _TENSORS: dict[str, Any] = {
