@@ -171,6 +171,14 @@ def test_a_tensor_may_have_numbers_of_numpy_and_cannot_be_written_to(read, kind)
         read(one_tensor(kind, *place, after=plain(0) + plain(9.0) + b"s"))
 
 
+@pytest.mark.parametrize("keys", [[], ["0"], ["0", "0"], ["0", "2"], ["0", "1", "2"]])
+def test_every_storage_has_its_numbers_once(read, keys):
+    """Of one left out, the memory's former content would be read."""
+    ones = {"a": np.ones(3), "b": np.ones(3)}
+    with pytest.raises(ValueError, match="the storages are not those"):
+        read(weight_files.stream(ones, keys=keys))
+
+
 def test_only_a_storage_has_tensors(read):
     """A tensor of one number repeated is longer than what it lies in."""
     array = np.zeros(1, np.float32)

@@ -97,17 +97,18 @@ def archive(arrays, wrap=mapping, opcodes=None):
     return file.getvalue()
 
 
-def _stream(opcodes, stored):
+def _stream(opcodes, stored, keys=None):
     system = {"protocol_version": 1001, "little_endian": True}
-    pickles = [plain(MAGIC), plain(1001), plain(system), opcodes, plain(list(stored))]
+    keys = list(stored) if keys is None else keys
+    pickles = [plain(MAGIC), plain(1001), plain(system), opcodes, plain(keys)]
     numbers = [a.size.to_bytes(8, "little") + _numbers(a) for a in stored.values()]
     return b"".join([*map(whole, pickles), *numbers])
 
 
-def stream(arrays, wrap=mapping, opcodes=None):
-    """The older layout of torch.save."""
+def stream(arrays, wrap=mapping, opcodes=None, keys=None):
+    """The older layout of torch.save, with other keys of its storages if given."""
     named, stored = _tensors(arrays)
-    return _stream(opcodes or wrap(named), stored)
+    return _stream(opcodes or wrap(named), stored, keys)
 
 
 def _layer(kind, state):

@@ -158,7 +158,11 @@ def _load_stream(data: bytes) -> Any:
         return stored.setdefault(key, _Storage(np.empty(count, dtype)))
 
     result = Unpickler(file, _NAMES, storage).load()
-    for key in Unpickler(file, _NAMES).load():
+    keys = Unpickler(file, _NAMES).load()
+    # A storage left out would keep what the memory held before.
+    if not isinstance(keys, list) or sorted(keys) != sorted(stored):
+        raise ValueError("the storages are not those that its tensors lie in")
+    for key in keys:
         _fill(stored[key].values, file)
     return result
 
