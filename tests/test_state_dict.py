@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import tracemalloc
 import warnings
+import zipfile
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +48,13 @@ def assert_same(got, expected):
 @pytest.mark.parametrize("kind", list(FORMATS))
 def test_every_format_is_read_exactly(read, kind):
     assert_same(read(FORMATS[kind](ARRAYS)), ARRAYS)
+
+
+@pytest.mark.parametrize("kind", list(FORMATS))
+def test_large_tensors_are_read(read, kind):
+    """The bounds on what a file may take hold where it is nothing but numbers."""
+    arrays = {"layer.weight": np.zeros((300, 200), np.float32), "bias": np.zeros(999)}
+    assert_same(read(FORMATS[kind](arrays)), arrays)
 
 
 @pytest.mark.parametrize("length", range(1, 34))
@@ -187,6 +196,80 @@ def test_only_a_storage_has_tensors(read):
     outside = weight_files.view(posing, 0, (9,), (1,))
     with pytest.raises(ValueError, match="not read"):
         read(weight_files.archive({"x": array}, opcodes=mapping({"x": outside})))
+
+
+MUCH = 1 << 25
+EIGHT_BYTES = MUCH.to_bytes(8, "little")
+SMALL = np.zeros(1, np.float32)
+LARGE = np.zeros(1 << 15, np.float32)
+
+
+def nested(depth):
+    """Tuples of few bytes and long names: each holds the one before it twice."""
+    return plain(()) + depth * b"2\x86"
+
+
+def copies(of, function, count):
+    """One thing, remembered, and many calls that copy it."""
+    remembered = of + b"q\x00" + weight_files.name(function) + b"q\x01"
+    return remembered + count * b"h\x01h\x00\x85R"
+
+
+GREEDY = {
+    "a place to remember": whole(plain(1) + b"r" + (MUCH >> 4).to_bytes(4, "little")),
+    "bytes announced": whole(b"\x8e" + EIGHT_BYTES),
+    "bytes announced, to be changed": whole(b"\x96" + EIGHT_BYTES),
+    "bytes by number": whole(call("_codecs.encode", plain(MUCH))),
+    "copies of a text": whole(copies(plain("x" * 99_999), "_codecs.encode", 999)),
+    "copies of a list": whole(copies(plain([1] * 9999), "torch.Size", 999)),
+    "a long class name": whole(
+        call(
+            "torch_utils.persistence._reconstruct_persistent_obj",
+            mapping({"class_name": nested(22), "state": mapping({})}),
+        )
+    ),
+    "a long reference": whole(nested(22) + b"Q"),
+    "a repeated number": weight_files.archive(
+        {"x": SMALL},
+        opcodes=call(
+            "torch.Size",
+            weight_files.view(weight_files.storage(SMALL, "0"), 0, (MUCH >> 2,), (0,)),
+        ),
+    ),
+    "deflated numbers": weight_files.archive(
+        {"x": np.zeros(MUCH >> 2, np.float32)}, compression=zipfile.ZIP_DEFLATED
+    ),
+    "many storages": weight_files.stream(
+        {"x": LARGE},
+        opcodes=mapping(
+            {
+                key: weight_files.tensor(LARGE, weight_files.storage(LARGE, key))
+                for key in map(str, range(300))
+            }
+        ),
+        keys=[str(key) for key in range(300)],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(GREEDY))
+def test_a_small_file_takes_little_memory(read, kind):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"weights\.pt was not read"):
+            read(GREEDY[kind])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4e6
+
+
+@pytest.mark.parametrize("shape", [(MUCH,), (1 << 40, 1 << 40)])
+def test_a_tensor_repeats_few_numbers_at_most(read, shape):
+    (got,) = read(one_tensor("zip", 3, (2, 500), (1, 0))).values()
+    np.testing.assert_array_equal(got, [500 * [3], 500 * [4]])
+    with pytest.raises(ValueError, match="a tensor of shape"):
+        read(one_tensor("zip", 0, shape, len(shape) * (0,)))
 
 
 def test_what_holds_no_weights_is_refused(read):

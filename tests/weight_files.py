@@ -85,11 +85,11 @@ def _numbers(array):
     return array.tobytes(order="A")
 
 
-def archive(arrays, wrap=mapping, opcodes=None):
+def archive(arrays, wrap=mapping, opcodes=None, compression=zipfile.ZIP_STORED):
     """The zip layout of torch.save, around other opcodes if given."""
     named, stored = _tensors(arrays)
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as members:
+    with zipfile.ZipFile(file, "w", compression) as members:
         members.writestr("model/data.pkl", whole(opcodes or wrap(named)))
         members.writestr("model/byteorder", "little")
         for key, array in stored.items():
