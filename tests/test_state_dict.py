@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import tracemalloc
+import warnings
+import zipfile
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,14 +14,18 @@ from bns_jax.models import state_dict
 from tests import weight_files
 from tests.weight_files import FORMATS, call, mapping, plain, whole
 
-RNG = np.random.default_rng(0)
-ARRAYS = {
-    "head.weight": RNG.normal(size=(3, 4)).astype(np.float32),
-    "head.bias": RNG.normal(size=3).astype(np.float16),
-    "blocks.0.norm.weight": RNG.normal(size=5).astype(jnp.bfloat16),
-    "blocks.0.turned": RNG.normal(size=(4, 2)).T,
-    "steps": np.array(7),
-}
+
+def drawn(rng):
+    return {
+        "head.weight": rng.normal(size=(3, 4)).astype(np.float32),
+        "head.bias": rng.normal(size=3).astype(np.float16),
+        "blocks.0.norm.weight": rng.normal(size=5).astype(jnp.bfloat16),
+        "blocks.0.turned": rng.normal(size=(4, 2)).T,
+        "steps": np.array(7),
+    }
+
+
+ARRAYS = drawn(np.random.default_rng(0))
 
 
 @pytest.fixture
@@ -41,6 +48,13 @@ def assert_same(got, expected):
 @pytest.mark.parametrize("kind", list(FORMATS))
 def test_every_format_is_read_exactly(read, kind):
     assert_same(read(FORMATS[kind](ARRAYS)), ARRAYS)
+
+
+@pytest.mark.parametrize("kind", list(FORMATS))
+def test_large_tensors_are_read(read, kind):
+    """The bounds on what a file may take hold where it is nothing but numbers."""
+    arrays = {"layer.weight": np.zeros((300, 200), np.float32), "bias": np.zeros(999)}
+    assert_same(read(FORMATS[kind](arrays)), arrays)
 
 
 @pytest.mark.parametrize("length", range(1, 34))
@@ -69,10 +83,10 @@ def test_a_truncated_file_is_refused(read, kind, share):
 
 @pytest.mark.parametrize("kind", list(FORMATS))
 def test_damage_is_an_error_of_one_kind_or_none(read, kind):
-    data = FORMATS[kind](ARRAYS)
-    for place in RNG.integers(len(data), size=60):
+    data, rng = FORMATS[kind](ARRAYS), np.random.default_rng(0)
+    for place in rng.integers(len(data), size=60):
         damaged = bytearray(data)
-        damaged[place] ^= 1 << RNG.integers(8)
+        damaged[place] ^= 1 << rng.integers(8)
         try:
             read(bytes(damaged))
         except ValueError as error:
@@ -127,17 +141,182 @@ def test_stand_ins_cannot_be_changed(read):
         read(whole(changed))
 
 
+def one_tensor(kind, offset, shape, strides, after=b""):
+    """A file of one tensor over twelve numbers, and opcodes applied to it."""
+    array = np.arange(12, dtype=np.float32)
+    made = weight_files.view(weight_files.storage(array, "0"), offset, shape, strides)
+    return FORMATS[kind]({"x": array}, opcodes=mapping({"x": made + after}))
+
+
+@pytest.mark.parametrize("kind", ["zip", "stream"])
 @pytest.mark.parametrize(
     ("offset", "shape", "strides"),
-    [(0, (3, 5), (5, 1)), (1, (12,), (1,)), (0, (2,), (-1,)), (0, (2, 2), (11, 1))],
+    [
+        (0, (3, 5), (5, 1)),
+        (1, (12,), (1,)),
+        (0, (2,), (-1,)),
+        (0, (2, 2), (11, 1)),
+        # In the types of NumPy the place of the last number wraps around.
+        (0, (np.int16(300),), (np.int16(120),)),
+        (np.int8(100), (30,), (1,)),
+        (np.uint8(250), (8,), (1,)),
+        (np.int64(2**62), (3,), (np.int64(2**62),)),
+    ],
 )
-def test_a_tensor_outside_of_its_storage_is_refused(read, offset, shape, strides):
-    array = np.zeros(12, np.float32)
-    parts = map(plain, (offset, shape, strides, False))
-    stored = weight_files.storage(array, "0")
-    outside = call("torch._utils._rebuild_tensor_v2", stored, *parts)
-    with pytest.raises(ValueError, match="a tensor of shape"):
+def test_a_tensor_outside_of_its_storage_is_refused(read, kind, offset, shape, strides):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="a tensor of shape"):
+            read(one_tensor(kind, offset, shape, strides))
+
+
+@pytest.mark.parametrize("kind", ["zip", "stream"])
+def test_a_tensor_may_have_numbers_of_numpy_and_cannot_be_written_to(read, kind):
+    place = np.int8(1), (np.int16(3), 2), (np.uint8(4), np.int64(1))
+    (got,) = read(one_tensor(kind, *place)).values()
+    np.testing.assert_array_equal(got, [[1, 2], [5, 6], [9, 10]])
+    assert not got.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        read(one_tensor(kind, *place, after=plain(0) + plain(9.0) + b"s"))
+
+
+@pytest.mark.parametrize("keys", [[], ["0"], ["0", "0"], ["0", "2"], ["0", "1", "2"]])
+def test_every_storage_has_its_numbers_once(read, keys):
+    """Of one left out, the memory's former content would be read."""
+    ones = {"a": np.ones(3), "b": np.ones(3)}
+    with pytest.raises(ValueError, match="the storages are not those"):
+        read(weight_files.stream(ones, keys=keys))
+
+
+def test_only_a_storage_has_tensors(read):
+    """A tensor of one number repeated is longer than what it lies in."""
+    array = np.zeros(1, np.float32)
+    repeated = weight_files.view(weight_files.storage(array, "0"), 0, (9,), (0,))
+    posing = call(weight_files.ORDERED) + mapping({"values": repeated}) + b"b"
+    outside = weight_files.view(posing, 0, (9,), (1,))
+    with pytest.raises(ValueError, match="not read"):
         read(weight_files.archive({"x": array}, opcodes=mapping({"x": outside})))
+
+
+MUCH = 1 << 25
+EIGHT_BYTES = MUCH.to_bytes(8, "little")
+REMEMBERED, RECALLED = b"q\xff", b"h\xff"
+SMALL = np.zeros(1, np.float32)
+LARGE = np.zeros(1 << 15, np.float32)
+
+
+def nested(depth):
+    """Tuples of few bytes and long names: each holds the one before it twice."""
+    return plain(()) + depth * b"2\x86"
+
+
+def copies(of, function, count):
+    """One thing, remembered, and many calls that copy it."""
+    remembered = of + REMEMBERED + weight_files.name(function) + b"q\xfe"
+    return remembered + count * (b"h\xfe" + RECALLED + b"\x85R")
+
+
+GREEDY = {
+    "a place to remember": whole(plain(1) + b"r" + (MUCH >> 4).to_bytes(4, "little")),
+    "bytes announced": whole(b"\x8e" + EIGHT_BYTES),
+    "bytes announced, to be changed": whole(b"\x96" + EIGHT_BYTES),
+    "bytes by number": whole(call("_codecs.encode", plain(MUCH))),
+    "copies of a text": whole(copies(plain("x" * 99_999), "_codecs.encode", 999)),
+    "copies of a list": whole(copies(plain([1] * 9999), "torch.Size", 999)),
+    "a long class name": whole(
+        call(
+            "torch_utils.persistence._reconstruct_persistent_obj",
+            mapping({"class_name": nested(22), "state": mapping({})}),
+        )
+    ),
+    "a long reference": whole(nested(22) + b"Q"),
+    "a repeated number": weight_files.archive(
+        {"x": SMALL},
+        opcodes=call(
+            "torch.Size",
+            weight_files.view(weight_files.storage(SMALL, "0"), 0, (MUCH >> 2,), (0,)),
+        ),
+    ),
+    "deflated numbers": weight_files.archive(
+        {"x": np.zeros(MUCH >> 2, np.float32)}, compression=zipfile.ZIP_DEFLATED
+    ),
+    "many storages": weight_files.stream(
+        {"x": LARGE},
+        opcodes=mapping(
+            {
+                key: weight_files.tensor(LARGE, weight_files.storage(LARGE, key))
+                for key in map(str, range(300))
+            }
+        ),
+        keys=[str(key) for key in range(300)],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(GREEDY))
+def test_a_small_file_takes_little_memory(read, kind):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"weights\.pt was not read"):
+            read(GREEDY[kind])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4e6
+
+
+@pytest.mark.parametrize("shape", [(MUCH,), (1 << 40, 1 << 40)])
+def test_a_tensor_repeats_few_numbers_at_most(read, shape):
+    (got,) = read(one_tensor("zip", 3, (2, 500), (1, 0))).values()
+    np.testing.assert_array_equal(got, [500 * [3], 500 * [4]])
+    with pytest.raises(ValueError, match="a tensor of shape"):
+        read(one_tensor("zip", 0, shape, len(shape) * (0,)))
+
+
+KIND = "torch.nn.modules.container.Module"
+
+
+def layer(state):
+    """A layer of torch, or one without a state if that is empty."""
+    return weight_files.name(KIND) + b")\x81" + state
+
+
+def recurrent(names):
+    """A layer, and itself inside of it as often as there are names."""
+    inside = mapping({"_modules": mapping(dict.fromkeys(names, RECALLED))})
+    return layer(REMEMBERED + inside + b"b")
+
+
+def doubled(depth):
+    """Layers that each hold the one before twice, under two names."""
+    inner = layer(b"")
+    for _ in range(depth):
+        inside = mapping({"a": inner + REMEMBERED, "b": RECALLED})
+        inner = layer(mapping({"_modules": inside}) + b"b")
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("opcodes", "message"),
+    [
+        (b"}" + REMEMBERED + plain("ema") + RECALLED + b"s", "contains itself"),
+        (recurrent("a"), "contain one another"),
+        (recurrent("ab"), "contain one another"),
+        (doubled(60), "contain one another"),
+        (layer(mapping({"_parameters": b"N"}) + b"b"), f"_parameters of a {KIND}"),
+        (layer(mapping({"_modules": plain({7: 7})}) + b"b"), f"_modules of a {KIND}"),
+    ],
+    ids=["dictionary", "layer", "layer twice", "doubled", "nothing", "no names"],
+)
+def test_what_is_no_tree_of_layers_is_refused(read, opcodes, message):
+    with pytest.raises(ValueError, match=rf"weights\.pt was not read: .*{message}"):
+        read(whole(opcodes))
+
+
+def test_a_layer_without_state_has_no_weights(read):
+    assert read(whole(layer(b""))) == {}
+    shared = read(whole(doubled(3)))
+    assert (shared, shared.kind) == ({}, KIND)
 
 
 def test_what_holds_no_weights_is_refused(read):

@@ -46,11 +46,28 @@ def storage(array, key):
     return b"(" + b"".join(parts) + plain("cpu") + plain(array.size) + b"tQ"
 
 
+def view(stored, offset, shape, strides):
+    """A tensor over the opcodes of its storage, with numbers of NumPy or not."""
+    parts = number(offset), numbers(shape), numbers(strides), plain(False)
+    return call("torch._utils._rebuild_tensor_v2", stored, *parts, call(ORDERED))
+
+
 def tensor(array, stored):
-    """A tensor over the opcodes of its storage."""
+    """The view that makes an array of its storage."""
     strides = tuple(step // array.itemsize for step in array.strides)
-    view = map(plain, (0, array.shape, strides, False))
-    return call("torch._utils._rebuild_tensor_v2", stored, *view, call(ORDERED))
+    return view(stored, 0, array.shape, strides)
+
+
+def number(value):
+    """The opcodes of a number; one of NumPy is called as such."""
+    if not isinstance(value, np.generic):
+        return plain(value)
+    dtype = call("numpy.dtype", plain(value.dtype.str[1:]), plain(False), plain(True))
+    return call("numpy.core.multiarray.scalar", dtype, plain(value.tobytes()))
+
+
+def numbers(values):
+    return b"(" + b"".join(map(number, values)) + b"t"
 
 
 ORDERED = "collections.OrderedDict"
@@ -68,11 +85,11 @@ def _numbers(array):
     return array.tobytes(order="A")
 
 
-def archive(arrays, wrap=mapping, opcodes=None):
+def archive(arrays, wrap=mapping, opcodes=None, compression=zipfile.ZIP_STORED):
     """The zip layout of torch.save, around other opcodes if given."""
     named, stored = _tensors(arrays)
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as members:
+    with zipfile.ZipFile(file, "w", compression) as members:
         members.writestr("model/data.pkl", whole(opcodes or wrap(named)))
         members.writestr("model/byteorder", "little")
         for key, array in stored.items():
@@ -80,17 +97,18 @@ def archive(arrays, wrap=mapping, opcodes=None):
     return file.getvalue()
 
 
-def _stream(opcodes, stored):
+def _stream(opcodes, stored, keys=None):
     system = {"protocol_version": 1001, "little_endian": True}
-    pickles = [plain(MAGIC), plain(1001), plain(system), opcodes, plain(list(stored))]
+    keys = list(stored) if keys is None else keys
+    pickles = [plain(MAGIC), plain(1001), plain(system), opcodes, plain(keys)]
     numbers = [a.size.to_bytes(8, "little") + _numbers(a) for a in stored.values()]
     return b"".join([*map(whole, pickles), *numbers])
 
 
-def stream(arrays, wrap=mapping, opcodes=None):
-    """The older layout of torch.save."""
+def stream(arrays, wrap=mapping, opcodes=None, keys=None):
+    """The older layout of torch.save, with other keys of its storages if given."""
     named, stored = _tensors(arrays)
-    return _stream(opcodes or wrap(named), stored)
+    return _stream(opcodes or wrap(named), stored, keys)
 
 
 def _layer(kind, state):
@@ -123,14 +141,9 @@ def _network(arrays, make):
         part = {k.partition(".")[2]: arrays[k] for k in keys}
         kind = "torch.nn.modules.container.ModuleDict"
         children[head] = _network(part, lambda s, kind=kind: _layer(kind, s))
-    scale = call(
-        "numpy.core.multiarray.scalar",
-        call("numpy.dtype", plain("f8"), plain(False), plain(True)),
-        plain(np.float64(0.5).tobytes()),
-    )
     state = {
         "training": plain(False),
-        "skip_scale": scale,
+        "skip_scale": number(np.float64(0.5)),
         "_parameters": mapping(parameters),
         "_buffers": mapping({"absent": plain(None)}),
         "_modules": mapping(children),

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
+import operator
 import zipfile
 from typing import IO, Any, NamedTuple
 
@@ -61,42 +63,75 @@ class _StorageType:
         raise Refused("names a storage without its numbers")
 
 
-def _tensor(
-    storage: _Storage,
-    offset: int,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    *_: Any,
-) -> np.ndarray:
-    """A view of a storage, inside of its bounds."""
+_MOST_REPEATED = 1 << 24
+"""How many numbers a tensor may have that repeats fewer, as after torch's expand."""
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
+    """A view of a storage, inside of its bounds and not to be written to."""
+    if not isinstance(storage, _Storage):
+        raise Refused("holds a tensor of what is no storage")
     values = storage.values
-    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    (offset,), shape, strides = map(_integers, ((offset,), shape, strides))
     if min((offset, *shape, *strides)) < 0:
         raise ValueError(f"a tensor of shape {shape} and strides {strides}")
     if 0 in shape:
         return np.zeros(shape, values.dtype)
-    if last >= len(values):
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    if last >= len(values) or math.prod(shape) > max(len(values), _MOST_REPEATED):
         raise ValueError(
             f"a tensor of shape {shape} in a storage of {len(values)} numbers"
         )
     steps = [step * values.itemsize for step in strides]
-    return np.lib.stride_tricks.as_strided(values[offset:], shape, steps)
+    return np.lib.stride_tricks.as_strided(
+        values[offset:], shape, steps, writeable=False
+    )
+
+
+def _integers(values: Any) -> tuple[int, ...]:
+    """The same as integers of Python; those of NumPy wrap around, past every check."""
+    if not isinstance(values, tuple | list):
+        raise ValueError(f"a shape or strides of kind {type(values).__name__}")
+    return tuple(map(operator.index, values))
 
 
 _TENSORS: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_parameter": lambda data, *_: data,
-    "torch.storage._load_from_bytes": lambda data: _load_stream(data),
+    "torch.storage._load_from_bytes": lambda data: _load_inner(data),
 }
 _NAMES = {name: StandIn(name, function) for name, function in _TENSORS.items()}
 _NAMES |= {name: StandIn(name, _StorageType(dtype)) for name, dtype in DTYPES.items()}
 
 
-def _dtype(kind: StandIn) -> np.dtype:
+def _reference(pid: Any) -> tuple[np.dtype, str, int]:
+    """The dtype, key and length of a storage, from what a pickle says of it."""
+    _, kind, key, _, count, *view = pid
     if not isinstance(kind, StandIn) or not isinstance(kind.function, _StorageType):
-        raise Refused(f"holds a storage of kind {kind}")
-    return kind.function.dtype
+        raise Refused("holds a storage of unknown kind")
+    if not isinstance(key, str):
+        raise Refused(f"holds a storage whose key is a {type(key).__name__}")
+    if any(view):
+        raise Refused("holds a view of a storage")
+    return kind.function.dtype, key, operator.index(count)
+
+
+class _Allowance:
+    """How many bytes may still be read: a file has no more than its length."""
+
+    def __init__(self, size: int):
+        self.left = size
+
+    def take(self, size: int) -> None:
+        """Uses some of it.
+
+        Raises:
+          Refused: if less is left.
+        """
+        if not 0 <= size <= self.left:
+            raise Refused(f"announces {size} bytes where {self.left} are left")
+        self.left -= size
 
 
 def _load_archive(data: bytes) -> Any:
@@ -107,51 +142,77 @@ def _load_archive(data: bytes) -> Any:
             for name in archive.namelist()
             if name.endswith("/data.pkl") or name == "data.pkl"
         )
+        allowance = _Allowance(len(data))
         order = f"{root}byteorder"
-        if order in archive.namelist() and archive.read(order) != b"little":
+        is_told = order in archive.namelist()
+        if is_told and _member(archive, order, allowance) != b"little":
             raise Refused("holds big-endian numbers")
         stored: dict[str, _Storage] = {}
 
         def storage(pid: Any) -> _Storage:
-            _, kind, key, _, count = pid
+            dtype, key, count = _reference(pid)
             if key not in stored:
-                values = np.frombuffer(archive.read(f"{root}data/{key}"), _dtype(kind))
+                numbers = _member(archive, f"{root}data/{key}", allowance)
+                values = np.frombuffer(numbers, dtype)
                 if len(values) != count:
                     raise ValueError(f"storage {key} has {len(values)} of {count}")
                 stored[key] = _Storage(values)
             return stored[key]
 
-        pickled = io.BytesIO(archive.read(f"{root}data.pkl"))
+        pickled = io.BytesIO(_member(archive, f"{root}data.pkl", allowance))
         return Unpickler(pickled, _NAMES, storage).load()
+
+
+def _member(archive: zipfile.ZipFile, name: str, allowance: _Allowance) -> bytes:
+    """The content of a member; as torch stores it, it is no longer than the file."""
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise Refused(f"holds {name} compressed")
+    allowance.take(info.file_size)
+    return archive.read(info)
 
 
 def _load_stream(data: bytes) -> Any:
     """The older layout, or a plain pickle."""
     file = io.BytesIO(data)
     first = Unpickler(file, _NAMES).load()
-    if first != _MAGIC or not isinstance(first, int):
+    if not isinstance(first, int) or first != _MAGIC:
         return first
     for _ in ("protocol version", "system"):
         Unpickler(file, _NAMES).load()
     stored: dict[str, _Storage] = {}
+    allowance = _Allowance(len(data))
 
     def storage(pid: Any) -> Any:
         if pid[0] == "module":
             # A class with its source code, which is left unread.
             return pid[1]
-        _, kind, key, _, count, *view = pid
-        if any(view):
-            raise Refused("holds a view of a storage")
-        dtype = _dtype(kind)
-        if count * dtype.itemsize > len(data):
-            raise ValueError(f"storage {key} of {count} numbers")
-        # Filled below: the numbers follow after the pickle that speaks of them.
-        return stored.setdefault(key, _Storage(np.empty(count, dtype)))
+        dtype, key, count = _reference(pid)
+        if key not in stored:
+            allowance.take(count * dtype.itemsize)
+            # Filled below: the numbers follow after the pickle that speaks of them.
+            stored[key] = _Storage(np.empty(count, dtype))
+        return stored[key]
 
     result = Unpickler(file, _NAMES, storage).load()
-    for key in Unpickler(file, _NAMES).load():
+    keys = Unpickler(file, _NAMES).load()
+    # A storage left out would keep what the memory held before.
+    if not _are_names(keys) or sorted(keys) != sorted(stored):
+        raise ValueError("the storages are not those that its tensors lie in")
+    for key in keys:
         _fill(stored[key].values, file)
     return result
+
+
+def _are_names(keys: Any) -> bool:
+    return isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+
+
+def _load_inner(data: Any) -> Any:
+    """A file inside of a pickle, which holds one storage."""
+    if not isinstance(data, bytes):
+        raise Refused(f"holds a storage in a {type(data).__name__}")
+    return _load_stream(data)
 
 
 def _fill(values: np.ndarray, file: IO[bytes]) -> None:
