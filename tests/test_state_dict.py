@@ -200,6 +200,7 @@ def test_only_a_storage_has_tensors(read):
 
 MUCH = 1 << 25
 EIGHT_BYTES = MUCH.to_bytes(8, "little")
+REMEMBERED, RECALLED = b"q\xff", b"h\xff"
 SMALL = np.zeros(1, np.float32)
 LARGE = np.zeros(1 << 15, np.float32)
 
@@ -211,8 +212,8 @@ def nested(depth):
 
 def copies(of, function, count):
     """One thing, remembered, and many calls that copy it."""
-    remembered = of + b"q\x00" + weight_files.name(function) + b"q\x01"
-    return remembered + count * b"h\x01h\x00\x85R"
+    remembered = of + REMEMBERED + weight_files.name(function) + b"q\xfe"
+    return remembered + count * (b"h\xfe" + RECALLED + b"\x85R")
 
 
 GREEDY = {
@@ -270,6 +271,52 @@ def test_a_tensor_repeats_few_numbers_at_most(read, shape):
     np.testing.assert_array_equal(got, [500 * [3], 500 * [4]])
     with pytest.raises(ValueError, match="a tensor of shape"):
         read(one_tensor("zip", 0, shape, len(shape) * (0,)))
+
+
+KIND = "torch.nn.modules.container.Module"
+
+
+def layer(state):
+    """A layer of torch, or one without a state if that is empty."""
+    return weight_files.name(KIND) + b")\x81" + state
+
+
+def recurrent(names):
+    """A layer, and itself inside of it as often as there are names."""
+    inside = mapping({"_modules": mapping(dict.fromkeys(names, RECALLED))})
+    return layer(REMEMBERED + inside + b"b")
+
+
+def doubled(depth):
+    """Layers that each hold the one before twice, under two names."""
+    inner = layer(b"")
+    for _ in range(depth):
+        inside = mapping({"a": inner + REMEMBERED, "b": RECALLED})
+        inner = layer(mapping({"_modules": inside}) + b"b")
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("opcodes", "message"),
+    [
+        (b"}" + REMEMBERED + plain("ema") + RECALLED + b"s", "contains itself"),
+        (recurrent("a"), "contain one another"),
+        (recurrent("ab"), "contain one another"),
+        (doubled(60), "contain one another"),
+        (layer(mapping({"_parameters": b"N"}) + b"b"), f"_parameters of a {KIND}"),
+        (layer(mapping({"_modules": plain({7: 7})}) + b"b"), f"_modules of a {KIND}"),
+    ],
+    ids=["dictionary", "layer", "layer twice", "doubled", "nothing", "no names"],
+)
+def test_what_is_no_tree_of_layers_is_refused(read, opcodes, message):
+    with pytest.raises(ValueError, match=rf"weights\.pt was not read: .*{message}"):
+        read(whole(opcodes))
+
+
+def test_a_layer_without_state_has_no_weights(read):
+    assert read(whole(layer(b""))) == {}
+    shared = read(whole(doubled(3)))
+    assert (shared, shared.kind) == ({}, KIND)
 
 
 def test_what_holds_no_weights_is_refused(read):

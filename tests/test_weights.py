@@ -1,5 +1,7 @@
 """Laws of the weights file: exact, and it notices damage."""
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -100,6 +102,17 @@ def test_a_safetensors_file_of_others_is_refused(path):
     safetensors = pytest.importorskip("safetensors.numpy")
     refused(path, safetensors.save({"x": np.zeros(3)}))
     refused(path, safetensors.save({"x": np.zeros(3)}, {"format": "np"}))
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "C64"])
+def test_other_numbers_are_named(path, dtype):
+    size = 8 if dtype == "C64" else 1
+    entry = {"dtype": dtype, "shape": [1], "data_offsets": [0, size]}
+    header = json.dumps({"x": entry}).encode()
+    data = len(header).to_bytes(8, "little") + header + bytes(size)
+    refused(path, data)
+    with pytest.raises(ValueError, match=f"expected numbers of F64, .*, got {dtype}"):
+        weights.tensors(data)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,10 @@ def read(path: epath.PathLike) -> StateDict:
         return weights.tensors(data)
     except ValueError as error:
         raise ValueError(f"{path} was not read: {error}") from error
+    except RecursionError as error:
+        raise ValueError(
+            f"{path} was not read: it contains itself, or goes too deep"
+        ) from error
 
 
 def _is_safetensors(data: bytes) -> bool:
@@ -70,14 +74,15 @@ def _weights(content: Any) -> StateDict:
       ValueError: if there are none.
     """
     if isinstance(content, Record):
-        network = Pickled(_harvest(content, ""))
+        network = Pickled(_harvest(content))
         network.kind = content.kind
         return network
     if isinstance(content, Mapping):
         for name in _WITHIN:
             if isinstance(content.get(name), Mapping | Record):
                 return _weights(content[name])
-        found = {k: v for k, v in content.items() if isinstance(v, np.ndarray)}
+        tensors = {k: v for k, v in content.items() if isinstance(v, np.ndarray)}
+        found = {k: v for k, v in tensors.items() if isinstance(k, str)}
         if found:
             return found
     raise ValueError(
@@ -85,12 +90,39 @@ def _weights(content: Any) -> StateDict:
     )
 
 
-def _harvest(module: Record, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
-    """The parameters and buffers of a pickled layer and of those inside it."""
-    for kind in ("_parameters", "_buffers"):
-        for name, value in module.state.get(kind, {}).items():
-            if isinstance(value, np.ndarray):
-                yield prefix + name, value
-    for name, child in module.state.get("_modules", {}).items():
-        if isinstance(child, Record):
-            yield from _harvest(child, f"{prefix}{name}.")
+_MOST_NAMES = 100_000
+_LONGEST_NAME = 1_000
+"""Of layers and tensors. One layer may have many names, and a small file no end."""
+
+
+def _harvest(network: Record) -> StateDict:
+    """The parameters and buffers of a pickled network and of the layers inside it.
+
+    Raises:
+      ValueError: if its layers are no layers, contain one another, or are too many.
+    """
+    found: StateDict = {}
+    layers, count = [("", network)], 0
+    while layers:
+        prefix, layer = layers.pop()
+        parts = _parts(layer)
+        count += len(parts)
+        if count > _MOST_NAMES or len(prefix) > _LONGEST_NAME:
+            raise ValueError("its layers contain one another, or are too many")
+        for name, part in parts:
+            if isinstance(part, np.ndarray):
+                found[prefix + name] = part
+            elif isinstance(part, Record):
+                layers.append((f"{prefix}{name}.", part))
+    return found
+
+
+def _parts(layer: Record) -> list[tuple[str, Any]]:
+    """What a layer consists of, by name."""
+    parts: list[tuple[str, Any]] = []
+    for kind in ("_parameters", "_buffers", "_modules"):
+        named = layer.state.get(kind, {})
+        if not isinstance(named, dict) or not all(isinstance(k, str) for k in named):
+            raise ValueError(f"the {kind} of a {layer.kind} are not given by name")
+        parts += named.items()
+    return parts

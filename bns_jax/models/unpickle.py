@@ -34,9 +34,13 @@ class Record:
     """
 
     kind = ""
+    state: dict[str, Any]
 
-    def __init__(self, *_: Any) -> None:
-        self.state: dict[str, Any] = {}
+    def __new__(cls, *_: Any) -> Record:
+        """An empty one; a pickle makes objects without calling `__init__`."""
+        record = super().__new__(cls)
+        record.state = {}
+        return record
 
     def __setstate__(self, state: Any) -> None:
         """Called by the unpickler in place of the foreign class's own method."""

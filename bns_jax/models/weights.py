@@ -99,7 +99,7 @@ def tensors(data: bytes) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file of any writer, by name.
 
     Raises:
-      ValueError: if it is none, or truncated.
+      ValueError: if it is none, or truncated, or holds numbers that NumPy lacks.
     """
     try:
         return _deserialize(data)
@@ -116,11 +116,25 @@ def _deserialize(data: bytes) -> dict[str, np.ndarray]:
     }
 
 
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": jnp.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+
 def _dtype(name: str) -> np.dtype:
-    """The NumPy dtype of a safetensors one, such as F32, BF16 or BOOL."""
-    if name == "BF16":
-        return np.dtype(jnp.bfloat16)
-    if name == "BOOL":
-        return np.dtype(bool)
-    kinds = {"F": "float", "I": "int", "U": "uint"}
-    return np.dtype(kinds[name[0]] + name[1:])
+    """The NumPy dtype of a safetensors one."""
+    if name not in _DTYPES:
+        raise ValueError(f"expected numbers of {', '.join(_DTYPES)}, got {name}")
+    return np.dtype(_DTYPES[name])
