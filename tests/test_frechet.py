@@ -304,9 +304,26 @@ def test_a_file_without_statistics_is_refused(tmp_path, content, message):
         metrics.read_statistics(path)
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_flipped_bit_is_an_error_of_one_kind_or_none(tmp_path, save):
+    path, buffer = tmp_path / "reference.npz", io.BytesIO()
+    save(buffer, mu=np.zeros(3), sigma=np.eye(3))
+    data = buffer.getvalue()
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            metrics.read_statistics(path)
+        except ValueError as error:
+            assert "reference.npz holds no" in str(error)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=f"no statistics file at {tmp_path}/none"):
         metrics.read_statistics(tmp_path / "none")
+    with pytest.raises(ValueError, match=f"no statistics file at {tmp_path}"):
+        metrics.read_statistics(tmp_path)
 
 
 def test_no_file_is_written_of_what_is_no_gaussian(tmp_path):

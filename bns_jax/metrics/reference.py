@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from typing import IO
 
 import numpy as np
 from etils import epath
@@ -32,22 +33,19 @@ def read_statistics(path: epath.PathLike, spatial: bool = False) -> Gaussian:
       ValueError: if the file is missing, is no .npz file or damaged, lacks an entry,
         or what it holds is no mean and covariance.
     """
-    names = _SPATIAL if spatial else _POOLED
     try:
-        # Its images stay unread: an entry is read when asked for.
-        with epath.Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
-            found = [name.removesuffix(".npy") for name in archive.namelist()]
-            missing = sorted(set(names) - set(found))
-            if missing:
-                raise ValueError(
-                    f"expected the entries {', '.join(names)}, got {', '.join(found)}"
-                )
-            mean, covariance = (_entry(archive, name) for name in names)
-            return check(Gaussian(mean, covariance))
-    except FileNotFoundError as error:
+        file = epath.Path(path).open("rb")
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise ValueError(f"no statistics file at {path}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} holds no reference statistics: {error}") from error
+    with file:
+        try:
+            return check(_entries(file, _SPATIAL if spatial else _POOLED))
+        # A damaged archive fails in any way at all.
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise ValueError(
+                f"{path} holds no reference statistics: {reason}"
+            ) from error
 
 
 def write_statistics(
@@ -69,6 +67,17 @@ def write_statistics(
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **entries)
     epath.Path(path).write_bytes(buffer.getvalue())
+
+
+def _entries(file: IO[bytes], names: tuple[str, str]) -> Gaussian:
+    """Two entries of an archive; the others, such as images, stay unread."""
+    with zipfile.ZipFile(file) as archive:
+        found = [name.removesuffix(".npy") for name in archive.namelist()]
+        if not set(names) <= set(found):
+            raise ValueError(
+                f"expected the entries {', '.join(names)}, got {', '.join(found)}"
+            )
+        return Gaussian(*(_entry(archive, name) for name in names))
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> np.ndarray:
