@@ -42,8 +42,9 @@ def read_statistics(path: epath.PathLike, spatial: bool = False) -> Gaussian:
             return check(_entries(file, _SPATIAL if spatial else _POOLED))
         # A damaged archive fails in any way at all.
         except Exception as error:
+            reason = str(error) or type(error).__name__
             raise ValueError(
-                f"{path} holds no reference statistics: {str(error) or type(error).__name__}"
+                f"{path} holds no reference statistics: {reason}"
             ) from error
 
 

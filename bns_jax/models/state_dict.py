@@ -90,6 +90,11 @@ def _weights(content: Any) -> StateDict:
     )
 
 
+_MOST_NAMES = 100_000
+_LONGEST_NAME = 1_000
+"""Of layers and tensors. One layer may have many names, and a small file no end."""
+
+
 def _harvest(network: Record) -> StateDict:
     """The parameters and buffers of a pickled network and of the layers inside it.
 
@@ -110,11 +115,6 @@ def _harvest(network: Record) -> StateDict:
             elif isinstance(part, Record):
                 layers.append((f"{prefix}{name}.", part))
     return found
-
-
-_MOST_NAMES = 100_000
-_LONGEST_NAME = 1_000
-"""Of layers and tensors. One layer may have many names, and a small file no end."""
 
 
 def _parts(layer: Record) -> list[tuple[str, Any]]:
