@@ -77,48 +77,62 @@ def test_flags_that_differ_are_listed_side_by_side(tmp_path):
     assert (tmp_path / "run.flags").read_bytes() == before
 
 
-def test_flags_whose_writer_was_killed_are_written_again(tmp_path):
+def test_flags_that_are_not_whole_are_refused(tmp_path):
+    """They may have been others, and of another run."""
     Workdir(tmp_path).claim({"rtol": "1e-05"})
-    whole = (tmp_path / "run.flags").read_text()
+    path = tmp_path / "run.flags"
+    whole = path.read_text()
     for kept in range(len(whole)):
-        (tmp_path / "run.flags").write_text(whole[:kept])
-        Workdir(tmp_path).claim({"rtol": "1e-05"})
-        assert (tmp_path / "run.flags").read_text() == whole
+        path.write_text(whole[:kept])
+        with pytest.raises(ValueError, match=f"{path} is damaged"):
+            Workdir(tmp_path).claim({"rtol": "1e-06"})
+        assert path.read_text() == whole[:kept]
+    path.unlink()
+    Workdir(tmp_path).claim({"rtol": "1e-05"})
+    assert path.read_text() == whole
 
 
-@contextlib.contextmanager
-def read_only(folder):
-    """Without the right to write there, be it as root or not."""
-    folder.chmod(0o555)
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-        folder.chmod(0o755)
+CLAIM = """
+import os, sys
+from experiments.workdir import Workdir
+
+if os.access(sys.argv[1], os.W_OK):  # as root may write anywhere
+    os.seteuid(65534)
+try:
+    Workdir(sys.argv[1] + "/run").claim({"seed": "0"})
+except ValueError as error:
+    print(error)
+"""
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    with (
-        read_only(tmp_path),
-        pytest.raises(ValueError, match=f"{tmp_path}/run cannot be written: .*denied"),
-    ):
-        Workdir(tmp_path / "run").claim({"seed": "0"})
+    """In a process of its own, which gives up the rights of root."""
+    tmp_path.chmod(0o555)
+    command = [sys.executable, "-c", CLAIM, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    tmp_path.chmod(0o755)
+    if "os.seteuid" in done.stderr:
+        pytest.skip("root may not give up its rights here")
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path}/run cannot be written: " in done.stdout
+    assert "denied" in done.stdout
 
 
-def test_sigterm_ends_a_stage_after_the_unit_in_hand(monkeypatch):
+@pytest.fixture
+def sigterm(monkeypatch):
+    """Watches for the signal, as an experiment does."""
     monkeypatch.setattr(preemption, "_received", [])
     before = signal.getsignal(signal.SIGTERM)
-    try:
-        preemption.watch()
-        with Progress("pairs/train", "pair") as progress:
-            progress(1, 3)
-            os.kill(os.getpid(), signal.SIGTERM)
-            with pytest.raises(distill.Interrupted, match=r"pairs/train .* 2 of 3"):
-                progress(2, 3)
-            # What is finished is finished.
-            progress(3, 3)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    preemption.watch()
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_ends_a_stage_after_the_unit_in_hand(sigterm):
+    with Progress("pairs/train", "pair") as progress:
+        progress(1, 3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(distill.Interrupted, match=r"pairs/train .* 2 of 3"):
+            progress(2, 3)
+        # What is finished is finished.
+        progress(3, 3)
