@@ -6,6 +6,8 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
+import types
 
 import pytest
 from etils import epath
@@ -18,7 +20,7 @@ from experiments.workdir import Workdir
 ROOT = pathlib.Path(__file__).parent.parent
 HOLD = {
     "file": "lock.hold(path)",
-    "beating": "lock.BeatingLock(path / '.lock', 0.05)",
+    "beating": "lock.BeatingLock(path / '.lock', 0.5)",
 }
 
 
@@ -54,6 +56,79 @@ def test_a_second_run_is_refused_until_the_first_is_killed(tmp_path, kind):
         hold(kind, tmp_path)
     del held
     hold(kind, tmp_path)
+
+
+STRANGER = "process 7 on another, 8a3f beat 3"
+
+
+def beats(text):
+    return int(text.partition(" beat ")[2] or 0)
+
+
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+def test_beats_that_fail_are_made_up_for(tmp_path, monkeypatch, kind):
+    """Not all that the client of a bucket raises is an OSError."""
+    path = epath.Path(tmp_path / ".lock")
+    held = lock.BeatingLock(path, 0.02)
+    failed = []
+
+    def fails(self, text):
+        failed.append(text)
+        raise kind("503: try again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "write_text", fails)
+        wait_until(lambda: len(failed) >= 2)
+    wait_until(lambda: beats(path.read_text()) > beats(failed[-1]))
+    del held
+    assert not path.exists()
+
+
+def test_a_holder_that_lost_its_lock_ends_and_leaves_the_file(
+    tmp_path, sigterm, caplog
+):
+    """As one that was paused, until somebody else took over."""
+    path = epath.Path(tmp_path / ".lock")
+    held = lock.BeatingLock(path, 0.05)
+    assert not preemption.asked()
+
+    def taken_over():
+        # Again and again, for a beat may be on its way already.
+        path.write_text(STRANGER)
+        return preemption.asked()
+
+    wait_until(taken_over)
+    del held
+    assert path.read_text() == STRANGER
+    assert f"{path} is no longer of this run, which ends" in caplog.text
+
+
+@pytest.mark.parametrize(("first", "then"), [("", STRANGER), (STRANGER, "")])
+def test_a_lock_read_while_it_is_written_is_held(tmp_path, monkeypatch, first, then):
+    """Its reader may find it empty."""
+    path = epath.Path(tmp_path / ".lock")
+    path.write_text(first)
+    clock = types.SimpleNamespace(sleep=lambda seconds: path.write_text(then))
+    monkeypatch.setattr(lock, "time", clock)
+    with pytest.raises(ValueError, match=r"another run \(process 7 on another, 8a3f\)"):
+        lock.BeatingLock(path)
+    assert path.read_text() == then
+
+
+def test_an_empty_lock_that_stays_so_is_dead(tmp_path, monkeypatch):
+    path, waits = epath.Path(tmp_path / ".lock"), []
+    path.write_text("")
+    monkeypatch.setattr(lock, "time", types.SimpleNamespace(sleep=waits.append))
+    held = lock.BeatingLock(path, 10.0)
+    assert waits == [30.0, 5.0]
+    del held
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 100
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_a_claim_holds_as_long_as_its_workdir(tmp_path):
