@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from bns_jax import files
 from bns_jax.ns import NSParams, validate
 from bns_jax.pytree import checksum
 
@@ -44,9 +45,7 @@ def save(
         f" {json.dumps(key)}: {json.dumps(value)}" for key, value in header.items()
     ]
     lines.append(' "b": [\n  ' + ",\n  ".join(rows) + "\n ]")
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    files.write(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def load(path: epath.PathLike) -> NSParams:

@@ -2,9 +2,10 @@
 
 A pairs directory is `shard-00000.npz ...` plus `manifest.json`, which lists the shards
 that are finished with their checksums, and says by a fingerprint what they are of.
-A shard counts once the manifest lists it. The manifest is written twice, first to
-`manifest.backup.json`: whenever a run dies, one of the two is whole, and no more is
-lost than the shard in hand.
+A shard counts once the manifest lists it. The manifest is there before the first, and
+then written twice, first to `manifest.backup.json`: whenever a run dies, one of the two
+is whole, and no more is lost than the shard in hand. Shards without a whole manifest
+may be of anything, and are refused.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from bns_jax.pytree import differences
 from bns_jax.typing import Sample
 
 _FORMAT = "bns_jax.pairs/2"
-_MANIFESTS = ("manifest.json", "manifest.backup.json")
+_SHARD = "shard-"
+_MANIFEST, _BACKUP = "manifest.json", "manifest.backup.json"
 
 
 class Pairs(NamedTuple):
@@ -127,16 +129,27 @@ class PairStore:
 
         Raises:
           ValueError: if the directory holds pairs of another fingerprint, in which
-            case the message lists what differs, or the manifest of something else.
+            case the message lists what differs, shards without a whole manifest, or the
+            manifest of something else.
         """
         self._directory = epath.Path(directory)
         self._structure = jax.tree.structure(like)
         fingerprint = json.loads(json.dumps(dict(fingerprint)))
-        self._manifest = _read_manifest(self._directory) or {
-            "format": _FORMAT,
-            "fingerprint": fingerprint,
-            "shards": {},
-        }
+        first, backup = (
+            _read_manifest(self._directory / name) for name in (_MANIFEST, _BACKUP)
+        )
+        if first is None and backup is None:
+            _check_no_shards(self._directory)
+        self._first_is_whole = first is not None
+        self._manifest: dict[str, Any] = (
+            first
+            or backup
+            or {
+                "format": _FORMAT,
+                "fingerprint": fingerprint,
+                "shards": {},
+            }
+        )
         _check_fingerprint(self._directory, self._manifest["fingerprint"], fingerprint)
         if parallel.is_main():
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -164,6 +177,10 @@ class PairStore:
         buffer = io.BytesIO()
         np.savez(buffer, **leaves)  # type: ignore[arg-type]
         data, name = buffer.getvalue(), _shard_name(index)
+        if not self._first_is_whole:
+            # The backup, which comes first below, may be the only whole one.
+            self._write_manifest(_MANIFEST)
+            self._first_is_whole = True
         (self._directory / name).write_bytes(data)
         self._manifest["shards"][name] = {
             "count": shard.size,
@@ -171,13 +188,16 @@ class PairStore:
             "shapes": {key: list(leaf.shape) for key, leaf in leaves.items()},
             "dtypes": {key: str(leaf.dtype) for key, leaf in leaves.items()},
         }
+        for name in (_BACKUP, _MANIFEST):
+            self._write_manifest(name)
+
+    def _write_manifest(self, name: str) -> None:
         sealed = {"sha256": _digest(self._manifest), **self._manifest}
-        for name in reversed(_MANIFESTS):
-            (self._directory / name).write_text(json.dumps(sealed, indent=1))
+        (self._directory / name).write_text(json.dumps(sealed, indent=1))
 
 
 def _shard_name(index: int) -> str:
-    return f"shard-{index:05d}.npz"
+    return f"{_SHARD}{index:05d}.npz"
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
@@ -185,27 +205,34 @@ def _digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_manifest(directory: epath.Path) -> dict[str, Any] | None:
-    """The manifest or, where it is damaged, its copy; None if there is neither."""
-    for name in _MANIFESTS:
-        path = directory / name
-        if not path.exists():
-            continue
-        try:
-            manifest = json.loads(path.read_text())
-        except ValueError as error:
-            logging.warning("%s is damaged: %s", path, error)
-            continue
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        if found != _FORMAT:
-            raise ValueError(f"{path}: expected format {_FORMAT}, got {found}")
-        expected, got = manifest.pop("sha256", None), _digest(manifest)
-        if got == expected:
-            return manifest
-        logging.warning(
-            "%s is damaged: expected sha256 %s, got %s", path, expected, got
-        )
+def _read_manifest(path: epath.Path) -> dict[str, Any] | None:
+    """A manifest; None if it is missing or damaged."""
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(path.read_text())
+    except ValueError as error:
+        logging.warning("%s is damaged: %s", path, error)
+        return None
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != _FORMAT:
+        raise ValueError(f"{path}: expected format {_FORMAT}, got {found}")
+    expected, got = manifest.pop("sha256", None), _digest(manifest)
+    if got == expected:
+        return manifest
+    logging.warning("%s is damaged: expected sha256 %s, got %s", path, expected, got)
     return None
+
+
+def _check_no_shards(directory: epath.Path) -> None:
+    names = [path.name for path in directory.iterdir()] if directory.exists() else []
+    shards = sorted(name for name in names if name.startswith(_SHARD))
+    if shards:
+        raise ValueError(
+            f"{directory} holds {len(shards)} shards, but no whole manifest that says "
+            f"what they are of; restore {_MANIFEST}, or remove the directory to make "
+            "them again"
+        )
 
 
 def _check_fingerprint(

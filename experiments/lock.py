@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import logging
 import os
+import signal
 import threading
 import time
 import uuid
@@ -22,7 +25,8 @@ def hold(folder: epath.Path) -> object:
 
     On a file system the kernel keeps the lock, and drops it when the process dies.
     Where there is no such lock, as on gs://, the holder changes a file every ten
-    seconds, and whoever finds it unchanged for thirty takes over.
+    seconds, and whoever finds it unchanged for thirty takes over; a holder that had
+    only been paused then gets SIGTERM, which ends it in good order.
 
     Raises:
       ValueError: if somebody else holds it; names the process.
@@ -71,49 +75,70 @@ class BeatingLock:
           ValueError: if it is held.
         """
         seen = _read(path)
-        if seen:
+        if seen is not None:
             time.sleep(_BEATS_UNTIL_DEAD * beat)
-            if _read(path) != seen:
-                raise _held(path, seen.partition(" beat ")[0])
+            now = _read(path)
+            if now not in (seen, None):
+                raise _held(path, now or seen)
         name = f"{_me()}, {uuid.uuid4().hex}"
         path.write_text(name)
         # Of two that come at once, the later one has it.
         time.sleep(beat / 2)
-        if _read(path) != name:
-            raise _held(path, _read(path).partition(" beat ")[0])
+        now = _read(path)
+        if now != name:
+            raise _held(path, now)
         stopped = threading.Event()
         thread = threading.Thread(
             target=_keep_beating, args=(path, name, beat, stopped), daemon=True
         )
         thread.start()
-        self.release = weakref.finalize(self, _release, path, thread, stopped)
+        self.release = weakref.finalize(self, _release, path, name, thread, stopped)
 
 
 def _keep_beating(
     path: epath.Path, name: str, beat: float, stopped: threading.Event
 ) -> None:
+    """Beats until it is stopped; ends the run if the lock has become another's."""
     count = 0
     while not stopped.wait(beat):
         count += 1
-        path.write_text(f"{name} beat {count}")
+        # Whatever the client of a bucket raises: the next beat may come through, and
+        # finds out if it is too late.
+        with contextlib.suppress(Exception):
+            text = _read(path)
+            # A beat that failed may leave the file empty.
+            if text != "" and not _is_of(name, text):
+                logging.warning("%s is no longer of this run, which ends", path)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            path.write_text(f"{name} beat {count}")
 
 
 def _release(
-    path: epath.Path, thread: threading.Thread, stopped: threading.Event
+    path: epath.Path, name: str, thread: threading.Thread, stopped: threading.Event
 ) -> None:
     stopped.set()
     thread.join()
-    path.unlink(missing_ok=True)
+    # A file that stays is dead after three beats.
+    with contextlib.suppress(Exception):
+        if _is_of(name, _read(path)):
+            path.unlink(missing_ok=True)
 
 
-def _read(path: epath.Path) -> str:
+def _is_of(name: str, text: str | None) -> bool:
+    return text is not None and text.startswith(name)
+
+
+def _read(path: epath.Path) -> str | None:
+    """What is there; None if nothing is, perhaps "" while somebody writes."""
     try:
         return path.read_text()
     except FileNotFoundError:
-        return ""
+        return None
 
 
-def _held(path: epath.Path, holder: str) -> ValueError:
+def _held(path: epath.Path, text: str | None) -> ValueError:
+    holder = (text or "unknown").partition(" beat ")[0]
     return ValueError(
         f"{path.parent} is in use by another run ({holder}); wait for it, or choose "
         "another --workdir"

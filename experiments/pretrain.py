@@ -126,8 +126,8 @@ def pretrain(
 
     Raises:
       ValueError: if the batch is larger than the data or the devices do not divide it,
-        or ten losses in a row are not finite: such steps are not taken, and the state
-        is saved.
+        or ten losses in a row are not finite (all of them, where there are fewer):
+        such steps are not taken, and the state is saved.
       Interrupted: if `stop` said yes.
     """
     parallel.check_divisible(recipe.batch, mesh)
@@ -187,7 +187,9 @@ def pretrain(
     with checkpoint.Checkpointer(directory) as saver:
         if found := saver.restore(state):
             state = found.state
-        recent = collections.deque[jax.Array](maxlen=_MOST_REJECTED)
+        recent = collections.deque[jax.Array](
+            maxlen=min(_MOST_REJECTED, recipe.iterations)
+        )
         for iteration in range(int(state.step), recipe.iterations):
             if stop is not None and stop():
                 if iteration % recipe.evaluate_every:
@@ -199,13 +201,14 @@ def pretrain(
             done = iteration + 1
             if done % parallel.steps_in_flight() == 0:
                 value.block_until_ready()
-            if done % _MOST_REJECTED == 0 and _none_is_finite(recent):
+            measures = done % recipe.evaluate_every == 0 or done == recipe.iterations
+            if (measures or done % _MOST_REJECTED == 0) and _none_is_finite(recent):
                 saver.save(done, state)
                 raise ValueError(
                     f"no loss of the steps {done - len(recent) + 1} to {done} of "
                     "pretraining was finite; the state before them is saved"
                 )
-            if done % recipe.evaluate_every and done != recipe.iterations:
+            if not measures:
                 continue
             state = evaluate(state)
             saver.save(done, state)
@@ -222,7 +225,9 @@ def pretrain(
 
 
 def _none_is_finite(recent: collections.deque[jax.Array]) -> bool:
-    return not np.any(np.isfinite(jax.device_get(list(recent))))
+    """Whether the last steps were rejected, as many as are remembered."""
+    values = jax.device_get(list(recent))
+    return len(recent) == recent.maxlen and not np.any(np.isfinite(values))
 
 
 def _initial_state(

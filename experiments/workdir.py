@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from etils import epath
 
-from bns_jax import parallel
+from bns_jax import files, parallel
 from experiments import lock
 
 _END = "# end"
@@ -58,8 +59,8 @@ class Workdir:
 
         Raises:
           ValueError: if the workdir holds a run of other flags, which are listed side
-            by side, if another run is at work there, or if it cannot be written.
-            Nothing is written then.
+            by side, if `run.flags` is damaged, if another run is at work there, or if
+            it cannot be written. Nothing is written then.
         """
         parallel.on_main(lambda: self._claim(flags, frozenset(free)))
 
@@ -70,7 +71,7 @@ class Workdir:
         except OSError as error:
             raise ValueError(f"{self.root} cannot be written: {error}") from error
         path = self.root / "run.flags"
-        there = _parse(path.read_text()) if path.exists() else {}
+        there = _parse(path) if path.exists() else {}
         differing = [
             f"  --{name}: there {there[name]}, here {value}"
             for name, value in flags.items()
@@ -83,7 +84,7 @@ class Workdir:
             )
         merged = {**there, **flags}
         if merged != there:
-            path.write_text(_format(merged))
+            files.write(path, _format(merged))
 
 
 def write_csv(
@@ -92,11 +93,11 @@ def write_csv(
     """Writes a table, on process 0; makes its folder."""
     if not parallel.is_main():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    files.write(path, text.getvalue())
 
 
 def read_csv(path: epath.Path, record: type[Record]) -> list[Record]:
@@ -124,9 +125,13 @@ def _format(flags: Mapping[str, str]) -> str:
     return "\n".join([*lines, _END]) + "\n"
 
 
-def _parse(text: str) -> dict[str, str]:
-    """The flags; none of a file whose writer died in the middle."""
+def _parse(path: epath.Path) -> dict[str, str]:
+    """The flags of a file that is whole by its last line."""
+    text = path.read_text()
     if not text.endswith(_END + "\n"):
-        return {}
+        raise ValueError(
+            f"{path} is damaged: expected {_END!r} as its last line; remove it if the "
+            "flags here are those of the run"
+        )
     pairs = (line[2:].partition("=") for line in text.splitlines() if line[:2] == "--")
     return {name: value for name, _, value in pairs}

@@ -83,7 +83,7 @@ def run(mesh, checkpoint=None):
 def main(process_id, port, folder):
     jax.config.update("jax_num_cpu_devices", 4)
     jax.config.update("jax_enable_x64", True)
-    parallel.start(f"127.0.0.1:{port}", 2, process_id, timeout=60)
+    parallel.start(f"127.0.0.1:{port}", 2, process_id, timeout=300)
     refusal = ""
     try:
         parallel.agree({"guidance": "0.2", "seed": str(process_id)})

@@ -1,5 +1,6 @@
 """One device, eight devices, two processes of four: the same numbers."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -15,16 +16,43 @@ from bns_jax import distill, parallel
 
 from . import hosts_job
 
-pytestmark = pytest.mark.slow
+# The first test waits for the fixture, and so for every layout.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = pathlib.Path(__file__).parent.parent
 LAYOUTS = ("eight devices", "two processes")
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+@contextlib.contextmanager
+def reserved_port():
+    """A port that nobody else is given; the coordinator can share it, as gRPC does."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+@contextlib.contextmanager
+def two_processes(folder):
+    """The job as two processes, which are gone in the end."""
+    with reserved_port() as port:
+        workers = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.hosts_job", str(i), str(port), folder],
+                cwd=ROOT,
+                env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for i in range(2)
+        ]
+        try:
+            yield workers
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
 
 
 @pytest.fixture(scope="module")
@@ -42,29 +70,13 @@ def results(tmp_path_factory):
             stop=hosts_job.stop_after(hosts_job.STOPPED_AT),
         )
     shutil.copytree(folder / "checkpoint", folder / "checkpoint_of_one")
-    port = free_port()
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.hosts_job", str(i), str(port), str(folder)],
-            cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    try:
+    with two_processes(folder) as workers:
         one = hosts_job.run(None, folder / "checkpoint_of_one")
         # The run on eight devices is not interrupted.
         found = {"one device": one, "eight devices": hosts_job.run(eight)}
         for worker in workers:
-            said, _ = worker.communicate(timeout=200)
+            said, _ = worker.communicate(timeout=900)
             assert worker.returncode == 0, said
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
     with np.load(folder / "results.npz") as arrays:
         found["two processes"] = dict(arrays)
     return found

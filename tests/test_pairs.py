@@ -150,13 +150,8 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("write", range(6))
-@pytest.mark.parametrize("kept", [0, 0.5, 1.0])
-def test_a_kill_while_writing_loses_the_shard_in_hand_at_most(
-    made, tmp_path, monkeypatch, caplog, write, kept
-):
-    """The process dies within its n-th write: a shard, a manifest, or its copy."""
-    solved, _ = made
+def make_and_die(directory, write, kept):
+    """The process dies within its n-th write, of which a part is kept."""
     writes = itertools.count()
     write_bytes = type(epath.Path()).write_bytes
 
@@ -166,7 +161,7 @@ def test_a_kill_while_writing_loses_the_shard_in_hand_at_most(
             raise Killed
         write_bytes(path, data)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(epath.Path()), "write_bytes", dies)
         patch.setattr(
             type(epath.Path()),
@@ -174,10 +169,34 @@ def test_a_kill_while_writing_loses_the_shard_in_hand_at_most(
             lambda path, text: dies(path, text.encode()),
         )
         with pytest.raises(Killed):
-            make(tmp_path)
+            make(directory)
+
+
+KEPT = pytest.mark.parametrize("kept", [0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize("write", range(7))
+@KEPT
+def test_a_kill_while_writing_loses_the_shard_in_hand_at_most(
+    made, tmp_path, write, kept
+):
+    """Killed in the first manifest; or in a shard, the manifest's copy, or itself."""
+    solved, _ = made
+    make_and_die(tmp_path, write, kept)
     assert_equal(make(tmp_path), solved)
     # A shard is three writes.
-    assert calls() <= solved.nfe[write // 3 :].sum()
+    assert calls() <= solved.nfe[max(write - 1, 0) // 3 :].sum()
+
+
+@pytest.mark.parametrize("write", range(4))
+@KEPT
+def test_a_second_kill_loses_no_more_than_the_first(made, tmp_path, write, kept):
+    """The first strikes in the manifest that lists the second shard."""
+    solved, _ = made
+    make_and_die(tmp_path, 6, 0.5)
+    make_and_die(tmp_path, write, kept)
+    assert_equal(make(tmp_path), solved)
+    assert calls() <= solved.nfe[2:].sum()
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "manifest.backup.json"])
@@ -189,21 +208,26 @@ def test_a_damaged_manifest_loses_no_shard(made, copy, name, damage):
     assert calls() == 0
 
 
-def test_without_any_manifest_all_is_made_again(made, copy, caplog):
-    solved, directory = made
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_shards_without_a_whole_manifest_are_refused(copy, damage):
     for name in ("manifest.json", "manifest.backup.json"):
-        _flip(copy / name)
-    assert_equal(make(copy), solved)
-    assert "manifest.backup.json is damaged" in caplog.text
-    assert calls() == solved.nfe.sum()
-    assert contents(copy) == contents(directory)
+        DAMAGE[damage](copy / name)
+    before = contents(copy)
+    with pytest.raises(ValueError, match="holds 3 shards, but no whole manifest"):
+        make(copy)
+    assert contents(copy) == before
+    assert calls() == 0
 
 
 def test_a_full_disk_is_an_error_and_no_good_shard_is_lost(made, tmp_path):
     solved, directory = made
-    (tmp_path / "shard-00001.npz").symlink_to("/dev/full")
+
+    def fill(done, total, note=""):
+        if done == 1:
+            (tmp_path / "shard-00001.npz").symlink_to("/dev/full")
+
     with pytest.raises(OSError, match="No space left"):
-        make(tmp_path)
+        make(tmp_path, progress=fill)
     (tmp_path / "shard-00001.npz").unlink()
     first = (directory / "shard-00000.npz").read_bytes()
     assert (tmp_path / "shard-00000.npz").read_bytes() == first

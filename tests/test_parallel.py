@@ -129,6 +129,19 @@ def test_off_by_default(monkeypatch):
     assert not jax.distributed.is_initialized()
 
 
+@pytest.mark.parametrize("platforms", [None, "", "tpu", "tpu,cpu"])
+def test_on_a_cloud_tpu_the_processes_meet_by_themselves(monkeypatch, platforms):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    if platforms is not None:
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setattr("glob.glob", lambda pattern: ["/dev/accel0"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    met = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **kw: met.append(kw))
+    parallel.start(timeout=7)
+    assert met == [{"initialization_timeout": 7}]
+
+
 def test_one_process_agrees_with_itself():
     parallel.agree({"seed": "0"})
     assert parallel.gather_text("ö") == ["ö"]

@@ -26,6 +26,7 @@ FLOORS = [
         "checkpoint",
         "parallel",
         "interchange",
+        "files",
     },
 ]
 """The modules of bns_jax from the ground up; experiments/ stands on top of them."""

@@ -6,6 +6,8 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
+import types
 
 import pytest
 from etils import epath
@@ -18,7 +20,7 @@ from experiments.workdir import Workdir
 ROOT = pathlib.Path(__file__).parent.parent
 HOLD = {
     "file": "lock.hold(path)",
-    "beating": "lock.BeatingLock(path / '.lock', 0.05)",
+    "beating": "lock.BeatingLock(path / '.lock', 0.5)",
 }
 
 
@@ -56,6 +58,79 @@ def test_a_second_run_is_refused_until_the_first_is_killed(tmp_path, kind):
     hold(kind, tmp_path)
 
 
+STRANGER = "process 7 on another, 8a3f beat 3"
+
+
+def beats(text):
+    return int(text.partition(" beat ")[2] or 0)
+
+
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+def test_beats_that_fail_are_made_up_for(tmp_path, monkeypatch, kind):
+    """Not all that the client of a bucket raises is an OSError."""
+    path = epath.Path(tmp_path / ".lock")
+    held = lock.BeatingLock(path, 0.02)
+    failed = []
+
+    def fails(self, text):
+        failed.append(text)
+        raise kind("503: try again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "write_text", fails)
+        wait_until(lambda: len(failed) >= 2)
+    wait_until(lambda: beats(path.read_text()) > beats(failed[-1]))
+    del held
+    assert not path.exists()
+
+
+def test_a_holder_that_lost_its_lock_ends_and_leaves_the_file(
+    tmp_path, sigterm, caplog
+):
+    """As one that was paused, until somebody else took over."""
+    path = epath.Path(tmp_path / ".lock")
+    held = lock.BeatingLock(path, 0.05)
+    assert not preemption.asked()
+
+    def taken_over():
+        # Again and again, for a beat may be on its way already.
+        path.write_text(STRANGER)
+        return preemption.asked()
+
+    wait_until(taken_over)
+    del held
+    assert path.read_text() == STRANGER
+    assert f"{path} is no longer of this run, which ends" in caplog.text
+
+
+@pytest.mark.parametrize(("first", "then"), [("", STRANGER), (STRANGER, "")])
+def test_a_lock_read_while_it_is_written_is_held(tmp_path, monkeypatch, first, then):
+    """Its reader may find it empty."""
+    path = epath.Path(tmp_path / ".lock")
+    path.write_text(first)
+    clock = types.SimpleNamespace(sleep=lambda seconds: path.write_text(then))
+    monkeypatch.setattr(lock, "time", clock)
+    with pytest.raises(ValueError, match=r"another run \(process 7 on another, 8a3f\)"):
+        lock.BeatingLock(path)
+    assert path.read_text() == then
+
+
+def test_an_empty_lock_that_stays_so_is_dead(tmp_path, monkeypatch):
+    path, waits = epath.Path(tmp_path / ".lock"), []
+    path.write_text("")
+    monkeypatch.setattr(lock, "time", types.SimpleNamespace(sleep=waits.append))
+    held = lock.BeatingLock(path, 10.0)
+    assert waits == [30.0, 5.0]
+    del held
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 100
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_a_claim_holds_as_long_as_its_workdir(tmp_path):
     workdir = Workdir(tmp_path / "run")
     workdir.claim({"seed": "0"})
@@ -77,48 +152,62 @@ def test_flags_that_differ_are_listed_side_by_side(tmp_path):
     assert (tmp_path / "run.flags").read_bytes() == before
 
 
-def test_flags_whose_writer_was_killed_are_written_again(tmp_path):
+def test_flags_that_are_not_whole_are_refused(tmp_path):
+    """They may have been others, and of another run."""
     Workdir(tmp_path).claim({"rtol": "1e-05"})
-    whole = (tmp_path / "run.flags").read_text()
+    path = tmp_path / "run.flags"
+    whole = path.read_text()
     for kept in range(len(whole)):
-        (tmp_path / "run.flags").write_text(whole[:kept])
-        Workdir(tmp_path).claim({"rtol": "1e-05"})
-        assert (tmp_path / "run.flags").read_text() == whole
+        path.write_text(whole[:kept])
+        with pytest.raises(ValueError, match=f"{path} is damaged"):
+            Workdir(tmp_path).claim({"rtol": "1e-06"})
+        assert path.read_text() == whole[:kept]
+    path.unlink()
+    Workdir(tmp_path).claim({"rtol": "1e-05"})
+    assert path.read_text() == whole
 
 
-@contextlib.contextmanager
-def read_only(folder):
-    """Without the right to write there, be it as root or not."""
-    folder.chmod(0o555)
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-        folder.chmod(0o755)
+CLAIM = """
+import os, sys
+from experiments.workdir import Workdir
+
+if os.access(sys.argv[1], os.W_OK):  # as root may write anywhere
+    os.seteuid(65534)
+try:
+    Workdir(sys.argv[1] + "/run").claim({"seed": "0"})
+except ValueError as error:
+    print(error)
+"""
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    with (
-        read_only(tmp_path),
-        pytest.raises(ValueError, match=f"{tmp_path}/run cannot be written: .*denied"),
-    ):
-        Workdir(tmp_path / "run").claim({"seed": "0"})
+    """In a process of its own, which gives up the rights of root."""
+    tmp_path.chmod(0o555)
+    command = [sys.executable, "-c", CLAIM, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    tmp_path.chmod(0o755)
+    if "os.seteuid" in done.stderr:
+        pytest.skip("root may not give up its rights here")
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path}/run cannot be written: " in done.stdout
+    assert "denied" in done.stdout
 
 
-def test_sigterm_ends_a_stage_after_the_unit_in_hand(monkeypatch):
+@pytest.fixture
+def sigterm(monkeypatch):
+    """Watches for the signal, as an experiment does."""
     monkeypatch.setattr(preemption, "_received", [])
     before = signal.getsignal(signal.SIGTERM)
-    try:
-        preemption.watch()
-        with Progress("pairs/train", "pair") as progress:
-            progress(1, 3)
-            os.kill(os.getpid(), signal.SIGTERM)
-            with pytest.raises(distill.Interrupted, match=r"pairs/train .* 2 of 3"):
-                progress(2, 3)
-            # What is finished is finished.
-            progress(3, 3)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    preemption.watch()
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_ends_a_stage_after_the_unit_in_hand(sigterm):
+    with Progress("pairs/train", "pair") as progress:
+        progress(1, 3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(distill.Interrupted, match=r"pairs/train .* 2 of 3"):
+            progress(2, 3)
+        # What is finished is finished.
+        progress(3, 3)

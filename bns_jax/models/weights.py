@@ -18,6 +18,7 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
+from bns_jax import files
 from bns_jax.pytree import checksum
 
 _CHECKSUM = "sha256"
@@ -27,7 +28,7 @@ def save(path: epath.PathLike, params: Any, metadata: Mapping[str, Any]) -> None
     """Writes nested dictionaries of arrays to one file.
 
     Args:
-      path: the file; local or of any scheme that etils.epath knows.
+      path: the file; local or of any scheme that etils.epath knows. Its folder is made.
       params: nested dictionaries with string keys and array leaves.
       metadata: anything JSON holds: the architecture, the figures of the training.
     """
@@ -35,7 +36,7 @@ def save(path: epath.PathLike, params: Any, metadata: Mapping[str, Any]) -> None
     tensors = {name: np.asarray(leaf) for name, leaf in flat.items()}
     header = {key: json.dumps(value) for key, value in metadata.items()}
     header[_CHECKSUM] = checksum([tensors, header])
-    epath.Path(path).write_bytes(safetensors.numpy.save(tensors, header))
+    files.write(path, safetensors.numpy.save(tensors, header))
 
 
 def check(params: Any, shapes: Any, path: epath.PathLike) -> None:

@@ -60,7 +60,8 @@ def start(
 
 
 def _on_cloud_tpu() -> bool:
-    platforms = os.environ.get("JAX_PLATFORMS", "tpu").split(",")
+    # To jax an empty JAX_PLATFORMS is none.
+    platforms = (os.environ.get("JAX_PLATFORMS") or "tpu").split(",")
     chips = glob.glob("/dev/accel[0-9]*") + glob.glob("/dev/vfio/[0-9]*")
     installed = importlib.util.find_spec("libtpu") is not None
     return "tpu" in platforms and installed and bool(chips)

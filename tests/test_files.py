@@ -1,0 +1,60 @@
+"""The law of files: whoever dies while writing one leaves what was there."""
+
+import numpy as np
+import pytest
+from etils import epath
+
+from bns_jax import files, interchange, solvers
+from bns_jax.models import weights
+from experiments.workdir import Workdir, write_csv
+
+WRITERS = {
+    "text": lambda path, n: files.write(path, "line\n" * n),
+    "bytes": lambda path, n: files.write(path, b"\0\xff" * n),
+    "table": lambda path, n: write_csv(path, ["x", "y"], [(n, n)] * 9),
+    "solver": lambda path, n: interchange.save(path, solvers.euler(n)),
+    "weights": lambda path, n: weights.save(path, {"w": np.full(9, n)}, {}),
+    "run.flags": lambda path, n: Workdir(path.parent).claim({f"flag_{n}": "0"}),
+}
+
+
+class Killed(BaseException):
+    pass
+
+
+class Dying:
+    """A file whose writer dies half-way."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._file.close()
+
+    def write(self, data):
+        self._file.write(data[: len(data) // 2])
+        raise Killed
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_kill_while_writing_leaves_the_file_as_it_was(tmp_path, monkeypatch, name):
+    write, path = WRITERS[name], epath.Path(tmp_path / "folder" / name)
+    write(path, 1)
+    before = path.read_bytes()
+    opened = type(path).open
+
+    def dies(path, mode="r", **options):
+        file = opened(path, mode, **options)
+        return Dying(file) if "w" in mode else file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "open", dies)
+        with pytest.raises(Killed):
+            write(path, 2)
+    assert path.read_bytes() == before
+    write(path, 2)
+    assert path.read_bytes() != before
+    assert not list(path.parent.glob("*.unfinished"))
