@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
 
 def _run() -> None:
     from bns_jax import distill
-    from experiments import report, studies, truth
+    from experiments import report, studies, study, truth
     from experiments.workdir import Workdir, write_csv
 
     model = session.load_model()
@@ -91,16 +91,16 @@ def _run() -> None:
         workdir,
     )
     for name in _STUDIES.value:
-        study = studies.STUDIES[name]
-        results = study.run(bench)
+        question = studies.STUDIES[name]
+        results = question.run(bench)
         cells = [result.cells() for result in results]
-        columns = studies.Result._fields
+        columns = study.Result._fields
         print(f"\n{name}, PSNR (dB) on {cli.TEST_PAIRS.value} test pairs\n")
         print(report.aligned([list(columns), [], *cells]), "\n", flush=True)
         write_csv(workdir.root / f"{name}.csv", columns, cells)
         title = f"{name}: {model.name}"
         path = workdir.root / f"{name}.png"
-        report.plot_study(results, path, study.varies, title)
+        study.plot(results, path, question.varies, title)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -14,9 +14,6 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from bns_jax import parallel
-
-if TYPE_CHECKING:
-    from experiments.studies import Result
 
 BESPOKE = "bns"
 _ERROR_GAIN = 8.0
@@ -168,31 +165,6 @@ def _lines(rows: Sequence[Row]) -> dict[tuple[tuple[int, float], ...], list[str]
         lines.setdefault(tuple(points), []).append(name)
     ordered = sorted(lines, key=lambda points: points[-1], reverse=True)
     return {points: lines[points] for points in ordered}
-
-
-def plot_study(
-    results: Sequence[Result], path: epath.Path, varies: str, title: str
-) -> None:
-    """PSNR at each setting, a line per NFE; the start of each search is dotted."""
-    settings = list(dict.fromkeys(result.setting for result in results))
-    figure, axes = plt.subplots(figsize=(7.4, 4.4), layout="constrained")
-    for index, nfe in enumerate(sorted({result.nfe for result in results})):
-        line = [result for result in results if result.nfe == nfe]
-        at = [settings.index(result.setting) for result in line]
-        psnr = [result.psnr_db for result in line]
-        below = [result.psnr_db - result.low_db for result in line]
-        above = [result.high_db - result.psnr_db for result in line]
-        style: dict[str, Any] = {"color": f"C{index}", "marker": "o", "markersize": 4}
-        axes.errorbar(at, psnr, (below, above), label=f"{nfe} NFE", **style)
-        axes.plot(at, [result.start_db for result in line], ":", **style)
-    axes.plot([], [], ":", color="0.4", label="where it started")
-    axes.set_xticks(range(len(settings)), settings, rotation=20 * (len(settings) > 5))
-    axes.set_xlabel(varies)
-    axes.set_ylabel("PSNR on test pairs (dB)")
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    save(figure, path)
 
 
 def plot_samples(

@@ -16,6 +16,7 @@ from bns_jax.pairs import Pairs, first
 from experiments import baselines, comparison, preemption, truth
 from experiments.models import Model
 from experiments.progress import Progress
+from experiments.study import Result
 from experiments.truth import Accuracy
 from experiments.workdir import Workdir
 
@@ -23,38 +24,6 @@ _SIGMA_0 = (0.5, 1.0, 2.0, 5.0, 10.0)
 _GUIDANCE = (0.0, 0.5, 2.0, 6.5)
 _TRAIN_PAIRS = (32, 128, 520, 2048)
 _BESPOKE_STEPS = 500
-
-
-class Result(NamedTuple):
-    """One distilled solver.
-
-    Attributes:
-      setting: what the study varies, as text.
-      nfe: evaluations.
-      start_db: PSNR of the solver that the search started from, on the test pairs.
-      psnr_db: of the solver it found.
-      low_db: lower end of the 95 % bootstrap interval of that mean.
-      high_db: its upper end.
-      gap_db: PSNR on the training pairs less that on the test pairs.
-      forwards: field calls per sample spent.
-      seconds: likewise.
-    """
-
-    setting: str
-    nfe: int
-    start_db: float
-    psnr_db: float
-    low_db: float
-    high_db: float
-    gap_db: float
-    forwards: int
-    seconds: float
-
-    def cells(self) -> list[str]:
-        """As text."""
-        decibels = [f"{value:.2f}" for value in self[2:7]]
-        spent = [str(self.forwards), f"{self.seconds:.0f}"]
-        return [self.setting, str(self.nfe), *decibels, *spent]
 
 
 @dataclasses.dataclass(frozen=True)
