@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import math
@@ -18,12 +17,11 @@ from jax.sharding import Mesh
 
 from bns_jax import checkpoint, parallel, schedulers
 from bns_jax.distill import Interrupted
+from bns_jax.distill.finite import RecentLosses
 from bns_jax.models.unet import UNet, UNetConfig
 from bns_jax.pytree import on_host
 from bns_jax.typing import Array, Progress
 from experiments.data.digits import Images
-
-_MOST_REJECTED = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,9 +185,7 @@ def pretrain(
     with checkpoint.Checkpointer(directory) as saver:
         if found := saver.restore(state):
             state = found.state
-        recent = collections.deque[jax.Array](
-            maxlen=min(_MOST_REJECTED, recipe.iterations)
-        )
+        recent = RecentLosses(recipe.iterations)
         for iteration in range(int(state.step), recipe.iterations):
             if stop is not None and stop():
                 if iteration % recipe.evaluate_every:
@@ -197,12 +193,12 @@ def pretrain(
                 raise Interrupted(f"pretraining stopped before step {iteration + 1}")
             batch = parallel.shard(_batch(images, recipe, iteration), mesh)
             state, value = step(state, batch)
-            recent.append(value)
+            recent.add(value)
             done = iteration + 1
             if done % parallel.steps_in_flight() == 0:
                 value.block_until_ready()
             measures = done % recipe.evaluate_every == 0 or done == recipe.iterations
-            if (measures or done % _MOST_REJECTED == 0) and _none_is_finite(recent):
+            if (measures or recent.are_due(done)) and recent.none_is_finite():
                 saver.save(done, state)
                 raise ValueError(
                     f"no loss of the steps {done - len(recent) + 1} to {done} of "
@@ -222,12 +218,6 @@ def pretrain(
         "held_out_loss": float(state.best_loss),
     }
     return Pretrained(jax.tree.map(on_host, state.best), figures)
-
-
-def _none_is_finite(recent: collections.deque[jax.Array]) -> bool:
-    """Whether the last steps were rejected, as many as are remembered."""
-    values = jax.device_get(list(recent))
-    return len(recent) == recent.maxlen and not np.any(np.isfinite(values))
 
 
 def _initial_state(

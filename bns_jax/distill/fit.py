@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import math
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +17,7 @@ from bns_jax import checkpoint as checkpoints
 from bns_jax import ns, parallel
 from bns_jax.distill.checks import check_inputs, check_shapes
 from bns_jax.distill.evaluate import evaluate, take
+from bns_jax.distill.finite import RecentLosses, report_not_finite
 from bns_jax.distill.gauss_newton import gauss_newton
 from bns_jax.distill.losses import psnr_loss
 from bns_jax.distill.optimizer import Loss, Metric, Objective, Optimizer, Rows, Trainer
@@ -34,10 +34,8 @@ from bns_jax.families import Family, PathLoss
 from bns_jax.metrics import psnr
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from bns_jax.pytree import as_pytree, on_host
+from bns_jax.pytree import as_pytree
 from bns_jax.typing import Progress, VelocityField
-
-_MOST_REJECTED = 10
 
 
 class Interrupted(Exception):
@@ -161,9 +159,7 @@ def fit(
         record = Record(saver, identity)
         state = record.resume(state)
         to_params = jax.jit(family.to_params)
-        recent = collections.deque[jax.Array](
-            maxlen=min(_MOST_REJECTED, recipe.iterations)
-        )
+        recent = RecentLosses(recipe.iterations)
 
         def measure(state: TrainerState) -> TrainerState:
             params = jax.tree.map(np.asarray, to_params(state.theta))
@@ -189,14 +185,14 @@ def fit(
             rows = parallel.shard(draw(iteration), mesh)
             state, value = step(state, vf, rows)
             record.losses.append(value)
-            recent.append(value)
+            recent.add(value)
             done = iteration + 1
             if done % parallel.steps_in_flight() == 0:
                 value.block_until_ready()
             validates = done % recipe.evaluate_every == 0 or done == recipe.iterations
-            if (validates or done % _MOST_REJECTED == 0) and _none_is_finite(recent):
+            if (validates or recent.are_due(done)) and recent.none_is_finite():
                 record.save(state)
-                _report_not_finite(to_params(state.theta), done, vf, rows, len(recent))
+                report_not_finite(to_params(state.theta), done, vf, rows, len(recent))
             if validates:
                 state = measure(state)
         return _distilled(to_params(state.best_theta), state, tuple(record.history))
@@ -310,29 +306,3 @@ def _distilled(
     return Distilled(
         params, history, int(state.forwards), best.iteration, best.val_metric
     )
-
-
-def _none_is_finite(recent: collections.deque[jax.Array]) -> bool:
-    """Whether the last steps were rejected, as many as are remembered."""
-    values = jax.device_get(list(recent))
-    return len(recent) == recent.maxlen and not np.any(np.isfinite(values))
-
-
-def _report_not_finite(
-    params: NSParams, done: int, vf: VelocityField, rows: Rows, steps: int
-) -> None:
-    """Raises ValueError with the time at which the field ceased to be finite."""
-    _, velocities = jax.jit(ns.sample_velocities)(params, vf, rows.x0, *rows.args)
-    finite = np.all([_is_finite(u) for u in jax.tree.leaves(velocities)], axis=0)
-    where = "the loss is not finite on these pairs"
-    if not np.all(finite):
-        where = f"the field is not finite at t = {params.times[np.argmin(finite)]:.6g}"
-    raise ValueError(
-        f"no step from iteration {done - steps + 1} to {done} was finite: {where}; the "
-        "state before them is saved if a checkpoint was given"
-    )
-
-
-def _is_finite(leaf: jax.Array) -> np.ndarray:
-    """Whether each entry of the leading axis is."""
-    return np.isfinite(on_host(leaf)).reshape(len(leaf), -1).all(axis=1)

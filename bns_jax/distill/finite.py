@@ -1,0 +1,75 @@
+"""When a run ends because nothing in it is finite any more, and what it says then."""
+
+from __future__ import annotations
+
+import collections
+
+import jax
+import numpy as np
+
+from bns_jax import ns
+from bns_jax.distill.optimizer import Rows
+from bns_jax.ns import NSParams
+from bns_jax.pytree import on_host
+from bns_jax.typing import VelocityField
+
+_MOST_REJECTED = 10
+
+
+class RecentLosses:
+    """The losses of the last ten steps; of all steps of a shorter run."""
+
+    def __init__(self, iterations: int):
+        """Starts without any.
+
+        Args:
+          iterations: of the run.
+        """
+        self._losses = collections.deque[jax.Array](
+            maxlen=min(_MOST_REJECTED, iterations)
+        )
+
+    def add(self, loss: jax.Array) -> None:
+        """Adds that of a step, whose value need not be known yet."""
+        self._losses.append(loss)
+
+    def __len__(self) -> int:
+        return len(self._losses)
+
+    def are_due(self, done: int) -> bool:
+        """Whether to look at them after so many steps; looking waits for the device."""
+        return done % _MOST_REJECTED == 0
+
+    def none_is_finite(self) -> bool:
+        """Whether there are as many as are remembered, and none of them is finite."""
+        if len(self._losses) < (self._losses.maxlen or 0):
+            return False
+        return not np.any(np.isfinite(jax.device_get(list(self._losses))))
+
+
+def report_not_finite(
+    params: NSParams, done: int, vf: VelocityField, rows: Rows, steps: int
+) -> None:
+    """Raises ValueError with the time at which the field ceased to be finite.
+
+    Args:
+      params: the solver that could not be improved.
+      done: steps of the run.
+      vf: the field.
+      rows: the batch of the last step.
+      steps: how many of them were not finite.
+    """
+    _, velocities = jax.jit(ns.sample_velocities)(params, vf, rows.x0, *rows.args)
+    finite = np.all([_is_finite(u) for u in jax.tree.leaves(velocities)], axis=0)
+    where = "the loss is not finite on these pairs"
+    if not np.all(finite):
+        where = f"the field is not finite at t = {params.times[np.argmin(finite)]:.6g}"
+    raise ValueError(
+        f"no step from iteration {done - steps + 1} to {done} was finite: {where}; the "
+        "state before them is saved if a checkpoint was given"
+    )
+
+
+def _is_finite(leaf: jax.Array) -> np.ndarray:
+    """Whether each entry of the leading axis is."""
+    return np.isfinite(on_host(leaf)).reshape(len(leaf), -1).all(axis=1)
