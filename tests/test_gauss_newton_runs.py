@@ -11,6 +11,8 @@ from bns_jax.distill.state import initial_state
 from . import problems
 from .fields import wavy
 
+pytestmark = pytest.mark.slow
+
 NFE = 3
 
 
