@@ -198,7 +198,7 @@ def pretrain(
             if done % parallel.steps_in_flight() == 0:
                 value.block_until_ready()
             measures = done % recipe.evaluate_every == 0 or done == recipe.iterations
-            if (measures or recent.are_due(done)) and recent.none_is_finite():
+            if recent.none_is_finite(done, look=measures):
                 saver.save(done, state)
                 raise ValueError(
                     f"no loss of the steps {done - len(recent) + 1} to {done} of "

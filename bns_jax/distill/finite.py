@@ -36,12 +36,15 @@ class RecentLosses:
     def __len__(self) -> int:
         return len(self._losses)
 
-    def are_due(self, done: int) -> bool:
-        """Whether to look at them after so many steps; looking waits for the device."""
-        return done % _MOST_REJECTED == 0
+    def none_is_finite(self, done: int, look: bool) -> bool:
+        """Whether there are as many as are remembered, and none of them is finite.
 
-    def none_is_finite(self) -> bool:
-        """Whether there are as many as are remembered, and none of them is finite."""
+        Args:
+          done: steps of the run; every tenth is looked at.
+          look: whether to look at this one too, which waits for the device.
+        """
+        if not look and done % _MOST_REJECTED:
+            return False
         if len(self._losses) < (self._losses.maxlen or 0):
             return False
         return not np.any(np.isfinite(jax.device_get(list(self._losses))))

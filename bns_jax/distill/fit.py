@@ -190,7 +190,7 @@ def fit(
             if done % parallel.steps_in_flight() == 0:
                 value.block_until_ready()
             validates = done % recipe.evaluate_every == 0 or done == recipe.iterations
-            if (validates or recent.are_due(done)) and recent.none_is_finite():
+            if recent.none_is_finite(done, look=validates):
                 record.save(state)
                 report_not_finite(to_params(state.theta), done, vf, rows, len(recent))
             if validates:
