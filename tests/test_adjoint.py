@@ -101,6 +101,41 @@ def test_each_gradient_alone_is_that_of_all(rng, argnums):
     assert_trees_close(got, expected, 1e-13)
 
 
+@pytest.mark.parametrize("nfe", [1, 4])
+def test_pullback_takes_several_cotangents_where_reverse_mode_takes_each(rng, nfe):
+    params, x0, scale, weights = arguments(rng, nfe)
+    vf = jax.tree_util.Partial(apply, weights)
+    lam = jnp.asarray(rng.normal(size=(3, *x0.shape)))
+
+    @jax.jit
+    def pulled(params, lam):
+        x_n, pull = ns.sample_pullback(params, vf, x0, LABELS, scale)
+        return x_n, pull(lam)
+
+    def by_loop(params):
+        return loop(params, vf, x0, LABELS, scale)
+
+    x_n, pull_one = jax.vjp(by_loop, params)
+    (expected,) = jax.vmap(pull_one)(lam)
+    assert_trees_close(pulled(params, lam), (x_n, expected), 1e-12)
+
+
+def test_pullback_evaluates_the_field_twice_at_each_iterate_for_any_cotangents(rng):
+    params, x0, scale, weights = arguments(rng, 4)
+    seen = []
+
+    def watched(t, x, *args):
+        jax.debug.callback(lambda x: seen.append(np.asarray(x)), x)
+        return apply(weights, t, x, *args)
+
+    _, pull = ns.sample_pullback(params, watched, x0, LABELS, scale)
+    jax.block_until_ready(pull(jnp.ones((3, *x0.shape))))
+    jax.effects_barrier()
+    assert len(seen) == 2 * 4
+    there, back = np.array(seen[:4]), np.array(seen[4:])
+    assert_close(back, there[::-1], 1e-14)
+
+
 def test_jvp_and_vjp_are_transposes_and_meet_finite_differences(rng):
     params, x0, scale, weights = arguments(rng, 4)
 

@@ -24,9 +24,8 @@ from bns_jax.distill.optimizer import (
     Trainer,
     Update,
 )
-from bns_jax.distill.residuals import flat, weigh
-from bns_jax.ns import sample
-from bns_jax.typing import Sample
+from bns_jax.distill.residuals import unflat, weigh
+from bns_jax.ns import sample_pullback
 
 _DAMPINGS = (0.1, 1.0, 10.0)
 _LEAST_DAMPING, _LARGEST_DAMPING = 1e-12, 1e4
@@ -143,24 +142,20 @@ def _sensitivities(
 ) -> _Sensitivity:
     """The loss of each sample, its gradient in theta, and sketches of its curvature."""
     to_params, vf, loss = objective.to_params, objective.vf, objective.end_loss
-    params, unravel_params = ravel_pytree(to_params(theta))
-    J = jacobian(to_params, theta)
+    params, J = to_params(theta), jacobian(to_params, theta)
 
     def one(inputs: tuple[Rows, jax.Array]) -> _Sensitivity:
         rows, key = inputs
         x0, x1, args = jax.tree.map(lambda leaf: leaf[None], rows[:3])
-
-        def end(params: jax.Array) -> tuple[jax.Array, Sample]:
-            x_n = sample(unravel_params(params), vf, x0, *args)
-            return flat(x_n)[0], x_n
-
-        r, back, x_n = jax.vjp(end, params, has_aux=True)
+        x_n, pull = sample_pullback(params, vf, x0, *args)
         weighted = weigh(loss, x_n, x1)
         root = jnp.sqrt(weighted.curvature)[:, None]
-        signs = jax.random.rademacher(key, (sketches, r.size), r.dtype)
+        shape = sketches, weighted.slope.size
+        signs = jax.random.rademacher(key, shape, root.dtype)
         seeds = jnp.concatenate([weighted.slope, root * signs])
-        pulled = jnp.stack([back(seed)[0] for seed in seeds])
-        pulled = jnp.dot(pulled, J, precision="highest")
+        arrays = pull(jax.vmap(lambda seed: unflat(seed[None], x_n))(seeds))
+        cotangents = jax.vmap(lambda arrays: ravel_pytree(arrays)[0])(arrays)
+        pulled = jnp.dot(cotangents, J, precision="highest")
         return _Sensitivity(weighted.loss[0], pulled[0], pulled[1:])
 
     keys = jax.random.split(key, len(objective.rows.weights))

@@ -10,6 +10,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from bns_jax.typing import wider
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +106,39 @@ _Conv3x3 = partial(
 )
 
 
+class GroupNorm(nn.Module):
+    """A group norm whose means over groups are matrix products.
+
+    On CPU, XLA takes several times longer for reductions over positions and the
+    features of a group at once; with them the network as a whole took 1.4 times longer.
+    """
+
+    groups: int
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        """Normalises (batch, ..., features)."""
+        features, dtype = h.shape[-1], wider(jnp.float32, h.dtype)
+        shape = (1,) * (h.ndim - 1) + (features,)
+        scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
+        h, scale, bias = (leaf.astype(dtype) for leaf in (h, scale, bias))
+        scale, bias = scale.reshape(shape), bias.reshape(shape)
+        size = features // self.groups
+        same_group = np.kron(np.eye(self.groups), np.ones((size, size)))
+        over_group = jnp.asarray(same_group / size, dtype)
+
+        def mean(h: jax.Array) -> jax.Array:
+            over_positions = jnp.mean(h, axis=range(1, h.ndim - 1), keepdims=True)
+            return jnp.dot(over_positions, over_group, precision="highest")
+
+        centre = mean(h)
+        variance = jnp.maximum(mean(h**2) - centre**2, 0.0)
+        gain = jax.lax.rsqrt(variance + self.epsilon) * scale
+        return h * gain + (bias - centre * gain)
+
+
 class _ResidualBlock(nn.Module):
     """Two 3x3 convolutions, modulated by the embedding between them."""
 
@@ -113,11 +149,11 @@ class _ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, h: jax.Array, embedding: jax.Array, train: bool) -> jax.Array:
         skip = h if h.shape[-1] == self.features else nn.Dense(self.features)(h)
-        h = nn.silu(nn.GroupNorm(self.groups)(h))
+        h = nn.silu(GroupNorm(self.groups)(h))
         h = _Conv3x3(self.features)(h)
         modulation = nn.Dense(2 * self.features)(nn.silu(embedding))
         scale, shift = jnp.split(modulation[:, None, None, :], 2, axis=-1)
-        h = nn.silu(nn.GroupNorm(self.groups)(h) * (1 + scale) + shift)
+        h = nn.silu(GroupNorm(self.groups)(h) * (1 + scale) + shift)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = _Conv3x3(self.features, kernel_init=nn.initializers.zeros)(h)
         return skip + h
@@ -131,7 +167,7 @@ class _AttentionBlock(nn.Module):
     @nn.compact
     def __call__(self, h: jax.Array) -> jax.Array:
         batch, height, width, features = h.shape
-        tokens = nn.GroupNorm(self.groups)(h).reshape(batch, height * width, features)
+        tokens = GroupNorm(self.groups)(h).reshape(batch, height * width, features)
         query, key, value = jnp.split(nn.Dense(3 * features)(tokens), 3, axis=-1)
         scores = jnp.einsum("bqc,bkc->bqk", query, key) * features**-0.5
         mixed = jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(scores, axis=-1), value)
@@ -204,6 +240,6 @@ class UNet(nn.Module):
                 h = block(jnp.concatenate([h, skips.pop()], axis=-1), features)
             if level > 0:
                 h = _double(nn.Dense(4 * config.channels[level - 1])(h))
-        h = nn.silu(nn.GroupNorm(config.groups)(h))
+        h = nn.silu(GroupNorm(config.groups)(h))
         out = _Conv3x3(x.shape[-1], kernel_init=nn.initializers.zeros)(h)
         return out.astype(x.dtype)

@@ -143,6 +143,49 @@ def _adjoint(velocity, residuals, lam):  # type: ignore[no-untyped-def]
     return NSParams(times, a, columns.T), _cast(ct_x0, x0), ct_moving
 
 
+def pull_all(
+    velocity: Velocity,
+    params: NSParams,
+    x0: Sample,
+    given: list[Any],
+    Y: Sample,
+    lam: Sample,
+) -> NSParams:
+    """The cotangents of params, for several of x_n at once.
+
+    The field is evaluated once at each iterate, for all of them. That takes the
+    iterates and all lambda_j apart: no buffer can be both for several.
+
+    Args:
+      velocity: of the solver.
+      params: the solver.
+      x0: noise.
+      given: the first argument of `velocity`.
+      Y: all iterates.
+      lam: (S, ...), cotangents of x_n.
+
+    Returns:
+      Arrays with a leading axis S.
+    """
+
+    def step(carry, inputs):  # type: ignore[no-untyped-def]
+        L, lam = carry  # Row i of L: lambda_{i+1}, where i >= j.
+        j, t_j = inputs
+        put = jax.vmap(functools.partial(_with_row, j))
+        L = jax.tree.map(put, L, _cast(lam, L))
+        column = functools.partial(_column(velocity, given, j), [None] * len(given))
+        _, pull = jax.vjp(column, t_j, params.b[:, j], _before(Y, j, x0))
+        ct_t_j, ct_b_j, lam = jax.vmap(pull)(L)
+        return (L, lam), (ct_t_j, ct_b_j)
+
+    L = jax.vmap(lambda _: jax.tree.map(jnp.zeros_like, Y))(lam)
+    carry = L, _cast(lam, x0)
+    (L, _), (times, columns) = lax.scan(step, carry, _calls(params), reverse=True)
+    _, pull = jax.vjp(lambda a: _start(a, x0), params.a)
+    (a,) = jax.vmap(pull)(L)
+    return NSParams(times.T, a, columns.transpose(1, 2, 0))
+
+
 def _start(a: Array, x0: Sample) -> Sample:
     """Y before the first call: from x0, never from fresh zeros, for its sharding."""
     return _outer(a, x0, x0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -60,6 +62,25 @@ def sample_velocities(
       x_n, and u_0 .. u_{n-1} stacked on a new leading axis.
     """
     return _sample_velocities(params, as_pytree(vf), x0, *args)
+
+
+def sample_pullback(
+    params: NSParams, vf: VelocityField, x0: Sample, *args: Any
+) -> tuple[Sample, Callable[[Sample], NSParams]]:
+    """Like `sample`, and returns what takes cotangents of x_n back to the solver.
+
+    For several of them it is cheaper than reverse mode, which evaluates the field
+    again for each: here once serves them all, at the price of storing a lambda_j per
+    cotangent and evaluation. To be called where it will be compiled.
+
+    Returns:
+      x_n, and a function of cotangents of it, with a leading axis (S,), to those of
+      the three arrays, with that axis too.
+    """
+    solver = _as_arrays(params, as_pytree(vf), x0, args)
+    Y, _ = adjoint.iterates(*solver)
+    x_n = jax.tree.map(lambda x, y: y[-1].astype(x.dtype), x0, Y)
+    return x_n, partial(adjoint.pull_all, *solver, Y)
 
 
 @jax.jit
