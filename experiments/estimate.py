@@ -65,10 +65,9 @@ def estimate(model: Model, settings: Settings) -> Estimate:
     """Measures one call of the field, and counts the calls to come."""
     devices = parallel.batch_devices(model.mesh)
     chunk = min(settings.chunk or _MEASURED_BATCH, max(settings.counts.values()))
-    chunk, batch = (
-        -(-count // devices) * devices
-        for count in (chunk, settings.microbatch or _batch(settings))
-    )
+    batch = settings.pairs_per_step
+    batch = settings.microbatch or model.microbatch(batch) or batch
+    chunk, batch = (-(-count // devices) * devices for count in (chunk, batch))
     drawn = _drawn(model, chunk)
     forward = jax.jit(_call).lower(model.field, *drawn).compile()
     batch_drawn = _drawn(model, batch)
@@ -88,7 +87,7 @@ def count_calls(model: Model, settings: Settings) -> dict[str, int]:
     counts, optimizer = settings.counts, settings.optimizer
     iterations = settings.iterations or optimizer.iterations
     every = settings.evaluate_every or optimizer.evaluate_every
-    cost = optimizer.trainer(iterations).cost * _batch(settings) * iterations
+    cost = optimizer.trainer(iterations).cost * settings.pairs_per_step * iterations
     cost += (iterations // every + 1) * counts["validation"]
     calls = {"pairs": _TRUTH_CALLS * sum(counts.values())}
     for nfe in settings.nfe:
@@ -102,11 +101,6 @@ def count_calls(model: Model, settings: Settings) -> dict[str, int]:
     ]
     calls["evaluate"] = sum(solvers) * counts["test"]
     return calls
-
-
-def _batch(settings: Settings) -> int:
-    """Pairs per step of the search."""
-    return settings.batch or min(settings.optimizer.batch, settings.counts["train"])
 
 
 def _drawn(model: Model, count: int) -> Any:

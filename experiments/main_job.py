@@ -38,7 +38,7 @@ class Settings:
       iterations: its steps; its own default if None, and so for the next two.
       batch: pairs per step.
       evaluate_every: steps between validations.
-      microbatch: pairs to differentiate at a time; a whole batch if None.
+      microbatch: pairs to differentiate at a time; the model's own if None.
       chunk: pairs to solve at a time; the library's own default if None.
     """
 
@@ -54,6 +54,11 @@ class Settings:
     evaluate_every: int | None = None
     microbatch: int | None = None
     chunk: int | None = None
+
+    @property
+    def pairs_per_step(self) -> int:
+        """What was asked for, or the optimizer's own as far as there are pairs."""
+        return self.batch or min(self.optimizer.batch, self.counts["train"])
 
 
 def run(model: Model, settings: Settings, workdir: Workdir, stage: str) -> None:
@@ -155,6 +160,7 @@ def _distil(
     family = families.bns(start.params)
     if settings.sigma_0 != 1.0:
         family = families.preconditioned(family, model.scheduler, settings.sigma_0)
+    batch = settings.pairs_per_step
     with Progress(f"distill/{name}", "step") as progress:
         fitted = distill.fit(
             family,
@@ -162,10 +168,10 @@ def _distil(
             pairs["train"],
             pairs["validation"],
             settings.optimizer,
-            batch=settings.batch,
+            batch=batch,
             iterations=settings.iterations,
             evaluate_every=settings.evaluate_every,
-            microbatch=settings.microbatch,
+            microbatch=settings.microbatch or model.microbatch(batch),
             seed=settings.accuracy.seed,
             checkpoint=workdir.checkpoint(f"{name}_from_{start.name}"),
             progress=progress,

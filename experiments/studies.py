@@ -64,18 +64,20 @@ class Bench:
         start = family.to_params(family.theta)
         nfe = len(start.a)
         title = f"{name}_{setting}_{nfe}".replace(" ", "_")
+        optimizer = optimizer or self.optimizer
         with Progress(title, "step") as progress:
             fitted = distill.fit(
                 family,
                 self.model.field,
                 train,
                 self.pairs["validation"],
-                optimizer or self.optimizer,
+                optimizer,
                 loss,
                 seed=self.accuracy.seed,
                 checkpoint=self.workdir.checkpoint(title),
                 progress=progress,
                 mesh=self.model.mesh,
+                microbatch=self.model.microbatch(min(optimizer.batch, train.size)),
                 stop=preemption.asked,
             )
         test = self.pairs["test"]

@@ -17,7 +17,7 @@ from bns_jax.pairs import Pairs
 from bns_jax.pytree import as_pytree, on_host
 from bns_jax.typing import Sample, VelocityField
 
-_EVALUATION_BATCH = 256
+_PER_DEVICE = 64
 
 
 def evaluate(
@@ -40,7 +40,7 @@ def evaluate(
       (N,), the metric of each sample.
     """
     devices = parallel.batch_devices(mesh)
-    size = -(-min(_EVALUATION_BATCH, data.size) // devices) * devices
+    size = -(-min(_PER_DEVICE * devices, data.size) // devices) * devices
     vf, values = parallel.place(as_pytree(vf), mesh), []
     params = jax.tree.map(on_host, params)
     for first in range(0, data.size, size):
