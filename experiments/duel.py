@@ -13,7 +13,7 @@ from bns_jax import distill, families, solvers
 from bns_jax.distill import HistoryRow, Optimizer
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from experiments import comparison, preemption, report
+from experiments import comparison, preemption, report, starts
 from experiments.models import Model
 from experiments.progress import Progress
 from experiments.workdir import Workdir, read_csv, write_csv
@@ -60,18 +60,16 @@ def run(
     workdir: Workdir,
 ) -> Duel:
     """Both trainers at one number of evaluations; what is finished is read."""
-    candidates = distill.path_grids(pairs["train"])
-    greedy = distill.greedy(model.field, pairs["train"], nfe, candidates)
-    greedy_cost = len(candidates) * nfe * pairs["train"].size
+    greedy = starts.find(starts.GREEDY, model, pairs, nfe, None, workdir)
     newton = [
         _train(
             model,
             pairs,
             f"gauss_newton_{nfe}_seed{seed}",
-            greedy,
+            greedy.params,
             distill.gauss_newton()._replace(evaluate_every=1, patience=12),
             seed,
-            greedy_cost,
+            greedy.forwards,
             workdir,
         )
         for seed in range(seeds)

@@ -120,6 +120,16 @@ def test_pullback_takes_several_cotangents_where_reverse_mode_takes_each(rng, nf
     assert_trees_close(pulled(params, lam), (x_n, expected), 1e-12)
 
 
+def test_pullback_gives_each_array_its_own_dtype(rng):
+    times, a, b = random_params(rng, 2)
+    params = NSParams(times.astype(np.float32), a, b)
+    x0 = jnp.asarray(X0, jnp.float32)
+    x_n, pull = ns.sample_pullback(params, lambda t, x: -x, x0)
+    assert x_n.dtype == jnp.float32
+    arrays = pull(x_n[None])
+    assert [leaf.dtype for leaf in arrays] == [jnp.float32, jnp.float64, jnp.float64]
+
+
 def test_pullback_evaluates_the_field_twice_at_each_iterate_for_any_cotangents(rng):
     params, x0, scale, weights = arguments(rng, 4)
     seen = []

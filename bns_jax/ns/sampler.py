@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -75,12 +74,17 @@ def sample_pullback(
 
     Returns:
       x_n, and a function of cotangents of it, with a leading axis (S,), to those of
-      the three arrays, with that axis too.
+      the three arrays, of their dtypes and with that axis too.
     """
     solver = _as_arrays(params, as_pytree(vf), x0, args)
     Y, _ = adjoint.iterates(*solver)
     x_n = jax.tree.map(lambda x, y: y[-1].astype(x.dtype), x0, Y)
-    return x_n, partial(adjoint.pull_all, *solver, Y)
+
+    def pull(lam: Sample) -> NSParams:
+        arrays = adjoint.pull_all(*solver, Y, lam)
+        return jax.tree.map(lambda ct, of: ct.astype(of.dtype), arrays, params)
+
+    return x_n, pull
 
 
 @jax.jit
