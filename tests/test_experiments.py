@@ -17,8 +17,8 @@ import scipy.stats
 from etils import epath
 
 import bns_jax
-from bns_jax import interchange, solvers
-from experiments import lock
+from bns_jax import interchange, parallel, solvers
+from experiments import lock, models
 from experiments.baselines import COMMON
 from experiments.mixture import Mixture
 from tests.fields import Gaussian
@@ -327,6 +327,16 @@ def test_the_benchmark_of_trainers_continues_where_it_stopped(tmp_path):
     assert (tmp_path / "history" / "algorithm2_2.csv").read_text() == history
     table = [text.stdout.partition("PSNR (dB)")[2] for text in (first, again)]
     assert table[0] and table[0] == table[1]
+
+
+def test_a_microbatch_divides_its_batch_and_is_for_one_cpu(monkeypatch):
+    model = models.mixture(0.2)
+    size = model.microbatch(260)
+    assert size is not None and 260 % size == 0
+    assert model.microbatch(40) is None
+    assert model.on(parallel.data_mesh(jax.devices()[:1])).microbatch(260) is None
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert model.microbatch(260) is None
 
 
 class TestCompare:
