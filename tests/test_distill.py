@@ -385,6 +385,23 @@ def test_eight_devices_give_the_run_of_one(problem, short):
         np.testing.assert_allclose(got[1:4], expected[1:4], rtol=1e-9)
 
 
+@pytest.mark.parametrize("optimizer", [distill.adam(5e-3), distill.gauss_newton()])
+def test_a_step_is_traced_once(problem, optimizer):
+    field, *_ = problem
+    traced, before_steps = [], []
+
+    def counted(*inputs):
+        traced.append(inputs)
+        return field(*inputs)
+
+    def stop():
+        before_steps.append(len(traced))
+        return False
+
+    fit(problem, vf=counted, optimizer=optimizer, iterations=6, stop=stop)
+    assert before_steps == 6 * [len(traced)]
+
+
 # --- weights, microbatches, patience -------------------------------------------------
 
 

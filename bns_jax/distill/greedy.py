@@ -84,7 +84,7 @@ def _true_points(train: Pairs, times: np.ndarray) -> list[Sample]:
     return [_select(path, i) for i in range(len(times))]
 
 
-def _select(tree: Any, index: int | slice) -> Any:
+def _select(tree: Any, index: int | np.ndarray) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(leaf[index]), tree)
 
 
@@ -93,10 +93,12 @@ def _velocities(
 ) -> np.ndarray:
     """The velocities of all samples, (N, d)."""
     count, parts = len(jax.tree.leaves(x)[0]), []
-    for first in range(0, count, chunk):
-        inputs = _select((x, args), slice(first, first + chunk))
-        parts.append(_rows(_call(vf, np.asarray(t), *inputs)))
-    return np.concatenate(parts)
+    size = min(chunk, count)
+    for first in range(0, count, size):
+        # The last chunk is filled up, so that one program serves them all.
+        rows = np.minimum(np.arange(first, first + size), count - 1)
+        parts.append(_rows(_call(vf, np.asarray(t), *_select((x, args), rows))))
+    return np.concatenate(parts)[:count]
 
 
 @jax.jit

@@ -77,7 +77,8 @@ def initial_state(family: Family, trainer: Trainer, seed: int) -> TrainerState:
         opt_state=trainer.init(theta),
         key=jax.random.key(seed),
         best_theta=jax.tree.map(jnp.copy, theta),
-        best_metric=jnp.full((), -jnp.inf),
+        # With a dtype of its own, as all later ones: or the step is traced twice.
+        best_metric=jnp.full((), -jnp.inf, jnp.result_type(float)),
         rejected=jnp.zeros((), jnp.int32),
         forwards=jnp.zeros((), jnp.int32),
     )
