@@ -65,6 +65,7 @@ def main(argv: list[str]) -> None:
 
 def _run() -> None:
     from bns_jax import distill
+    from bns_jax.pairs import first
     from experiments import report, studies, study, truth
     from experiments.workdir import Workdir, write_csv
 
@@ -73,18 +74,19 @@ def _run() -> None:
     workdir.claim(cli.serialize(_RUN_FLAGS), _FREE_FLAGS)
     accuracy = truth.Accuracy(cli.RTOL.value, cli.ATOL.value, cli.SEED.value)
     varied = "train_pairs" in _STUDIES.value
-    train = max(_TRAIN_PAIRS.value, _MOST_TRAIN_PAIRS.value if varied else 0)
     counts = {
-        "train": train,
+        "train": max(_TRAIN_PAIRS.value, _MOST_TRAIN_PAIRS.value if varied else 0),
         "validation": _VALIDATION_PAIRS.value,
         "test": cli.TEST_PAIRS.value,
     }
     optimizer = distill.gauss_newton()
+    pairs = truth.make_pairs(model, counts, accuracy, workdir)
+    train = pairs["train"]
     bench = studies.Bench(
         model,
         session.load_model,
-        truth.make_pairs(model, counts, accuracy, workdir),
-        _TRAIN_PAIRS.value,
+        pairs | {"train": first(train, _TRAIN_PAIRS.value)},
+        train,
         cli.parse_nfe(cli.NFE.value),
         optimizer._replace(iterations=_ITERATIONS.value or optimizer.iterations),
         accuracy,

@@ -102,7 +102,6 @@ def _train(
         points.append(Point(row.iteration, forwards, row.val_metric, test))
         write_csv(path, Point._fields, points)
 
-    batch = min(optimizer.batch, pairs["train"].size)
     with Progress(name, "step") as progress:
         distill.fit(
             families.bns(start),
@@ -114,7 +113,7 @@ def _train(
             checkpoint=workdir.checkpoint(name),
             progress=progress,
             mesh=model.mesh,
-            microbatch=model.microbatch(batch),
+            microbatch=model.microbatch(optimizer.batch_of(pairs["train"].size)),
             stop=preemption.asked,
             callback=measure,
         )

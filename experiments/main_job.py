@@ -58,7 +58,7 @@ class Settings:
     @property
     def pairs_per_step(self) -> int:
         """What was asked for, or the optimizer's own as far as there are pairs."""
-        return self.batch or min(self.optimizer.batch, self.counts["train"])
+        return self.batch or self.optimizer.batch_of(self.counts["train"])
 
 
 def run(model: Model, settings: Settings, workdir: Workdir, stage: str) -> None:

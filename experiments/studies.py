@@ -13,7 +13,7 @@ from bns_jax.distill import Loss, Optimizer
 from bns_jax.families import Family
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs, first
-from experiments import baselines, comparison, preemption, truth
+from experiments import baselines, comparison, preemption, starts, truth
 from experiments.models import Model
 from experiments.progress import Progress
 from experiments.study import Result
@@ -33,8 +33,8 @@ class Bench:
     Attributes:
       model: to distil for.
       load: load(w) -> that model at another guidance scale.
-      pairs: of every split; enough training pairs for every study.
-      train_pairs: how many of them are used where a study does not vary that.
+      pairs: of every split.
+      all_train: more of those for training, for the study of their number.
       nfe: numbers of evaluations.
       optimizer: of solvers.
       accuracy: of pairs.
@@ -44,7 +44,7 @@ class Bench:
     model: Model
     load: Callable[[float], Model]
     pairs: dict[str, Pairs]
-    train_pairs: int
+    all_train: Pairs
     nfe: tuple[int, ...]
     optimizer: Optimizer
     accuracy: Accuracy
@@ -57,10 +57,9 @@ class Bench:
         family: Family,
         optimizer: Optimizer | None = None,
         loss: Loss = distill.psnr_loss,
-        train_pairs: int | None = None,
     ) -> Result:
         """Fits one solver and measures it on the test pairs."""
-        train = first(self.pairs["train"], train_pairs or self.train_pairs)
+        train, test = self.pairs["train"], self.pairs["test"]
         start = family.to_params(family.theta)
         nfe = len(start.a)
         title = f"{name}_{setting}_{nfe}".replace(" ", "_")
@@ -77,10 +76,9 @@ class Bench:
                 checkpoint=self.workdir.checkpoint(title),
                 progress=progress,
                 mesh=self.model.mesh,
-                microbatch=self.model.microbatch(min(optimizer.batch, train.size)),
+                microbatch=self.model.microbatch(optimizer.batch_of(train.size)),
                 stop=preemption.asked,
             )
-        test = self.pairs["test"]
         before = comparison.psnr(self.model, start, test)
         reached = comparison.psnr(self.model, fitted.params, test)
         trained = comparison.psnr(self.model, fitted.params, train)
@@ -97,10 +95,18 @@ class Bench:
             fitted.history[-1].seconds,
         )
 
-    def greedy(self, nfe: int, train_pairs: int | None = None) -> NSParams:
-        """The default start, fitted to as many pairs."""
-        train = first(self.pairs["train"], train_pairs or self.train_pairs)
-        return distill.greedy(self.model.field, train, nfe)
+    def greedy(self, nfe: int) -> NSParams:
+        """The default start."""
+        found = starts.find(
+            starts.GREEDY, self.model, self.pairs, nfe, None, self.workdir
+        )
+        return found.params
+
+    def trained_on(self, count: int) -> Bench:
+        """The same with as many training pairs, in a folder of its own."""
+        pairs = self.pairs | {"train": first(self.all_train, count)}
+        workdir = Workdir(self.workdir.root / f"train_{count}")
+        return dataclasses.replace(self, pairs=pairs, workdir=workdir)
 
 
 def figure11(bench: Bench) -> list[Result]:
@@ -151,7 +157,7 @@ def start(bench: Bench) -> list[Result]:
         built = baselines.build(baselines.COMMON, nfe, bench.model.scheduler)
         rows = comparison.compare(bench.model, {nfe: built}, bench.pairs["validation"])
         best = comparison.best(rows, nfe).solver
-        starts = {
+        tried = {
             "euler": built["euler"],
             "midpoint": built["midpoint"],
             "best known": built[best],
@@ -159,8 +165,8 @@ def start(bench: Bench) -> list[Result]:
         }
         if nfe - 2 in bench.nfe:
             smaller = Workdir(bench.workdir.root / "smaller")
-            starts["from two fewer"] = ns.extend(_fitted(bench, nfe - 2, smaller), nfe)
-        for name, params in starts.items():
+            tried["from two fewer"] = ns.extend(_fitted(bench, nfe - 2, smaller), nfe)
+        for name, params in tried.items():
             results.append(bench.distil("start", name, families.bns(params)))
     return results
 
@@ -170,7 +176,7 @@ def _fitted(bench: Bench, nfe: int, workdir: Workdir) -> NSParams:
     return distill.fit(
         families.bns(bench.greedy(nfe)),
         bench.model.field,
-        first(bench.pairs["train"], bench.train_pairs),
+        bench.pairs["train"],
         bench.pairs["validation"],
         bench.optimizer,
         seed=bench.accuracy.seed,
@@ -182,17 +188,14 @@ def _fitted(bench: Bench, nfe: int, workdir: Workdir) -> NSParams:
 
 def train_pairs(bench: Bench) -> list[Result]:
     """How many pairs it takes."""
-    return [
-        bench.distil(
-            "train_pairs",
-            str(count),
-            families.bns(bench.greedy(nfe, count)),
-            train_pairs=count,
-        )
-        for nfe in bench.nfe
-        for count in _TRAIN_PAIRS
-        if count <= bench.pairs["train"].size
-    ]
+    counts = [count for count in _TRAIN_PAIRS if count <= bench.all_train.size]
+    results = []
+    for nfe in bench.nfe:
+        for limited in map(bench.trained_on, counts):
+            setting = str(limited.pairs["train"].size)
+            start = families.bns(limited.greedy(nfe))
+            results.append(limited.distil("train_pairs", setting, start))
+    return results
 
 
 def guidance(bench: Bench) -> list[Result]:
@@ -202,7 +205,6 @@ def guidance(bench: Bench) -> list[Result]:
         workdir = Workdir(bench.workdir.root / f"guidance_{w:g}")
         guided = bench.load(w)
         counts = {name: pairs.size for name, pairs in bench.pairs.items()}
-        counts["train"] = bench.train_pairs
         pairs = truth.make_pairs(guided, counts, bench.accuracy, workdir)
         at_w = dataclasses.replace(bench, model=guided, pairs=pairs, workdir=workdir)
         results += [

@@ -129,7 +129,7 @@ def fit(
       Interrupted: if `stop` said yes.
     """
     optimizer = optimizer or gauss_newton()
-    batch = min(optimizer.batch, train.size) if batch is None else batch
+    batch = optimizer.batch_of(train.size) if batch is None else batch
     recipe = _recipe(optimizer, batch, iterations, evaluate_every, seed)
     weights = np.ones(train.size) if weights is None else np.asarray(weights)
     patience = optimizer.patience if patience is None else patience

@@ -171,7 +171,7 @@ class Optimizer(NamedTuple):
     Attributes:
       trainer: trainer(iterations) -> Trainer; schedules need the length of the run.
       name: what tells it and its settings from others.
-      batch: default samples per step; at most as many as there are pairs.
+      batch: default samples per step.
       iterations: default steps.
       evaluate_every: default steps between validations.
       patience: default validations without a gain that counts, after which a run ends.
@@ -183,3 +183,7 @@ class Optimizer(NamedTuple):
     iterations: int = 15_000
     evaluate_every: int = 100
     patience: int | None = None
+
+    def batch_of(self, pairs: int) -> int:
+        """Its default samples per step, where there are so many pairs to train on."""
+        return min(self.batch, pairs)
