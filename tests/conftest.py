@@ -1,8 +1,10 @@
-"""Settings of the whole suite: float64, nothing implicit, eight virtual devices."""
+"""Settings of the suite: float64, nothing implicit, eight devices, quick compiling."""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What takes time here, and in the programs that tests start, is to compile.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import numpy as np

@@ -87,10 +87,8 @@ def write(name, kind, folder):
     ],
 )
 def test_from_a_file_of_each_format_to_solver_files_and_pictures(
-    tmp_path, monkeypatch, name, kind, flags
+    tmp_path, name, kind, flags
 ):
-    # What takes time is to compile the programs, not to run them.
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     path, workdir = write(name, kind, tmp_path), tmp_path / "run"
     done = run(name, path, workdir, *flags)
     assert done.returncode == 0, done.stderr
