@@ -565,6 +565,19 @@ def test_the_checkpoint_of_another_run_is_refused_by_name(saved, problem, name):
     assert "; " not in reason
 
 
+def test_settings_of_optax_are_told_apart_by_the_name_given(problem, tmp_path):
+    def run(name, rate):
+        return fit(
+            problem,
+            optimizer=distill.with_optax(optax.sgd(rate), name),
+            checkpoint=tmp_path,
+        )
+
+    run("sgd(0.1)", 0.1)
+    with pytest.raises(ValueError, match=r"there 'sgd\(0.1\)', here 'sgd\(0.2\)'"):
+        run("sgd(0.2)", 0.2)
+
+
 # --- bad input -----------------------------------------------------------------------
 
 

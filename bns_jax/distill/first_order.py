@@ -57,9 +57,15 @@ def recipe(name: Literal["images", "text_to_image", "audio"]) -> Optimizer:
     return _RECIPES[name]
 
 
-def with_optax(tx: optax.GradientTransformation) -> Optimizer:
-    """Any optax transformation, with the batch and length of Algorithm 2."""
-    return Optimizer(lambda iterations: _first_order(tx), "with_optax")
+def with_optax(tx: optax.GradientTransformation, name: str = "with_optax") -> Optimizer:
+    """Any optax transformation, with the batch and length of Algorithm 2.
+
+    Args:
+      tx: the transformation.
+      name: what a checkpoint knows it by, for it does not say its settings itself: a
+        run of another name does not continue from it.
+    """
+    return Optimizer(lambda iterations: _first_order(tx), name)
 
 
 def _first_order(tx: optax.GradientTransformation) -> Trainer:
