@@ -6,16 +6,32 @@ Both fit the same pairs. Algorithm 2 starts from the midpoint method and takes 1
 steps of Adam; Gauss-Newton starts from the greedy solver, whose calls are counted, and
 runs once per seed. Every solver on the way is measured on the test pairs. Runs continue
 where they stopped, so that Algorithm 2 may be spread over days.
+
+    python -m experiments.bench_distill --model=mixture \
+      --histories=experiments/histories/mixture
+
+shows what finished runs have left there, and runs nothing.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import app, flags
 
 from experiments import cli, session
 
+if TYPE_CHECKING:
+    from experiments.duel import Duel
+    from experiments.models import Model
+    from experiments.workdir import Workdir
+
 _WORKDIR = flags.DEFINE_string(
     "workdir", "", "Folder of the run; runs/bench_distill_MODEL if left out."
+)
+_HISTORIES = flags.DEFINE_string(
+    "histories", "", "Folder of histories to show, instead of running anything."
 )
 _SEEDS = flags.DEFINE_integer(
     "seeds", 3, "Runs of Gauss-Newton, of which the median counts.", lower_bound=1
@@ -53,11 +69,26 @@ def main(argv: list[str]) -> None:
 
 
 def _run() -> None:
-    from experiments import duel, truth
+    from experiments import duel
     from experiments.workdir import Workdir
 
     model = session.load_model()
     workdir = Workdir(_WORKDIR.value or f"runs/bench_distill_{cli.MODEL.value}")
+    all_nfe = cli.parse_nfe(cli.NFE.value)
+    if _HISTORIES.value:
+        duels = [duel.read(_HISTORIES.value, nfe) for nfe in all_nfe]
+    else:
+        duels = _duels(model, workdir, all_nfe)
+    print(f"\nPSNR (dB) on {cli.TEST_PAIRS.value} test pairs, {model.title}\n")
+    print(duel.table(duels))
+    duel.plot(duels, workdir.root / "psnr_vs_forwards.png", model.title)
+    print(f"\nin {workdir.root}: psnr_vs_forwards.png")
+
+
+def _duels(model: Model, workdir: Workdir, all_nfe: Sequence[int]) -> list[Duel]:
+    """Runs both trainers, each to its end; what the workdir has of them is read."""
+    from experiments import duel, truth
+
     workdir.claim(cli.serialize(_RUN_FLAGS))
     accuracy = truth.Accuracy(cli.RTOL.value, cli.ATOL.value, cli.SEED.value)
     counts = {
@@ -66,14 +97,10 @@ def _run() -> None:
         "test": cli.TEST_PAIRS.value,
     }
     pairs = truth.make_pairs(model, counts, accuracy, workdir)
-    duels = [
+    return [
         duel.run(model, pairs, nfe, _ITERATIONS.value, _SEEDS.value, workdir)
-        for nfe in cli.parse_nfe(cli.NFE.value)
+        for nfe in all_nfe
     ]
-    print(f"\nPSNR (dB) on {pairs['test'].size} test pairs, {model.title}\n")
-    print(duel.table(duels))
-    duel.plot(duels, workdir.root / "psnr_vs_forwards.png", model.title)
-    print(f"\nin {workdir.root}: psnr_vs_forwards.png  history/")
 
 
 if __name__ == "__main__":

@@ -80,6 +80,24 @@ def run(
     return Duel(nfe, algorithm2, newton)
 
 
+def read(folder: epath.PathLike, nfe: int) -> Duel:
+    """What a run has left in its folder of histories.
+
+    Raises:
+      ValueError: if a trainer has none there.
+    """
+    algorithm2, newton = (
+        [read_csv(path, Point) for path in sorted(epath.Path(folder).glob(pattern))]
+        for pattern in (f"algorithm2_{nfe}.csv", f"gauss_newton_{nfe}_seed*.csv")
+    )
+    if not algorithm2 or not newton:
+        raise ValueError(
+            f"expected histories of both trainers at {nfe} evaluations in {folder}, "
+            f"got {len(algorithm2)} and {len(newton)}"
+        )
+    return Duel(nfe, algorithm2[0], newton)
+
+
 def _train(
     model: Model,
     pairs: dict[str, Pairs],

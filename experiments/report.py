@@ -13,7 +13,7 @@ from etils import epath
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from bns_jax import parallel
+from bns_jax import files, parallel
 
 BESPOKE = "bns"
 _ERROR_GAIN = 8.0
@@ -212,10 +212,10 @@ def _framed(image: np.ndarray) -> np.ndarray:
 
 
 def save(figure: plt.Figure, path: epath.Path) -> None:
-    """Writes a picture, on process 0, and closes it."""
+    """Writes a picture, on process 0, and closes it; makes its folder."""
     # Through memory, so that paths of any scheme work.
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     plt.close(figure)
     if parallel.is_main():
-        path.write_bytes(buffer.getvalue())
+        files.write(path, buffer.getvalue())

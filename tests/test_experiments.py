@@ -324,8 +324,22 @@ def test_the_benchmark_of_trainers_continues_where_it_stopped(tmp_path):
     ]
     again = experiment("bench_distill", tmp_path, *flags, *counts, "--rtol=1e-3")
     assert (tmp_path / "history" / "algorithm2_2.csv").read_text() == history
-    table = [text.stdout.partition("PSNR (dB)")[2] for text in (first, again)]
-    assert table[0] and table[0] == table[1]
+    shown = experiment(
+        "bench_distill", tmp_path / "shown", *flags, f"--histories={tmp_path}/history"
+    )
+    tables = [
+        done.stdout.partition("guidance 0.2")[2].partition("\nin ")[0]
+        for done in (first, again, shown)
+    ]
+    assert tables[0] and tables == 3 * [tables[0]]
+    assert (tmp_path / "shown" / "psnr_vs_forwards.png").exists()
+
+
+def test_histories_that_are_not_there_are_named(tmp_path):
+    flags = (f"--histories={tmp_path}", "--nfe=4", "--model=mixture")
+    refused = experiment("bench_distill", tmp_path / "run", *flags)
+    assert refused.returncode == 1
+    assert f"at 4 evaluations in {tmp_path}, got 0 and 0" in refused.stderr
 
 
 def test_a_microbatch_divides_its_batch_and_is_for_one_cpu(monkeypatch):
