@@ -7,10 +7,9 @@ steps of Adam; Gauss-Newton starts from the greedy solver, whose calls are count
 runs once per seed. Every solver on the way is measured on the test pairs. Runs continue
 where they stopped, so that Algorithm 2 may be spread over days.
 
-    python -m experiments.bench_distill --model=mixture \
-      --histories=experiments/histories/mixture
+    python -m experiments.bench_distill --model=mixture --histories=FOLDER
 
-shows what finished runs have left there, and runs nothing.
+shows what runs have left there, such as `experiments/histories/mixture`.
 """
 
 from __future__ import annotations
