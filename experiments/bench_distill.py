@@ -78,7 +78,7 @@ def _run() -> None:
         duels = [duel.read(_HISTORIES.value, nfe) for nfe in all_nfe]
     else:
         duels = _duels(model, workdir, all_nfe)
-    print(f"\nPSNR (dB) on {cli.TEST_PAIRS.value} test pairs, {model.title}\n")
+    print(f"\nPSNR (dB) on the test pairs, {model.title}\n")
     print(duel.table(duels))
     duel.plot(duels, workdir.root / "psnr_vs_forwards.png", model.title)
     print(f"\nin {workdir.root}: psnr_vs_forwards.png")
