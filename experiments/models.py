@@ -24,7 +24,7 @@ from experiments.mixture import Mixture
 
 _SHIPPED = pathlib.Path(__file__).parent / "weights"
 _MIXTURE_WIDTH = 0.15
-_CACHED_PAIRS = 65
+_CACHED_PAIRS = 26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +66,11 @@ class Model:
           batch: pairs of a step.
 
         Returns:
-          None, for all of them, on a mesh, on other hardware, and where the batch
-          does not divide.
+          None, for all of them, on other hardware and where the batch does not divide.
         """
-        fits = self.mesh is None and jax.default_backend() == "cpu"
-        return _CACHED_PAIRS if fits and batch % _CACHED_PAIRS == 0 else None
+        size = _CACHED_PAIRS * parallel.batch_devices(self.mesh)
+        fits = jax.default_backend() == "cpu" and batch % size == 0
+        return size if fits else None
 
     @property
     def title(self) -> str:
@@ -112,6 +112,7 @@ def digits(guidance: float, path: epath.PathLike | None = None) -> Model:
     network = UNet(config)
     weights.check(params, network.shapes(), path)
 
+    @jax.jit
     def conditional(params: Any, t: jax.Array, x: jax.Array, label: jax.Array) -> Any:
         return network.apply({"params": params}, t, x, label)
 

@@ -13,6 +13,8 @@ from experiments import cli
 if TYPE_CHECKING:
     from experiments.models import Model
 
+_MOST_CPU_DEVICES = 8
+
 
 @contextlib.contextmanager
 def running() -> Iterator[None]:
@@ -27,6 +29,7 @@ def running() -> Iterator[None]:
     from experiments.progress import quiet
 
     quiet()
+    _split_cpu()
     try:
         parallel.start(
             cli.COORDINATOR_ADDRESS.value,
@@ -57,6 +60,33 @@ def load_model(guidance: float | None = None, weights: str = "") -> Model:
     guidance = cli.GUIDANCE.value if guidance is None else guidance
     model = models.load(cli.MODEL.value, guidance, cli.WEIGHTS.value or weights or None)
     return model.on(cli.mesh(), cli.SHARD_WEIGHTS.value)
+
+
+def _split_cpu() -> None:
+    """Makes several devices of a CPU, if a small network runs and nothing else is said.
+
+    Each works on a share of the batch by itself. As one device, XLA divides every
+    operation among the cores, and those of a small network are too short for that.
+    """
+    import jax
+
+    said = (
+        cli.NUM_PROCESSES.value is not None
+        or jax.config.jax_num_cpu_devices >= 0
+        or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    )
+    if said or cli.MODEL.value in cli.CHECKPOINTS:
+        return
+    cores = min(_cores(), _MOST_CPU_DEVICES)
+    # A power of two, as batches often are multiples of one.
+    jax.config.update("jax_num_cpu_devices", 2 ** (cores.bit_length() - 1))
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextlib.contextmanager

@@ -101,7 +101,7 @@ def _greedy(
     forwards = len(candidates) * nfe * train.size
     params = parallel.if_everywhere(_load(path))
     if params is None:
-        params = distill.greedy(model.field, train, nfe, candidates)
+        params = distill.greedy(model.field, train, nfe, candidates, mesh=model.mesh)
         if parallel.is_main():
             interchange.save(path, params, model.facts)
     return Start(name, params, forwards)

@@ -108,7 +108,7 @@ class TestMainJob:
             assert block[-1]["solver"] == "bns"
             # A forward, two backward passes, three trials, in 4 steps of 12 pairs;
             # before that the greedy start on three grids, with all 24 pairs.
-            steps, start = (1 + 2 + 2 + 3) * int(nfe) * 12 * 4, 3 * int(nfe) * 24
+            steps, start = (1 + 2 + 2 + 2) * int(nfe) * 12 * 4, 3 * int(nfe) * 24
             assert int(block[-1]["forwards"]) == steps + start
             best = max(float(row["psnr_db"]) for row in block[:-1])
             gain = float(block[-1]["psnr_db"]) - best
@@ -342,14 +342,54 @@ def test_histories_that_are_not_there_are_named(tmp_path):
     assert f"at 4 evaluations in {tmp_path}, got 0 and 0" in refused.stderr
 
 
-def test_a_microbatch_divides_its_batch_and_is_for_one_cpu(monkeypatch):
+def test_a_microbatch_divides_its_batch_and_is_for_cpus(monkeypatch):
     model = models.mixture(0.2)
-    size = model.microbatch(260)
-    assert size is not None and 260 % size == 0
-    assert model.microbatch(40) is None
-    assert model.on(parallel.data_mesh(jax.devices()[:1])).microbatch(260) is None
+    for devices in (1, 2):
+        model = model.on(parallel.data_mesh(jax.devices()[:devices]))
+        size = model.microbatch(260)
+        assert size is not None and 260 % size == 0 and size % devices == 0
+        assert model.microbatch(40) is None
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert model.microbatch(260) is None
+
+
+class TestDevicesOfACpu:
+    """What jax sees once a program has begun."""
+
+    PROGRAM = """
+import sys
+from absl import flags
+from experiments import session
+flags.FLAGS(sys.argv)
+with session.running():
+    import jax
+    print(jax.device_count())
+"""
+
+    def devices(self, *flags, **env):
+        command = [sys.executable, "-W", "error", "-c", self.PROGRAM, *flags]
+        env = {**os.environ, **QUICK, **env}
+        ran = subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, check=True
+        )
+        return int(ran.stdout)
+
+    def test_a_small_network_has_one_per_core(self):
+        count, cores = self.devices(), len(os.sched_getaffinity(0))
+        assert count <= cores and (2 * count > cores or count == 8)
+
+    def test_a_large_one_has_the_whole_cpu(self):
+        assert self.devices("--model=adm64") == 1
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"},
+            {"JAX_NUM_CPU_DEVICES": "3"},
+        ],
+    )
+    def test_what_the_user_says_stands(self, said):
+        assert self.devices(**said) == 3
 
 
 class TestCompare:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from bns_jax import distill, grids, ns, solvers
+from bns_jax import distill, grids, ns, parallel, solvers
 from bns_jax.pairs import Pairs
 
 from . import problems
@@ -94,6 +94,15 @@ def test_the_field_is_called_once_for_each_time_and_chunk(pairs, chunk):
     assert set(sizes) == {min(chunk, 60)}
     whole = distill.greedy(wavy, pairs, 3, [grids.uniform()])
     for got, expected in zip(params, whole, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-9)
+
+
+def test_several_devices_find_what_one_finds(pairs):
+    alone = distill.greedy(wavy, pairs, 3, [grids.uniform()])
+    shared = distill.greedy(
+        wavy, pairs, 3, [grids.uniform()], chunk=17, mesh=parallel.data_mesh()
+    )
+    for got, expected in zip(shared, alone, strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-9)
 
 

@@ -5,6 +5,8 @@ import socket
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
 from bns_jax import parallel
@@ -36,6 +38,20 @@ def test_shard_gives_each_device_its_rows(batch):
         for shard in shards:
             assert shard.data.shape[0] == 2
             np.testing.assert_array_equal(shard.data, batch[name][shard.index])
+
+
+@given(st.integers(1, 300), st.integers(1, 100), st.integers(0, 8))
+def test_batches_hold_every_row_once_and_are_of_one_size(count, size, devices):
+    mesh = parallel.data_mesh(jax.devices()[:devices]) if devices else None
+    batches = list(parallel.batches(count, size, mesh))
+    kept = np.concatenate([rows[:kept] for rows, kept in batches])
+    np.testing.assert_array_equal(kept, np.arange(count))
+    assert all(rows.max() < count for rows, _ in batches)
+    (length,) = {len(rows) for rows, _ in batches}
+    assert length % max(devices, 1) == 0
+    # Only the devices may ask for more rows than were asked for.
+    assert length < size + max(devices, 1)
+    assert len(batches) <= -(-count // size)
 
 
 def test_replicate_gives_each_device_all(batch):

@@ -17,7 +17,8 @@ from bns_jax.pairs import Pairs
 from bns_jax.pytree import as_pytree, on_host
 from bns_jax.typing import Sample, VelocityField
 
-_PER_DEVICE = 64
+PER_DEVICE = 64
+"""Samples that a field is called with at a time: more fall out of a CPU's cache."""
 
 
 def evaluate(
@@ -39,16 +40,12 @@ def evaluate(
     Returns:
       (N,), the metric of each sample.
     """
-    devices = parallel.batch_devices(mesh)
-    size = -(-min(_PER_DEVICE * devices, data.size) // devices) * devices
+    size = PER_DEVICE * parallel.batch_devices(mesh)
     vf, values = parallel.place(as_pytree(vf), mesh), []
     params = jax.tree.map(on_host, params)
-    for first in range(0, data.size, size):
-        rows = np.arange(first, min(first + size, data.size))
-        # The last batch is filled up, so that one program serves them all.
-        filled = np.pad(rows, (0, size - len(rows)), mode="edge")
-        batch = parallel.shard(take(data, filled), mesh)
-        values.append(on_host(score(metric, params, vf, *batch))[: len(rows)])
+    for rows, kept in parallel.batches(data.size, size, mesh):
+        batch = parallel.shard(take(data, rows), mesh)
+        values.append(on_host(score(metric, params, vf, *batch))[:kept])
     return np.concatenate(values)
 
 

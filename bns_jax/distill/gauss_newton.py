@@ -27,7 +27,7 @@ from bns_jax.distill.optimizer import (
 from bns_jax.distill.residuals import unflat, weigh
 from bns_jax.ns import sample_pullback
 
-_DAMPINGS = (0.1, 1.0, 10.0)
+_DAMPINGS = (0.1, 10.0)
 _LEAST_DAMPING, _LARGEST_DAMPING = 1e-12, 1e4
 
 
@@ -64,11 +64,11 @@ def gauss_newton(
     """Damped Gauss-Newton steps on minibatches.
 
     Each step draws the curvature of its batch, averages it with that of earlier steps,
-    scales it by its diagonal, and tries three dampings around the last one that was
-    good; with each of them the last row of the solver is fitted exactly. The best is
-    taken if it lowers the loss of the batch, otherwise theta stays and the damping
-    grows. Any loss will do; the method is at its best where the loss of a sample is a
-    function of ||x_n - x(1)||.
+    scales it by its diagonal, and tries a tenth and ten times the damping of the last
+    good step; with each of them the last row of the solver is fitted exactly. The
+    better one is taken if it lowers the loss of the batch, otherwise theta stays and
+    the damping grows. Any loss will do; the method is at its best where the loss of a
+    sample is a function of ||x_n - x(1)||.
 
     Args:
       memory: how much of the earlier curvature a step keeps, in [0, 1).

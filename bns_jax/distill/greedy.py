@@ -8,8 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from bns_jax import grids
+from bns_jax import grids, parallel
+from bns_jax.distill.evaluate import PER_DEVICE
 from bns_jax.distill.path_grid import path_grids
 from bns_jax.families.spline import interpolate
 from bns_jax.ns import NSParams
@@ -18,15 +20,14 @@ from bns_jax.pytree import as_pytree, on_host
 from bns_jax.typing import Sample, VelocityField
 from bns_jax.velocity import time_like
 
-_CHUNK = 256
-
 
 def greedy(
     vf: VelocityField,
     train: Pairs,
     nfe: int,
     candidates: Sequence[grids.GridLike] | None = None,
-    chunk: int = _CHUNK,
+    chunk: int | None = None,
+    mesh: Mesh | None = None,
 ) -> NSParams:
     """Fits a solver to the true trajectories, one row after another.
 
@@ -41,13 +42,15 @@ def greedy(
       nfe: evaluations.
       candidates: grids, each of nfe + 1 times of which the last is not evaluated;
         `path_grids(train)` if left out. The one that comes closest on `train` is kept.
-      chunk: samples that the field is called with at a time.
+      chunk: samples that the field is called with at a time; 64 per device if left out.
+      mesh: devices to lay each chunk over, along the mesh's first axis.
 
     Raises:
       ValueError: if there is no candidate, or one is of another length, unsorted or
         outside [0, 1], or the path has fewer than 4 points, or chunk is no positive
         number.
     """
+    chunk = PER_DEVICE * parallel.batch_devices(mesh) if chunk is None else chunk
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
     if candidates is None:
@@ -55,12 +58,17 @@ def greedy(
     if not candidates:
         raise ValueError("expected at least one grid to try, got none")
     laid = [grids.times(candidate, nfe) for candidate in candidates]
-    fitted = [_fit_rows(as_pytree(vf), train, times, chunk) for times in laid]
+    vf = parallel.place(as_pytree(vf), mesh)
+    fitted = [_fit_rows(vf, train, times, chunk, mesh) for times in laid]
     return min(fitted, key=lambda result: result[1])[0]
 
 
 def _fit_rows(
-    vf: VelocityField, train: Pairs, times: np.ndarray, chunk: int
+    vf: VelocityField,
+    train: Pairs,
+    times: np.ndarray,
+    chunk: int,
+    mesh: Mesh | None,
 ) -> tuple[NSParams, float]:
     """The solver on these nfe + 1 times, and the mean log error that it ends with."""
     n = len(times) - 1
@@ -68,7 +76,7 @@ def _fit_rows(
     a, b = np.zeros(n), np.zeros((n, n))
     x, columns = train.x0, [_rows(train.x0)]
     for i, target in enumerate(targets):
-        columns.append(_velocities(vf, times[i], x, train.args, chunk))
+        columns.append(_velocities(vf, times[i], x, train.args, chunk, mesh))
         row = _fit_row(columns, target, rounds=3 if i == n - 1 else 1)
         a[i], b[i, : i + 1] = row[0], row[1:]
         x = _unrows(_combine(row, columns), train.x0)
@@ -89,16 +97,19 @@ def _select(tree: Any, index: int | np.ndarray) -> Any:
 
 
 def _velocities(
-    vf: VelocityField, t: float, x: Sample, args: tuple[Any, ...], chunk: int
+    vf: VelocityField,
+    t: float,
+    x: Sample,
+    args: tuple[Any, ...],
+    chunk: int,
+    mesh: Mesh | None,
 ) -> np.ndarray:
     """The velocities of all samples, (N, d)."""
     count, parts = len(jax.tree.leaves(x)[0]), []
-    size = min(chunk, count)
-    for first in range(0, count, size):
-        # The last chunk is filled up, so that one program serves them all.
-        rows = np.minimum(np.arange(first, first + size), count - 1)
-        parts.append(_rows(_call(vf, np.asarray(t), *_select((x, args), rows))))
-    return np.concatenate(parts)[:count]
+    for rows, kept in parallel.batches(count, chunk, mesh):
+        some = parallel.shard(_select((x, args), rows), mesh)
+        parts.append(_rows(_call(vf, np.asarray(t), *some))[:kept])
+    return np.concatenate(parts)
 
 
 @jax.jit

@@ -7,6 +7,7 @@ from bns_jax.parallel.hosts import is_main as is_main
 from bns_jax.parallel.hosts import on_main as on_main
 from bns_jax.parallel.hosts import steps_in_flight as steps_in_flight
 from bns_jax.parallel.layout import batch_devices as batch_devices
+from bns_jax.parallel.layout import batches as batches
 from bns_jax.parallel.layout import check_divisible as check_divisible
 from bns_jax.parallel.layout import data_mesh as data_mesh
 from bns_jax.parallel.layout import fsdp as fsdp

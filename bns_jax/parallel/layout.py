@@ -6,7 +6,7 @@ rows: nothing crosses the network to assemble a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -60,6 +60,27 @@ def shard(tree: Any, mesh: Mesh | None) -> Any:
         check_divisible(len(leaf), mesh)
     sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
     return jax.tree.map(partial(_put, sharding), tree)
+
+
+def batches(
+    count: int, size: int, mesh: Mesh | None
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Rows to work on at a time, always equally many, so that one program serves all.
+
+    Args:
+      count: rows that there are.
+      size: of a batch at most, but for what the devices need.
+      mesh: what the batches will be laid over.
+
+    Yields:
+      The rows of a batch, of which the last is filled up by repeating a row, and how
+      many of them are not repeated.
+    """
+    devices, parts = batch_devices(mesh), -(-count // size)
+    size = -(-count // (parts * devices)) * devices
+    for first in range(0, count, size):
+        kept = min(size, count - first)
+        yield np.minimum(np.arange(first, first + size), count - 1), kept
 
 
 def replicated(mesh: Mesh | None) -> NamedSharding | None:
