@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -59,16 +60,13 @@ def greedy(
         raise ValueError("expected at least one grid to try, got none")
     laid = [grids.times(candidate, nfe) for candidate in candidates]
     vf = parallel.place(as_pytree(vf), mesh)
-    fitted = [_fit_rows(vf, train, times, chunk, mesh) for times in laid]
+    velocities = partial(_velocities, vf, train.args, chunk, mesh)
+    fitted = [_fit_rows(velocities, train, times) for times in laid]
     return min(fitted, key=lambda result: result[1])[0]
 
 
 def _fit_rows(
-    vf: VelocityField,
-    train: Pairs,
-    times: np.ndarray,
-    chunk: int,
-    mesh: Mesh | None,
+    velocities: Callable[[float, Sample], np.ndarray], train: Pairs, times: np.ndarray
 ) -> tuple[NSParams, float]:
     """The solver on these nfe + 1 times, and the mean log error that it ends with."""
     n = len(times) - 1
@@ -76,7 +74,7 @@ def _fit_rows(
     a, b = np.zeros(n), np.zeros((n, n))
     x, columns = train.x0, [_rows(train.x0)]
     for i, target in enumerate(targets):
-        columns.append(_velocities(vf, times[i], x, train.args, chunk, mesh))
+        columns.append(velocities(times[i], x))
         row = _fit_row(columns, target, rounds=3 if i == n - 1 else 1)
         a[i], b[i, : i + 1] = row[0], row[1:]
         x = _unrows(_combine(row, columns), train.x0)
@@ -98,11 +96,11 @@ def _select(tree: Any, index: int | np.ndarray) -> Any:
 
 def _velocities(
     vf: VelocityField,
-    t: float,
-    x: Sample,
     args: tuple[Any, ...],
     chunk: int,
     mesh: Mesh | None,
+    t: float,
+    x: Sample,
 ) -> np.ndarray:
     """The velocities of all samples, (N, d)."""
     count, parts = len(jax.tree.leaves(x)[0]), []
