@@ -72,7 +72,7 @@ def _split_cpu() -> None:
 
     said = (
         cli.NUM_PROCESSES.value is not None
-        or jax.config.jax_num_cpu_devices >= 0
+        or jax.config.jax_num_cpu_devices >= 0  # type: ignore[attr-defined]
         or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     )
     if said or cli.MODEL.value in cli.CHECKPOINTS:
