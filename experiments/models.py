@@ -112,6 +112,7 @@ def digits(guidance: float, path: epath.PathLike | None = None) -> Model:
     network = UNet(config)
     weights.check(params, network.shapes(), path)
 
+    # Jitted, because the programs of all solvers then share one trace of it.
     @jax.jit
     def conditional(params: Any, t: jax.Array, x: jax.Array, label: jax.Array) -> Any:
         return network.apply({"params": params}, t, x, label)

@@ -79,8 +79,8 @@ def test_microbatches_give_the_run_of_the_whole_batch(problem, optimizer):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
 
 
-def test_forwards_count_two_backward_runs_and_three_trials(short):
-    assert short.forwards == (1 + 2 * 2 + 3) * NFE * 16 * 10
+def test_forwards_count_two_backward_runs_and_two_trials(short):
+    assert short.forwards == (1 + 2 * 2 + 2) * NFE * 16 * 10
 
 
 def blind(t, x, label):
