@@ -106,7 +106,7 @@ class TestMainJob:
         for nfe in ("2",):
             block = [row for row in rows if row["nfe"] == nfe]
             assert block[-1]["solver"] == "bns"
-            # A forward, two backward passes, three trials, in 4 steps of 12 pairs;
+            # A forward, two backward passes, two trials, in 4 steps of 12 pairs;
             # before that the greedy start on three grids, with all 24 pairs.
             steps, start = (1 + 2 + 2 + 2) * int(nfe) * 12 * 4, 3 * int(nfe) * 24
             assert int(block[-1]["forwards"]) == steps + start
