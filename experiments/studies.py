@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from bns_jax import distill, families, metrics, ns, solvers
-from bns_jax.distill import Loss, Optimizer
+from bns_jax.distill import Distilled, Loss, Optimizer
 from bns_jax.families import Family
-from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs, first
 from experiments import baselines, comparison, preemption, starts, truth
 from experiments.models import Model
 from experiments.progress import Progress
+from experiments.starts import Start
 from experiments.study import Result
 from experiments.truth import Accuracy
 from experiments.workdir import Workdir
@@ -50,22 +50,17 @@ class Bench:
     accuracy: Accuracy
     workdir: Workdir
 
-    def distil(
+    def fit(
         self,
-        name: str,
-        setting: str,
+        title: str,
         family: Family,
         optimizer: Optimizer | None = None,
         loss: Loss = distill.psnr_loss,
-    ) -> Result:
-        """Fits one solver and measures it on the test pairs."""
-        train, test = self.pairs["train"], self.pairs["test"]
-        start = family.to_params(family.theta)
-        nfe = len(start.a)
-        title = f"{name}_{setting}_{nfe}".replace(" ", "_")
-        optimizer = optimizer or self.optimizer
+    ) -> Distilled:
+        """One solver; what its checkpoint has of it is read."""
+        train, optimizer = self.pairs["train"], optimizer or self.optimizer
         with Progress(title, "step") as progress:
-            fitted = distill.fit(
+            return distill.fit(
                 family,
                 self.model.field,
                 train,
@@ -79,9 +74,24 @@ class Bench:
                 microbatch=self.model.microbatch(optimizer.batch_of(train.size)),
                 stop=preemption.asked,
             )
+
+    def distil(
+        self,
+        name: str,
+        setting: str,
+        family: Family,
+        optimizer: Optimizer | None = None,
+        loss: Loss = distill.psnr_loss,
+        cost_of_start: int = 0,
+    ) -> Result:
+        """Fits one solver and measures it on the test pairs."""
+        start = family.to_params(family.theta)
+        nfe = len(start.a)
+        fitted = self.fit(_title(name, setting, nfe), family, optimizer, loss)
+        test = self.pairs["test"]
         before = comparison.psnr(self.model, start, test)
         reached = comparison.psnr(self.model, fitted.params, test)
-        trained = comparison.psnr(self.model, fitted.params, train)
+        trained = comparison.psnr(self.model, fitted.params, self.pairs["train"])
         low, high = metrics.bootstrap_interval(reached)
         return Result(
             setting,
@@ -91,22 +101,31 @@ class Bench:
             low,
             high,
             float(np.mean(trained) - np.mean(reached)),
-            fitted.forwards,
+            cost_of_start + fitted.forwards,
             fitted.history[-1].seconds,
         )
 
-    def greedy(self, nfe: int) -> NSParams:
+    def distil_greedy(self, name: str, setting: str, nfe: int) -> Result:
+        """The same from the default start."""
+        start = self.greedy(nfe)
+        family = families.bns(start.params)
+        return self.distil(name, setting, family, cost_of_start=start.forwards)
+
+    def greedy(self, nfe: int) -> Start:
         """The default start."""
-        found = starts.find(
+        return starts.find(
             starts.GREEDY, self.model, self.pairs, nfe, None, self.workdir
         )
-        return found.params
 
     def trained_on(self, count: int) -> Bench:
         """The same with as many training pairs, in a folder of its own."""
         pairs = self.pairs | {"train": first(self.all_train, count)}
         workdir = Workdir(self.workdir.root / f"train_{count}")
         return dataclasses.replace(self, pairs=pairs, workdir=workdir)
+
+
+def _title(name: str, setting: str, nfe: int) -> str:
+    return f"{name}_{setting}_{nfe}".replace(" ", "_")
 
 
 def figure11(bench: Bench) -> list[Result]:
@@ -161,29 +180,23 @@ def start(bench: Bench) -> list[Result]:
             "euler": built["euler"],
             "midpoint": built["midpoint"],
             "best known": built[best],
-            "greedy": bench.greedy(nfe),
         }
-        if nfe - 2 in bench.nfe:
-            smaller = Workdir(bench.workdir.root / "smaller")
-            tried["from two fewer"] = ns.extend(_fitted(bench, nfe - 2, smaller), nfe)
         for name, params in tried.items():
             results.append(bench.distil("start", name, families.bns(params)))
+        results.append(bench.distil_greedy("start", "greedy", nfe))
+        if nfe - 2 in bench.nfe:
+            results.append(_from_two_fewer(bench, nfe))
     return results
 
 
-def _fitted(bench: Bench, nfe: int, workdir: Workdir) -> NSParams:
-    """The distilled solver at one number of evaluations."""
-    return distill.fit(
-        families.bns(bench.greedy(nfe)),
-        bench.model.field,
-        bench.pairs["train"],
-        bench.pairs["validation"],
-        bench.optimizer,
-        seed=bench.accuracy.seed,
-        checkpoint=workdir.checkpoint(f"bns_{nfe}"),
-        mesh=bench.model.mesh,
-        stop=preemption.asked,
-    ).params
+def _from_two_fewer(bench: Bench, nfe: int) -> Result:
+    """From the solver of two evaluations fewer, which started from the greedy one."""
+    greedy = bench.greedy(nfe - 2)
+    title = _title("start", "greedy", nfe - 2)
+    smaller = bench.fit(title, families.bns(greedy.params))
+    family = families.bns(ns.extend(smaller.params, nfe))
+    cost = greedy.forwards + smaller.forwards
+    return bench.distil("start", "from two fewer", family, cost_of_start=cost)
 
 
 def train_pairs(bench: Bench) -> list[Result]:
@@ -193,8 +206,7 @@ def train_pairs(bench: Bench) -> list[Result]:
     for nfe in bench.nfe:
         for limited in map(bench.trained_on, counts):
             setting = str(limited.pairs["train"].size)
-            start = families.bns(limited.greedy(nfe))
-            results.append(limited.distil("train_pairs", setting, start))
+            results.append(limited.distil_greedy("train_pairs", setting, nfe))
     return results
 
 
@@ -207,10 +219,7 @@ def guidance(bench: Bench) -> list[Result]:
         counts = {name: pairs.size for name, pairs in bench.pairs.items()}
         pairs = truth.make_pairs(guided, counts, bench.accuracy, workdir)
         at_w = dataclasses.replace(bench, model=guided, pairs=pairs, workdir=workdir)
-        results += [
-            at_w.distil("guidance", f"{w:g}", families.bns(at_w.greedy(nfe)))
-            for nfe in bench.nfe
-        ]
+        results += [at_w.distil_greedy("guidance", f"{w:g}", nfe) for nfe in bench.nfe]
     return results
 
 

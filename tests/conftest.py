@@ -5,6 +5,12 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What takes time here, and in the programs that tests start, is to compile.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ["XLA_FLAGS"] = ""
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
+    # XLA's older emitters of kernels take half the time; newer jax has lost them, and
+    # reads over this.
+    older = "xla_cpu_disable_new_fusion_emitters"
+    os.environ["XLA_FLAGS"] = f"--xla_backend_extra_options={older}"
 
 import jax
 import numpy as np

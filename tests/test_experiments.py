@@ -43,7 +43,6 @@ SMALL = (
 # The programs are started many times; they compile what is new.
 COMPILED = tempfile.TemporaryDirectory()
 QUICK = {
-    "XLA_FLAGS": "",
     "JAX_PLATFORMS": "cpu",
     "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

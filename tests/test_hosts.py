@@ -40,7 +40,7 @@ def two_processes(folder):
             subprocess.Popen(
                 [sys.executable, "-m", "tests.hosts_job", str(i), str(port), folder],
                 cwd=ROOT,
-                env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+                env={**os.environ, "JAX_PLATFORMS": "cpu"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
