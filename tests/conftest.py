@@ -1,6 +1,7 @@
 """Settings of the suite: float64, nothing implicit, eight devices, quick compiling."""
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What takes time here, and in the programs that tests start, is to compile.
@@ -11,6 +12,12 @@ if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
     # reads over this.
     older = "xla_cpu_disable_new_fusion_emitters"
     os.environ["XLA_FLAGS"] = f"--xla_backend_extra_options={older}"
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Of this run alone: its workers and its programs find the variables set.
+    compiled = tempfile.TemporaryDirectory()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import numpy as np

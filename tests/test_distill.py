@@ -313,9 +313,14 @@ def run(problem):
     return fit(problem, iterations=310, evaluate_every=100)
 
 
-def test_a_run_improves_by_several_decibels(run):
-    assert run.val_metric > run.history[0].val_metric + 6
-    assert run.history[-1].train_loss < run.history[1].train_loss
+def test_a_run_improves_by_tens_of_decibels(problem):
+    # The rate of Algorithm 2; ten times it, as in `run`, swings.
+    steady = distill.adam(5e-4)
+    run = fit(problem, optimizer=steady, iterations=300, evaluate_every=100)
+    start, *rows = run.history
+    assert rows[-1].val_metric > start.val_metric + 20
+    for row, later in itertools.pairwise(rows):
+        assert later.train_loss < row.train_loss
 
 
 def test_the_result_is_a_valid_solver_that_reproduces_its_metric(run, problem):

@@ -7,7 +7,6 @@ import pathlib
 import re
 import subprocess
 import sys
-import tempfile
 import time
 
 import jax
@@ -27,6 +26,7 @@ from tests.laws import ALL_SCHEDULERS, assert_close
 pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parent.parent
+CPU = {"JAX_PLATFORMS": "cpu"}
 SMALL = (
     "--nfe=2",
     "--iterations=4",
@@ -38,16 +38,6 @@ SMALL = (
     "--rtol=1e-3",
     "--atol=1e-3",
 )
-
-
-# The programs are started many times; they compile what is new.
-COMPILED = tempfile.TemporaryDirectory()
-QUICK = {
-    "JAX_PLATFORMS": "cpu",
-    "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
 
 
 def digits(workdir, *flags):
@@ -66,7 +56,7 @@ def started(name, workdir, *flags):
     return subprocess.Popen(
         [*command, f"--workdir={workdir}", *flags],
         cwd=ROOT,
-        env={**os.environ, **QUICK},
+        env=os.environ | CPU,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -367,7 +357,7 @@ with session.running():
 
     def devices(self, *flags, **env):
         command = [sys.executable, "-W", "error", "-c", self.PROGRAM, *flags]
-        env = {**os.environ, **QUICK, **env}
+        env = os.environ | CPU | env
         ran = subprocess.run(
             command, cwd=ROOT, env=env, capture_output=True, text=True, check=True
         )

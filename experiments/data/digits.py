@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import sklearn.datasets
 
 
 class Images(NamedTuple):
@@ -33,7 +32,10 @@ def load(held_out: int = 297, seed: int = 0) -> tuple[Images, Images]:
     Returns:
       The training images and the held-out ones.
     """
-    digits = sklearn.datasets.load_digits()
+    # Here, because it takes longer to import than jax, and few programs need it.
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
     pixels = (digits.images / 8.0 - 1.0).astype(np.float32)[..., None]
     labels = digits.target.astype(np.int32)
     order = np.random.default_rng(seed).permutation(len(labels))
