@@ -63,8 +63,8 @@ def stop_after(steps):
 
 def run(mesh, checkpoint=None):
     """What comes out, by name; continues the run in `checkpoint` too."""
-    # 37 samples: the devices divide neither the chunk nor what is left over.
-    data = make_pairs(mesh, 37, 0), make_pairs(mesh, 11, 1)
+    # 37 and 31: the devices divide neither the chunk nor what is left over.
+    data = make_pairs(mesh, 37, 0), make_pairs(mesh, 31, 1)
     laid = parallel.fsdp(vector_field(), mesh, least=WIDTH)
     results = {
         "pairs": data[0].x1,

@@ -27,13 +27,14 @@ pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parent.parent
 CPU = {"JAX_PLATFORMS": "cpu"}
+# As many pairs of each split: the solver of the ground truth is compiled once.
 SMALL = (
     "--nfe=2",
     "--iterations=4",
     "--evaluate_every=2",
     "--train_pairs=24",
-    "--validation_pairs=8",
-    "--test_pairs=8",
+    "--validation_pairs=24",
+    "--test_pairs=24",
     "--batch=12",
     "--rtol=1e-3",
     "--atol=1e-3",
@@ -279,7 +280,7 @@ def test_a_damaged_solver_is_made_again_and_the_others_are_left(tmp_path):
 def test_ablations(tmp_path):
     studies = ("figure11", "start", "train_pairs")
     flags = ("--model=mixture", "--nfe=2", "--iterations=2", "--train_pairs=40")
-    counts = ("--most_train_pairs=48", "--validation_pairs=8", "--test_pairs=8")
+    counts = ("--most_train_pairs=48", "--validation_pairs=48", "--test_pairs=48")
     named = f"--studies={','.join(studies)}"
     done = experiment("ablations", tmp_path, *flags, *counts, named, "--rtol=1e-3")
     assert done.returncode == 0, done.stderr
@@ -301,7 +302,7 @@ def test_ablations(tmp_path):
 
 def test_the_benchmark_of_trainers_continues_where_it_stopped(tmp_path):
     flags = ("--model=mixture", "--nfe=2", "--seeds=1", "--algorithm2_iterations=200")
-    counts = ("--train_pairs=40", "--validation_pairs=8", "--test_pairs=8")
+    counts = ("--train_pairs=40", "--validation_pairs=40", "--test_pairs=40")
     first = experiment("bench_distill", tmp_path, *flags, *counts, "--rtol=1e-3")
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""

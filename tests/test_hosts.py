@@ -60,7 +60,7 @@ def results(tmp_path_factory):
     """What the job gives on each layout, continued from a run on eight devices."""
     folder = tmp_path_factory.mktemp("hosts")
     eight = parallel.data_mesh()
-    data = hosts_job.make_pairs(eight, 37, 0), hosts_job.make_pairs(eight, 11, 1)
+    data = hosts_job.make_pairs(eight, 37, 0), hosts_job.make_pairs(eight, 31, 1)
     with pytest.raises(distill.Interrupted):
         hosts_job.fit(
             eight,
