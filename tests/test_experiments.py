@@ -1,7 +1,6 @@
 """The main job, run as a user runs it: small, in processes of its own."""
 
 import csv
-import json
 import os
 import pathlib
 import re
@@ -152,25 +151,38 @@ class TestMainJob:
         assert again.returncode == 0, again.stderr
 
 
-def test_sigterm_saves_and_the_same_command_continues(tmp_path):
-    flags = [*SMALL, "--model=mixture", "--optimizer=adam", "--stage=distill"]
-    undisturbed = digits(tmp_path / "undisturbed", *flags)
-    assert undisturbed.returncode == 0, undisturbed.stderr
-    folder = tmp_path / "run"
-    with started("digits", folder, *flags) as process:
-        while not any(folder.glob("pairs/train/shard-*")):
+@pytest.fixture(scope="module")
+def by_algorithm_2(tmp_path_factory):
+    """A run that was left alone, its flags, and what it said."""
+    flags = ["--model=mixture", "--optimizer=adam", "--init=midpoint", "--sigma_0=2"]
+    flags = [*SMALL, *flags, "--stage=distill"]
+    workdir = tmp_path_factory.mktemp("algorithm_2")
+    return workdir, flags, digits(workdir, *flags)
+
+
+def test_algorithm_2_by_flags(by_algorithm_2):
+    workdir, _, done = by_algorithm_2
+    assert done.returncode == 0, done.stderr
+    metadata = interchange.load_metadata(workdir / "solvers" / "bns_2.json")
+    assert metadata["start"] == "midpoint"
+    assert metadata["forwards"] == 3 * 2 * 12 * 4
+
+
+def test_sigterm_saves_and_the_same_command_continues(by_algorithm_2, tmp_path):
+    undisturbed, flags, _ = by_algorithm_2
+    with started("digits", tmp_path, *flags) as process:
+        while not any(tmp_path.glob("pairs/train/shard-*")):
             assert process.poll() is None
             time.sleep(0.05)
         process.terminate()
         said, complaints = process.communicate(timeout=120)
     assert (process.returncode, complaints) == (0, "")
     assert "all is saved, the same command continues" in said
-    assert not (folder / "solvers").exists()
-    again = digits(folder, *flags)
+    assert not (tmp_path / "solvers").exists()
+    again = digits(tmp_path, *flags)
     assert (again.returncode, again.stderr) == (0, "")
-    solvers_of = [tmp_path / name / "solvers" for name in ("undisturbed", "run")]
-    expected, got = ((path / "bns_2.json").read_bytes() for path in solvers_of)
-    assert got == expected
+    solver = pathlib.Path("solvers") / "bns_2.json"
+    assert (tmp_path / solver).read_bytes() == (undisturbed / solver).read_bytes()
 
 
 def test_a_second_run_at_the_same_time_is_refused(tmp_path):
@@ -235,24 +247,13 @@ def test_bad_input_is_named_before_any_work(tmp_path, flags, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_algorithm_2_by_flags(tmp_path):
-    flags = ("--model=mixture", "--optimizer=adam", "--init=midpoint", "--sigma_0=2")
-    done = digits(tmp_path, *SMALL, *flags, "--stage=distill")
-    assert done.returncode == 0, done.stderr
-    metadata = json.loads((tmp_path / "solvers" / "bns_2.json").read_text())["metadata"]
-    assert metadata["start"] == "midpoint"
-    assert metadata["forwards"] == 3 * 2 * 12 * 4
-
-
 @pytest.mark.parametrize("init", ["best", "previous"])
 def test_other_starts_by_flags(tmp_path, init):
     flags = ("--model=mixture", f"--init={init}", "--nfe=2,4", "--stage=distill")
     done = digits(tmp_path, *SMALL, *flags)
     assert done.returncode == 0, done.stderr
     starts = [
-        json.loads((tmp_path / "solvers" / f"bns_{nfe}.json").read_text())["metadata"][
-            "start"
-        ]
+        interchange.load_metadata(tmp_path / "solvers" / f"bns_{nfe}.json")["start"]
         for nfe in (2, 4)
     ]
     if init == "previous":
@@ -265,8 +266,7 @@ def test_a_damaged_solver_is_made_again_and_the_others_are_left(tmp_path):
     flags = (*SMALL, "--model=mixture", "--stage=distill")
     assert digits(tmp_path, *flags, "--nfe=2,4").returncode == 0
     two, four = (tmp_path / "solvers" / f"bns_{nfe}.json" for nfe in (2, 4))
-    start = json.loads(four.read_text())["metadata"]["start"]
-    assert start == "greedy_after_2"
+    assert interchange.load_metadata(four)["start"] == "greedy_after_2"
     before = two.read_bytes(), contents(tmp_path)[four.relative_to(tmp_path)]
     two.write_bytes(before[0][:300])
     again = digits(tmp_path, *flags, "--nfe=2,3,4")
