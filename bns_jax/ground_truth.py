@@ -49,7 +49,8 @@ def pairs(
     Args:
       vf: the field, called as vf(t, x, *args) with a batch and a scalar t; it treats
         samples independently.
-      x0: noise, a pytree of float32 or float64 arrays with leading axis N.
+      x0: noise, a pytree of float32 or float64 arrays with leading axis N; float64 is
+        cut to float32 unless x64 is on.
       *args: conditioning, pytrees of arrays with leading axis N.
       rtol: relative tolerance of a step.
       atol: absolute tolerance of a step.
@@ -57,7 +58,9 @@ def pairs(
         if left out.
       chunk: samples solved at once, which bounds the memory; 64 if left out.
       directory: where finished chunks are kept. A second call with the same
-        arguments continues there.
+        arguments continues there. Of the field, its name and the weights that are its
+        leaves are compared; those that a function closes over are not seen, so give
+        them by `jax.tree_util.Partial(apply, weights)`, or name them in `fingerprint`.
       precision: of matrix products in the field, a name that
         `jax.default_matmul_precision` takes.
       fingerprint: JSON values to keep with the pairs on disk and to compare when
@@ -67,7 +70,7 @@ def pairs(
         several hosts give the same arguments, and a directory that all of them see.
 
     Returns:
-      The pairs, as NumPy arrays.
+      The pairs, as NumPy arrays; x1 and the path have the dtypes of x0.
 
     Raises:
       ValueError: if leaves have different leading axes, x0 is not finite, a time or a
@@ -77,6 +80,7 @@ def pairs(
     save_at = _check_times(save_at)
     x0, args = jax.tree.map(np.asarray, (x0, args))
     count = _check_batch(x0, args)
+    x0 = jax.tree.map(_as_jax_holds_it, x0)
     if not (rtol > 0 and atol > 0):
         raise ValueError(f"tolerances must be positive, got rtol={rtol}, atol={atol}")
     if chunk is not None and chunk < 1:
@@ -264,6 +268,10 @@ def _check_times(save_at: Array | None) -> np.ndarray:
     if not in_range or np.any(np.diff(times) < 0):
         raise ValueError(f"save_at must be sorted times in [0, 1], got {save_at}")
     return times
+
+
+def _as_jax_holds_it(leaf: np.ndarray) -> np.ndarray:
+    return leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
 
 
 def _check_batch(x0: Sample, args: Any) -> int:

@@ -28,15 +28,20 @@ def save(
         reached.
 
     Raises:
-      ValueError: if it is no valid solver (see `ns.validate`).
+      ValueError: if it is no valid solver (see `ns.validate`), or the metadata are no
+        JSON values.
     """
     validate(params)
-    arrays = _float64(params)
+    arrays, metadata = _float64(params), dict(metadata or {})
+    try:
+        json.dumps(metadata)
+    except TypeError as error:
+        raise ValueError(f"metadata must be JSON values: {error}") from error
     rows = [json.dumps(row[: i + 1].tolist()) for i, row in enumerate(arrays.b)]
     header = {
         "format": _FORMAT,
         "nfe": len(arrays.a),
-        "metadata": dict(metadata or {}),
+        "metadata": metadata,
         "sha256": checksum(arrays),
         "times": arrays.times.tolist(),
         "a": arrays.a.tolist(),
@@ -74,7 +79,11 @@ def load(path: epath.PathLike) -> NSParams:
 
 
 def load_metadata(path: epath.PathLike) -> dict[str, Any]:
-    """What a solver file says of itself."""
+    """What a solver file says of itself; the checksum is of the solver alone.
+
+    Raises:
+      ValueError: if the file is missing or is no solver file.
+    """
     return dict(_read(path).get("metadata", {}))
 
 

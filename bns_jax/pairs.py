@@ -36,10 +36,10 @@ class Pairs(NamedTuple):
 
     Attributes:
       x0: noise, each leaf (N, ...).
-      x1: the true samples x(1), like x0.
+      x1: the true samples x(1), like x0 in tree, shapes and dtypes.
       args: the conditioning of each sample, a tuple of pytrees of (N, ...).
-      nfe: (N,), evaluations that the adaptive solve of each sample took.
-      times: (K,), times of the kept points.
+      nfe: (N,), evaluations that the adaptive solve of each sample took, integers.
+      times: (K,), times of the kept points, float64.
       path: the true trajectory at these times, each leaf (K, N, ...).
     """
 

@@ -106,7 +106,10 @@ def from_epsilon(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVeloci
     Under the VP scheduler it diverges at t = 1, like sigma_t'.
 
     Args:
-      fn: fn(t, x, *args) -> predicted noise of unit variance, like x.
+      fn: fn(t, x, *args) -> predicted noise of unit variance, like x; t is one
+        scalar from 0 (noise) to 1 (data). Inside, hand a network whose time runs the
+        other way 1 - t, and one of discrete steps `scheduler.timestep(t)`, with the
+        scheduler of `from_alphas_cumprod`.
       scheduler: of the path that it was trained on.
     """
     return ModelVelocity(as_pytree(fn), scheduler, "epsilon")

@@ -18,19 +18,27 @@ _ALL = ("figure11", "table5", "sigma_0", "start", "train_pairs", "guidance")
 _WORKDIR = flags.DEFINE_string(
     "workdir", "", "Folder of the run; runs/ablations_MODEL if left out."
 )
-_STUDIES = flags.DEFINE_list("studies", list(_ALL), f"Of {', '.join(_ALL)}.")
+_STUDIES = flags.DEFINE_list(
+    "studies", list(_ALL), f"Studies to run, of {', '.join(_ALL)}."
+)
 _ITERATIONS = flags.DEFINE_integer(
     "iterations", 0, "Steps; 0 leaves them to the optimizer.", lower_bound=0
 )
-_TRAIN_PAIRS = flags.DEFINE_integer("train_pairs", 520, "To fit.", lower_bound=1)
+_TRAIN_PAIRS = flags.DEFINE_integer(
+    "train_pairs", 520, "Pairs that solvers are fitted to.", lower_bound=1
+)
 _MOST_TRAIN_PAIRS = flags.DEFINE_integer(
-    "most_train_pairs", 2048, "Of the study of their number.", lower_bound=1
+    "most_train_pairs",
+    2048,
+    "Most pairs that the study train_pairs fits to, out of 32, 128, 520 and 2048.",
+    lower_bound=1,
 )
 _VALIDATION_PAIRS = flags.DEFINE_integer(
-    "validation_pairs", 256, "To choose the iteration.", lower_bound=1
+    "validation_pairs", 256, "Pairs that choose the best step.", lower_bound=1
 )
 flags.adopt_module_key_flags(cli)
 flags.set_default(cli.NFE, ["4", "6", "8"])
+cli.refuse_odd_nfe()
 
 _FREE_FLAGS = (cli.NFE.name, _STUDIES.name)
 _RUN_FLAGS = (

@@ -38,12 +38,15 @@ _SEEDS = flags.DEFINE_integer(
 _ITERATIONS = flags.DEFINE_integer(
     "algorithm2_iterations", 15_000, "Steps of Algorithm 2.", lower_bound=1
 )
-_TRAIN_PAIRS = flags.DEFINE_integer("train_pairs", 520, "To fit.", lower_bound=40)
+_TRAIN_PAIRS = flags.DEFINE_integer(
+    "train_pairs", 520, "Pairs that solvers are fitted to.", lower_bound=40
+)
 _VALIDATION_PAIRS = flags.DEFINE_integer(
-    "validation_pairs", 256, "To choose the iteration.", lower_bound=1
+    "validation_pairs", 256, "Pairs that choose the best step.", lower_bound=1
 )
 flags.adopt_module_key_flags(cli)
 flags.set_default(cli.NFE, ["4", "8", "16"])
+cli.refuse_odd_nfe()
 
 _RUN_FLAGS = (
     cli.MODEL,

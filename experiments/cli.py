@@ -46,13 +46,24 @@ WEIGHTS = flags.DEFINE_string(
     "writes it; a published checkpoint is read without running code of it.",
 )
 GUIDANCE = flags.DEFINE_float(
-    "guidance", 0.2, "Guidance scale w; 0 is unguided.", lower_bound=0.0
+    "guidance",
+    0.2,
+    "Guidance scale w; 0 is unguided, and what a model without classes needs.",
+    lower_bound=0.0,
 )
 NFE = flags.DEFINE_list("nfe", "4,6,8", "Numbers of evaluations.")
-TEST_PAIRS = flags.DEFINE_integer("test_pairs", 1024, "To report.", lower_bound=1)
-RTOL = flags.DEFINE_float("rtol", 1e-5, "Of the ground truth.", lower_bound=0.0)
-ATOL = flags.DEFINE_float("atol", 1e-5, "Of the ground truth.", lower_bound=0.0)
-SEED = flags.DEFINE_integer("seed", 0, "Of noise, labels and batches.", lower_bound=0)
+TEST_PAIRS = flags.DEFINE_integer(
+    "test_pairs", 1024, "Pairs that results are measured on.", lower_bound=1
+)
+RTOL = flags.DEFINE_float(
+    "rtol", 1e-5, "Relative tolerance of the ground truth.", lower_bound=0.0
+)
+ATOL = flags.DEFINE_float(
+    "atol", 1e-5, "Absolute tolerance of the ground truth.", lower_bound=0.0
+)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of noise, labels and batches.", lower_bound=0
+)
 
 
 def define_solvers() -> flags.FlagHolder:
@@ -77,10 +88,10 @@ COORDINATOR_ADDRESS = flags.DEFINE_string(
     "host:port at which process 0 of several listens; not needed on a Cloud TPU.",
 )
 NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "How many there are.", lower_bound=1
+    "num_processes", None, "Number of processes of the run.", lower_bound=1
 )
 PROCESS_ID = flags.DEFINE_integer(
-    "process_id", None, "Which of them this is, from 0.", lower_bound=0
+    "process_id", None, "Which of the processes this is, from 0.", lower_bound=0
 )
 START_TIMEOUT = flags.DEFINE_integer(
     "start_timeout", 120, "Seconds to wait for the other processes.", lower_bound=1
@@ -117,6 +128,17 @@ def _nfe_is_valid(values: list[str]) -> bool:
         return bool(values) and all(1 <= nfe <= 64 for nfe in parse_nfe(values))
     except ValueError:
         return False
+
+
+def refuse_odd_nfe() -> None:
+    """For programs that need the midpoint method, which takes two per step."""
+    flags.register_validator(
+        NFE.name,
+        lambda values: (
+            not _nfe_is_valid(values) or not any(n % 2 for n in parse_nfe(values))
+        ),
+        message="must be even, as the midpoint method takes two per step",
+    )
 
 
 @flags.multi_flags_validator(

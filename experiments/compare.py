@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SOLVERS = cli.define_solvers()
 flags.adopt_module_key_flags(cli)
 _WORKDIR = flags.DEFINE_string(
-    "workdir", "runs/compare", "Folder of the run; holds everything it writes."
+    "workdir", "", "Folder of the run; runs/compare_MODEL if left out."
 )
 _SOLVER_FILES = flags.DEFINE_list(
     "solver_files", "", "Distilled solvers to compare too, such as solvers/bns_4.json."
@@ -64,7 +64,7 @@ def _compare() -> None:
 
     model = session.load_model()
     solvers = _solvers(model.scheduler)
-    workdir = Workdir(_WORKDIR.value)
+    workdir = Workdir(_WORKDIR.value or f"runs/compare_{cli.MODEL.value}")
     workdir.claim(cli.serialize(_RUN_FLAGS), _FREE_FLAGS)
     accuracy = truth.Accuracy(cli.RTOL.value, cli.ATOL.value, cli.SEED.value)
     counts = {"test": cli.TEST_PAIRS.value}

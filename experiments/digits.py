@@ -29,13 +29,16 @@ _STAGE = flags.DEFINE_enum(
     "stage", "all", _STAGES, '"all" is pairs, distill and evaluate.'
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", "runs/digits", "Folder of the run; holds everything it writes."
+    "workdir", "", "Folder of the run; runs/MODEL if left out."
 )
 _PRETRAIN_ITERATIONS = flags.DEFINE_integer(
     "pretrain_iterations", 8_000, "Steps of --stage=pretrain.", lower_bound=1
 )
 _PRETRAIN_EVALUATE_EVERY = flags.DEFINE_integer(
-    "pretrain_evaluate_every", 500, "Steps between its measurements.", lower_bound=1
+    "pretrain_evaluate_every",
+    500,
+    "Steps between measurements of the held-out loss in --stage=pretrain.",
+    lower_bound=1,
 )
 
 _PRETRAIN_FLAGS = (_PRETRAIN_ITERATIONS, _PRETRAIN_EVALUATE_EVERY, cli.SEED)
@@ -48,7 +51,7 @@ def main(argv: list[str]) -> None:
     from experiments import main_job, starts
     from experiments.workdir import Workdir
 
-    workdir = Workdir(_WORKDIR.value)
+    workdir = Workdir(_WORKDIR.value or f"runs/{cli.MODEL.value}")
     with session.running():
         if _STAGE.value == "pretrain":
             workdir.claim(cli.serialize(_PRETRAIN_FLAGS))

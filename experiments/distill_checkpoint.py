@@ -54,7 +54,8 @@ _CHUNK = flags.DEFINE_integer(
 _MICROBATCH = flags.DEFINE_integer(
     "microbatch",
     0,
-    "Pairs to differentiate at a time; divides the batch, 0 takes all of it.",
+    "Pairs to differentiate at a time; divides the batch. 0 leaves it to the program: "
+    "all of it, on a CPU 26 per device where that divides it.",
     lower_bound=0,
 )
 flags.set_default(cli.MODEL, "adm64")

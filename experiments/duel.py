@@ -26,7 +26,7 @@ class Point(NamedTuple):
 
     Attributes:
       iteration: steps done.
-      forwards: field calls per sample spent on it, those of its start included.
+      forwards: calls of the field on one sample, those of its start included.
       validation_db: PSNR on the validation pairs.
       test_db: PSNR on the test pairs.
     """
@@ -192,7 +192,7 @@ def plot(duels: Sequence[Duel], path: epath.Path, title: str) -> None:
         label = f"Algorithm 2, {duel.nfe} NFE"
         axes.plot(*_best_so_far(duel.algorithm2), "--", color=colour, label=label)
     axes.set_xscale("log")
-    axes.set_xlabel("forwards (field calls per sample, backward counted twice)")
+    axes.set_xlabel("forwards (field calls on one sample, backward counted twice)")
     axes.set_ylabel("PSNR on test pairs (dB)")
     axes.set_title(f"{title}\nthe solver of the best validation so far")
     axes.grid(alpha=0.3, which="both")

@@ -19,21 +19,21 @@ SOLVERS = cli.define_solvers()
 INIT = flags.DEFINE_string(
     "init",
     "greedy",
-    'Where the search starts: at a solver by name, "greedy" (fitted row by row to the '
-    'true trajectories), "previous" (the result for the next smaller NFE, extended) or '
-    '"best" (the common solver that validates best).',
+    "Where the search starts: at a solver by name; greedy: fitted row by row to the "
+    "true trajectories; previous: the result for the next smaller NFE, extended, or "
+    "greedy for the smallest; best: the common solver that validates best.",
 )
 OPTIMIZER = flags.DEFINE_enum(
     "optimizer",
     "gauss_newton",
     ("gauss_newton", "adam"),
-    "How it goes on; adam is Algorithm 2.",
+    "What the search goes on by; adam is the paper's Algorithm 2.",
 )
 ITERATIONS = flags.DEFINE_integer(
     "iterations", 0, "Steps; 0 leaves them to the optimizer.", lower_bound=0
 )
 BATCH = flags.DEFINE_integer(
-    "batch", 0, "Pairs per step; 0 leaves them to the optimizer.", lower_bound=0
+    "batch", 0, "Pairs per step; 0 leaves that to the optimizer.", lower_bound=0
 )
 EVALUATE_EVERY = flags.DEFINE_integer(
     "evaluate_every",
@@ -42,17 +42,22 @@ EVALUATE_EVERY = flags.DEFINE_integer(
     lower_bound=0,
 )
 LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", 5e-4, "Adam's, at the start.", lower_bound=0.0
+    "learning_rate", 5e-4, "Learning rate of Adam at the start.", lower_bound=0.0
 )
 SCHEDULE = flags.DEFINE_enum(
     "schedule", "polynomial", ("polynomial", "cosine"), "Decay of Adam's learning rate."
 )
 SIGMA_0 = flags.DEFINE_float(
-    "sigma_0", 1.0, "Preconditioning: standard deviation of the source (eq. 14)."
+    "sigma_0",
+    1.0,
+    "Preconditioning: by how much the noise of the path is enlarged while the solver "
+    "is fitted (eq. 14); 1 changes nothing.",
 )
-TRAIN_PAIRS = flags.DEFINE_integer("train_pairs", 520, "To fit.", lower_bound=1)
+TRAIN_PAIRS = flags.DEFINE_integer(
+    "train_pairs", 520, "Pairs that solvers are fitted to.", lower_bound=1
+)
 VALIDATION_PAIRS = flags.DEFINE_integer(
-    "validation_pairs", 256, "To choose the iteration.", lower_bound=1
+    "validation_pairs", 256, "Pairs that choose the best step.", lower_bound=1
 )
 
 RUN_FLAGS = (

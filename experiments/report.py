@@ -31,7 +31,7 @@ class Row(NamedTuple):
       high_db: the upper end.
       gain_db: over the best other solver at this NFE, in dB; of BNS alone.
       overfit_db: how much higher it is on the training pairs, in dB; of BNS alone.
-      forwards: field calls per sample spent on distilling it.
+      forwards: calls of the field on one sample that it took to distil it.
       seconds: likewise.
     """
 

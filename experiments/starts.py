@@ -27,7 +27,7 @@ class Start(NamedTuple):
     Attributes:
       name: of the solver, or of the way it was found.
       params: the solver.
-      forwards: field calls per sample that it took to find it.
+      forwards: calls of the field on one sample that it took to find it.
     """
 
     name: str
@@ -39,11 +39,17 @@ def check(init: str, model: Model, nfe: Sequence[int]) -> None:
     """Checks that the solver to start from exists, before any work.
 
     Raises:
-      ValueError: naming those that do, if it does not for one of the NFE.
+      ValueError: naming those that do, if it does not for one of the NFE; if it is
+        more than one.
     """
     if init in NAMES:
         return
-    (name,) = baselines.expand([init])
+    names = baselines.expand([init])
+    if len(names) != 1:
+        raise ValueError(
+            f"--init must be one solver or one of {', '.join(NAMES)}, got {init}"
+        )
+    (name,) = names
     for count in nfe:
         if not baselines.build([name], count, model.scheduler):
             there = baselines.build(baselines.ALL, count, model.scheduler)

@@ -22,7 +22,7 @@ class Result(NamedTuple):
       low_db: lower end of the 95 % bootstrap interval of that mean.
       high_db: its upper end.
       gap_db: PSNR on the training pairs less that on the test pairs.
-      forwards: field calls per sample spent, those of its start included.
+      forwards: calls of the field on one sample, those of its start included.
       seconds: likewise.
     """
 

@@ -216,6 +216,14 @@ def test_flags_are_checked(tmp_path, flag, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", ["ablations", "bench_distill"])
+def test_what_needs_the_midpoint_method_refuses_odd_numbers(tmp_path, name):
+    refused = experiment(name, tmp_path / "run", "--nfe=4,5")
+    assert refused.returncode == 1
+    assert "must be even" in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name", ["digits", "compare", "ablations", "bench_distill"])
 def test_help_lists_the_flags_that_programs_share(name):
     shown = subprocess.run(
@@ -233,6 +241,7 @@ def test_help_lists_the_flags_that_programs_share(name):
     ("flags", "message"),
     [
         (["--init=eulr"], "the nearest are euler"),
+        (["--init=common"], "must be one solver or one of greedy, previous, best"),
         (["--solvers=ddim,dmp_solver"], "the nearest are dpm_solver"),
         (["--solvers=ddim@kerras"], "expected a grid of"),
         (["--model=mixture", "--weights=file"], "the mixture has no weights"),

@@ -73,6 +73,15 @@ def test_float32_stays_float32_and_is_accurate(field):
     assert_close(solved.path[-1], solved.x1, 1e-5)
 
 
+def test_without_x64_all_of_a_pair_is_float32():
+    x0 = problems.noise(2)
+    with jax.enable_x64(False):
+        solved = solve(problems.plain(SCHEDULERS["cond_ot"]), x0, tolerance=1e-3)
+    of_pair = solved.x0, solved.x1, solved.path
+    assert {leaf.dtype for leaf in of_pair} == {np.dtype(np.float32)}
+    assert_close(solved.x0, x0, 1e-6)
+
+
 @pytest.mark.parametrize("name", ["cond_ot", "ve"])
 def test_plain_fields_meet_the_closed_form_as_the_tolerance_shrinks(name):
     scheduler = SCHEDULERS[name]

@@ -147,7 +147,7 @@ def test_what_is_no_solver_is_not_written(tmp_path):
     upper = solvers.euler(2)._replace(b=np.ones((2, 2)))
     with pytest.raises(ValueError, match="lower triangular"):
         interchange.save(tmp_path / "bad.json", upper)
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="metadata must be JSON values"):
         interchange.save(tmp_path / "bad.json", solvers.euler(2), {"x": object()})
     assert not list(tmp_path.iterdir())
 

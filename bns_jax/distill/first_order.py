@@ -17,7 +17,9 @@ def adam(
     learning_rate: float = 5e-4,
     schedule: Literal["polynomial", "cosine"] = "polynomial",
 ) -> Optimizer:
-    """Algorithm 2: Adam, batch 40, 15,000 steps; see `recipe` for those published.
+    """Algorithm 2: Adam, 15,000 steps of 40 pairs, validated every 100.
+
+    `recipe` gives those that were published.
 
     Args:
       learning_rate: its start.
@@ -46,8 +48,9 @@ def recipe(name: Literal["images", "text_to_image", "audio"]) -> Optimizer:
     """Algorithm 2 as published for one of the paper's three tasks (appendix D.1).
 
     Args:
-      name: "images" (5e-4, polynomial, 15,000 steps of 40 pairs), "text_to_image"
-        (1e-4, cosine, 20,000 of 8) or "audio" (1e-4, cosine, 15,000 of 40).
+      name: "images" (5e-4, polynomial, 15,000 steps of 40 pairs, validated every 100),
+        "text_to_image" (1e-4, cosine, 20,000 of 8, every 200) or "audio" (1e-4,
+        cosine, 15,000 of 40, every 5,000).
 
     Raises:
       ValueError: if there is none of that name.

@@ -48,8 +48,9 @@ class Distilled(NamedTuple):
     Attributes:
       params: of the best validation iteration, NumPy arrays ready for `sample`.
       history: one row per validation, the start included.
-      forwards: field calls per sample spent: forward 1, backward 2, the trials of a
-        line search included; recomputation and validation not counted.
+      forwards: calls of the field on one sample that training took: forward 1,
+        backward 2, the trials of a line search included. Recomputation, validation,
+        the start and the ground truth are not counted.
       iteration: the best one.
       val_metric: what it reached on the validation pairs.
     """
@@ -91,7 +92,8 @@ def fit(
       train: pairs to fit.
       validation: pairs that choose the iteration.
       optimizer: `gauss_newton()` if left out.
-      loss: loss(x_n, x1) -> (batch,), minimised in the mean.
+      loss: loss(x_n, x1) -> (batch,), minimised in the mean; or a
+        `families.PathLoss`, with `adam` or `with_optax` only.
       batch: samples per step; the optimizer's own default if left out, at most all
         the pairs, and so for the next two and `patience`.
       iterations: steps.
@@ -99,7 +101,9 @@ def fit(
       metric: metric(x_n, x1) -> (batch,), larger is better.
       seed: of the order of the pairs and the trainer's own draws.
       checkpoint: a directory; the state is saved there at each validation, in the
-        background, and a second call with the same arguments continues from it.
+        background, and a second call with the same arguments continues from it. Of
+        the field, the weights that are its leaves are compared; those that a function
+        closes over are not seen.
       mesh: devices to lay each batch over, along the mesh's first axis; where they do
         not divide it, it is filled up with samples that count nothing. Weights of the
         field that lie on these devices already stay as they are sharded. Processes on
@@ -108,8 +112,10 @@ def fit(
       weights: (N,), how much each training pair counts; equally if left out.
       microbatch: samples to work on at a time, for a batch that does not fit in
         memory; divides it. The whole batch if left out.
-      patience: validations after which the run ends if none of them counts: lies above
-        the last that did by 5 % of all that the run has gained.
+      patience: the run ends after this many validations in a row of which none
+        counts. One counts that lies above the last that did by at least 5 % of what
+        the run has gained since its start. With
+        `optimizer._replace(patience=None)` a run never ends early.
       callback: called at each validation with its row and the solver it measured;
         again with the last row if a run that died then continues.
       stop: asked before each step; once it says yes, the state is saved and the run
@@ -120,13 +126,18 @@ def fit(
       counts as iteration 0, so the result never validates below it.
 
     Raises:
-      ValueError: if the pairs do not belong together or are fewer than a batch, the
-        family does not start from a valid solver, the field or the loss returns a
-        wrong shape, the checkpoint is of another run, the devices do not divide the
+      ValueError: if a number is out of its range, the pairs do not belong together, are
+        fewer than a batch or hold fewer numbers than the family, the weights are not
+        positive, the family does not start from a valid solver, the field or the loss
+        returns a wrong shape, the optimizer has no use for the loss, the checkpoint is
+        of another run, the microbatch does not divide the batch or the devices not the
         microbatch, the start is not finite, or ten steps in a row are not: the state
         before them is saved then.
       OSError: if the state cannot be saved.
       Interrupted: if `stop` said yes.
+
+    Warns:
+      UserWarning: if validation pairs start from noise that training pairs start from.
     """
     optimizer = optimizer or gauss_newton()
     batch = optimizer.batch_of(train.size) if batch is None else batch

@@ -18,7 +18,8 @@ from bns_jax.typing import Sample
 def psnr_loss(x: Sample, target: Sample) -> jax.Array:
     """Log ||x - target||^2 of each sample, whose mean is minimised (eq. 13).
 
-    Eq. 13 prints a minus sign, with which descent would enlarge the error.
+    ||.||^2 is the mean over all entries of a sample, here and below. Eq. 13 prints a
+    minus sign, with which descent would enlarge the error.
 
     Args:
       x: what the solver made, leading batch axis.

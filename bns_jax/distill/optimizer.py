@@ -156,7 +156,7 @@ class Trainer(NamedTuple):
     Attributes:
       init: init(theta) -> opt_state.
       update: update(objective, theta, opt_state, key) -> Update.
-      cost: field calls per sample and evaluation of the solver, of one step: a
+      cost: calls of the field per pair and evaluation of the solver, of one step: a
         forward call counts 1, a backward one 2, rematerialisation nothing.
     """
 

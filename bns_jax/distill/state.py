@@ -37,7 +37,7 @@ class TrainerState(NamedTuple):
       best_theta: of the best validation so far.
       best_metric: what it reached.
       rejected: steps that were not finite and not taken.
-      forwards: field calls per sample spent.
+      forwards: calls of the field on one sample, spent until now.
     """
 
     step: jax.Array
@@ -55,7 +55,7 @@ class HistoryRow(NamedTuple):
 
     Attributes:
       iteration: steps done.
-      forwards: field calls per sample spent until then.
+      forwards: calls of the field on one sample, spent until then.
       train_loss: mean over the steps since the row before; nan at iteration 0.
       val_metric: mean over the validation pairs.
       seconds: since the start, earlier runs that were resumed included.

@@ -30,7 +30,8 @@ def bns(init: NSParams, *, free_start: bool = False) -> Family:
     """All non-stationary solvers, starting from `init` (section 3.2).
 
     theta is the solver itself: a and b as they are, times clipped and sorted, which
-    keeps the start exactly, repeated times included.
+    keeps the start, repeated times included. These are n (n + 5) / 2 - 1 numbers, and
+    one more with `free_start`; JAX arrays, float32 unless x64 is on.
 
     Args:
       init: the solver to start from; its number of evaluations is kept.

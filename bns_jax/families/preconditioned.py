@@ -16,7 +16,8 @@ def preconditioned(family: Family, scheduler: Scheduler, sigma_0: float) -> Fami
     Args:
       family: its members are read as solvers of the preconditioned field.
       scheduler: the path of the model.
-      sigma_0: the standard deviation of the source; 1 changes nothing.
+      sigma_0: the factor by which sigma_t grows, and with it the standard deviation of
+        the source; 1 changes nothing.
 
     Returns:
       A family over the original field: whoever samples never meets sigma_0.

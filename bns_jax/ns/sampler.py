@@ -26,7 +26,9 @@ def sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sampl
     stores one iterate per evaluation and recomputes the field.
 
     Args:
-      params: the solver; coefficients keep their dtype whatever that of x0.
+      params: the solver; coefficients keep the dtype that JAX has for them, whatever
+        that of x0. Their values are not checked, b above its diagonal is not read;
+        `ns.validate` checks.
       vf: the velocity field, called as vf(t, x, *args) with a scalar t: of the dtype
         of x, or float32 where x is of 16 bits. It returns the tree, the shapes and
         the dtypes of x, or the dtypes that x and t promote to.

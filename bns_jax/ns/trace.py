@@ -63,7 +63,8 @@ def from_solver(algorithm: Solver, nfe: int) -> NSParams:
     Raises:
       ValueError: if the algorithm calls the field a different number of times, first
         calls it elsewhere than at x0, or is not linear: adaptive algorithms, whose
-        steps depend on the data, cannot be traced.
+        steps depend on the data, cannot be traced. Under a trace the values are not
+        there, and only the calls are counted.
     """
     if nfe < 1:
         raise ValueError(f"nfe must be at least 1, got {nfe}")
