@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bns_jax import distill, families, ns, solvers
+from bns_jax import distill, families, ns, schedulers, solvers
 from bns_jax.distill.last_row import refit
 
 from . import problems
@@ -102,6 +102,19 @@ def test_a_constraint_is_kept(batch):
     np.testing.assert_allclose([sum(b[-1]), b[-1] @ times], [1.0, 0.5], atol=1e-12)
     np.testing.assert_array_equal(times, old.times)
     np.testing.assert_array_equal(b[:-1], old.b[:-1])
+
+
+@pytest.mark.parametrize("sigma_0", [0.5, 5.0])
+@pytest.mark.parametrize("nfe", [4, 8])
+def test_preconditioning_leaves_the_last_row_free(batch, nfe, sigma_0):
+    # As far as the plain family gets from the same solver.
+    plain = families.bns(solvers.midpoint(nfe))
+    folded = families.preconditioned(plain, schedulers.cond_ot(), sigma_0)
+    start = families.bns(folded.to_params(folded.theta))
+    _, expected, *_ = run(start, batch)
+    _, reached, after, _ = run(folded, batch)
+    np.testing.assert_allclose(reached, expected, rtol=1e-6)
+    np.testing.assert_allclose(reached, after, rtol=1e-6)
 
 
 def test_theta_is_kept_where_no_last_row_is_free(batch):

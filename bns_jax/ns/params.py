@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 
 from bns_jax.typing import Array
 
@@ -102,5 +103,10 @@ def from_updates(times: Array, c: Array, d: Array) -> NSParams:
     c, d = xp.tril(c), xp.tril(d)
     past = xp.concatenate([c[:, 1:], xp.zeros_like(c[:, :1])], axis=1)
     right = xp.concatenate([c[:, :1], d], axis=1)
-    ab = xp.linalg.solve(xp.eye(n, dtype=c.dtype) - past, right)
+    left = xp.eye(n, dtype=c.dtype) - past
+    if xp is jnp:
+        # Without pivots: they would let rounding move rows that come before.
+        ab = solve_triangular(left, right, lower=True, unit_diagonal=True)
+    else:
+        ab = np.linalg.solve(left, right)
     return NSParams(times, ab[:, 0], xp.tril(ab[:, 1:]))
