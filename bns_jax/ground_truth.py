@@ -56,7 +56,8 @@ def pairs(
       atol: absolute tolerance of a step.
       save_at: sorted times in [0, 1] at which the trajectory is kept, 21 uniform ones
         if left out.
-      chunk: samples solved at once, which bounds the memory; 64 if left out.
+      chunk: samples solved at once, which bounds the memory; 64 if left out. Give a
+        multiple of the devices where there are more.
       directory: where finished chunks are kept. A second call with the same
         arguments continues there. Of the field, its name and the weights that are its
         leaves are compared; those that a function closes over are not seen, so give
@@ -64,7 +65,8 @@ def pairs(
       precision: of matrix products in the field, a name that
         `jax.default_matmul_precision` takes.
       fingerprint: JSON values to keep with the pairs on disk and to compare when
-        they are continued: the model's name, guidance, seed.
+        they are continued: the model's name, guidance, seed. What is compared anyway
+        (field, weights, x0, tolerances, ...) may not be named again.
       progress: called after each chunk with the samples done and N.
       mesh: devices to lay each chunk over, along the mesh's first axis. Processes on
         several hosts give the same arguments, and a directory that all of them see.
@@ -93,8 +95,8 @@ def pairs(
             "x0": checksum(x0),
             "args": checksum(args),
             "chunk": size,
-            **(fingerprint or {}),
         }
+        facts = _with_fingerprint(facts, fingerprint or {})
         like = Pairs(x0, x0, args, save_at, save_at, x0)
         store = PairStore(directory, facts, like)
 
@@ -268,6 +270,15 @@ def _check_times(save_at: Array | None) -> np.ndarray:
     if not in_range or np.any(np.diff(times) < 0):
         raise ValueError(f"save_at must be sorted times in [0, 1], got {save_at}")
     return times
+
+
+def _with_fingerprint(
+    facts: Mapping[str, Any], fingerprint: Mapping[str, Any]
+) -> dict[str, Any]:
+    taken = sorted(facts.keys() & fingerprint.keys())
+    if taken:
+        raise ValueError(f"fingerprint must not name what is compared anyway: {taken}")
+    return {**facts, **fingerprint}
 
 
 def _as_jax_holds_it(leaf: np.ndarray) -> np.ndarray:

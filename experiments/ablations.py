@@ -31,7 +31,7 @@ _MOST_TRAIN_PAIRS = flags.DEFINE_integer(
     "most_train_pairs",
     2048,
     "Most pairs that the study train_pairs fits to, out of 32, 128, 520 and 2048.",
-    lower_bound=1,
+    lower_bound=32,
 )
 _VALIDATION_PAIRS = flags.DEFINE_integer(
     "validation_pairs", 256, "Pairs that choose the best step.", lower_bound=1
@@ -73,7 +73,6 @@ def main(argv: list[str]) -> None:
 
 def _run() -> None:
     from bns_jax import distill
-    from bns_jax.pairs import first
     from experiments import report, studies, study, truth
     from experiments.workdir import Workdir, write_csv
 
@@ -81,20 +80,17 @@ def _run() -> None:
     workdir = Workdir(_WORKDIR.value or f"runs/ablations_{cli.MODEL.value}")
     workdir.claim(cli.serialize(_RUN_FLAGS), _FREE_FLAGS)
     accuracy = truth.Accuracy(cli.RTOL.value, cli.ATOL.value, cli.SEED.value)
-    varied = "train_pairs" in _STUDIES.value
     counts = {
-        "train": max(_TRAIN_PAIRS.value, _MOST_TRAIN_PAIRS.value if varied else 0),
+        "train": _TRAIN_PAIRS.value,
         "validation": _VALIDATION_PAIRS.value,
         "test": cli.TEST_PAIRS.value,
     }
     optimizer = distill.gauss_newton()
-    pairs = truth.make_pairs(model, counts, accuracy, workdir)
-    train = pairs["train"]
     bench = studies.Bench(
         model,
         session.load_model,
-        pairs | {"train": first(train, _TRAIN_PAIRS.value)},
-        train,
+        truth.make_pairs(model, counts, accuracy, workdir),
+        _MOST_TRAIN_PAIRS.value,
         cli.parse_nfe(cli.NFE.value),
         optimizer._replace(iterations=_ITERATIONS.value or optimizer.iterations),
         accuracy,

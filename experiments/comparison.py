@@ -52,8 +52,9 @@ def _row(name: str, nfe: int, reached: np.ndarray) -> Row:
 
 
 def best(rows: list[Row], nfe: int) -> Row:
-    """The best row at one number of evaluations."""
-    return max((row for row in rows if row.nfe == nfe), key=lambda row: row.psnr_db)
+    """The best row at one number of evaluations; those that blew up come last."""
+    there = [row for row in rows if row.nfe == nfe]
+    return max(there, key=lambda row: (not np.isnan(row.psnr_db), row.psnr_db))
 
 
 def write(rows: list[Row], model: Model, workdir: Workdir) -> None:

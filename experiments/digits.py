@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     """Runs the stages that --stage names."""
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    from experiments import main_job, starts
+    from experiments import main_job
     from experiments.workdir import Workdir
 
     workdir = Workdir(_WORKDIR.value or f"runs/{cli.MODEL.value}")
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
             pretrained = str(workdir.weights) if workdir.weights.exists() else ""
             model = session.load_model(weights=pretrained)
             settings = job_flags.settings()
-            starts.check(settings.init, model, settings.nfe)
+            main_job.check(model, settings)
             workdir.claim(cli.serialize(job_flags.RUN_FLAGS), job_flags.FREE_FLAGS)
             main_job.run(model, settings, workdir, _STAGE.value)
 

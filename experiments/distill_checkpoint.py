@@ -87,13 +87,13 @@ def main(argv: list[str]) -> None:
     """Runs the stages that --stage names."""
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    from experiments import main_job, starts
+    from experiments import main_job
     from experiments.workdir import Workdir
 
     workdir = Workdir(_WORKDIR.value or f"runs/{cli.MODEL.value}")
     with session.running():
         model, settings = _model(), _settings()
-        starts.check(settings.init, model, settings.nfe)
+        main_job.check(model, settings)
         workdir.claim(cli.serialize(_RUN_FLAGS), job_flags.FREE_FLAGS)
         _introduce(model, settings)
         if _STAGE.value != "estimate":

@@ -144,9 +144,10 @@ def end(points: Sequence[Point]) -> Point:
 
 
 def reaches(points: Sequence[Point], test_db: float) -> float:
-    """Field calls until the test PSNR is first there; infinite if it never is."""
-    found = (point.forwards for point in points if point.test_db >= test_db)
-    return min(found, default=np.inf)
+    """Field calls until what a user would get is there; infinite if it never is."""
+    on_the_way = (points[: i + 1] for i in range(len(points)))
+    there = (past for past in on_the_way if end(past).test_db >= test_db)
+    return next((past[-1].forwards for past in there), np.inf)
 
 
 def table(duels: Sequence[Duel]) -> str:

@@ -61,6 +61,29 @@ class Settings:
         return self.batch or self.optimizer.batch_of(self.counts["train"])
 
 
+def check(model: Model, settings: Settings) -> None:
+    """What can be wrong with settings, before any work.
+
+    Raises:
+      ValueError: if there is no solver to start from or none to compare with, or the
+        microbatch does not divide the batch, or the devices not the microbatch.
+    """
+    starts.check(settings.init, model, settings.nfe)
+    for nfe in settings.nfe:
+        if not baselines.build(settings.solvers, nfe, model.scheduler):
+            raise ValueError(
+                f"--solvers: none of {', '.join(settings.solvers)} exists at {nfe} "
+                "evaluations"
+            )
+    if settings.microbatch is not None:
+        if settings.pairs_per_step % settings.microbatch:
+            raise ValueError(
+                f"--microbatch must divide the {settings.pairs_per_step} pairs of a "
+                f"step, got {settings.microbatch}"
+            )
+        parallel.check_divisible(settings.microbatch, model.mesh)
+
+
 def run(model: Model, settings: Settings, workdir: Workdir, stage: str) -> None:
     """Pairs, then distillation, then evaluation, and what came of it.
 
@@ -103,7 +126,7 @@ def distil_all(
     """
     distilled: dict[int, Distilled] = {}
     for nfe in settings.nfe:
-        previous = distilled[max(distilled)].params if distilled else None
+        previous = distilled[max(distilled)] if distilled else None
         found = parallel.if_everywhere(_finished(workdir, nfe))
         distilled[nfe] = found or _distil(
             model, settings, workdir, pairs, nfe, previous
@@ -152,7 +175,7 @@ def _distil(
     workdir: Workdir,
     pairs: dict[str, Pairs],
     nfe: int,
-    previous: NSParams | None,
+    previous: Distilled | None,
 ) -> Distilled:
     """One BNS solver, written to the workdir when it is finished."""
     name = _name(nfe)

@@ -70,7 +70,7 @@ def _step(
     trainer = optimizer.trainer(optimizer.iterations)
     objective = partial(Objective, family.to_params, loss=distill.psnr_loss)
     (batch,) = {leaf.shape[0] for leaf in jax.tree.leaves(x0)}
-    step: Callable[..., Any] = make_step(family, trainer, objective, batch, mesh)
+    step: Callable[..., Any] = make_step(trainer, objective, mesh)
     start = jax.eval_shape(lambda: initial_state(family, trainer, 0))
     weights: Any = jax.ShapeDtypeStruct((batch,), jnp.float32)
     rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))

@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from bns_jax import distill, grids, interchange, ns, parallel
+from bns_jax.distill import Distilled
 from bns_jax.distill.path_grid import POWERS
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
@@ -69,7 +70,7 @@ def find(
     model: Model,
     pairs: dict[str, Pairs],
     nfe: int,
-    previous: NSParams | None,
+    previous: Distilled | None,
     workdir: Workdir,
 ) -> Start:
     """The solver that --init asks for.
@@ -85,7 +86,8 @@ def find(
         devices continues from the same numbers.
     """
     if init == PREVIOUS and previous is not None:
-        return Start(f"bns_{len(previous.a)}", ns.extend(previous, nfe))
+        extended = ns.extend(previous.params, nfe)
+        return Start(f"bns_{len(previous.params.a)}", extended, previous.forwards)
     if init in (GREEDY, PREVIOUS):
         return _greedy(model, pairs["train"], nfe, previous, workdir)
     if init == BEST:
@@ -96,13 +98,17 @@ def find(
 
 
 def _greedy(
-    model: Model, train: Pairs, nfe: int, previous: NSParams | None, workdir: Workdir
+    model: Model, train: Pairs, nfe: int, previous: Distilled | None, workdir: Workdir
 ) -> Start:
-    """Fitted row by row, also on times as dense as those of the solver before."""
+    """Fitted row by row, also on times as dense as those of the solver before.
+
+    What that one took is not counted again: of it these are a guess.
+    """
     name, candidates = GREEDY, distill.path_grids(train)
     if previous is not None:
-        name = f"{GREEDY}_after_{len(previous.a)}"
-        candidates.append(grids.resampled(np.append(previous.times, 1.0)))
+        times = previous.params.times
+        name = f"{GREEDY}_after_{len(times)}"
+        candidates.append(grids.resampled(np.append(times, 1.0)))
     path = workdir.start(f"{name}_{nfe}")
     forwards = len(candidates) * nfe * train.size
     params = parallel.if_everywhere(_load(path))

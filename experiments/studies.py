@@ -34,7 +34,7 @@ class Bench:
       model: to distil for.
       load: load(w) -> that model at another guidance scale.
       pairs: of every split.
-      all_train: more of those for training, for the study of their number.
+      most_train_pairs: that the study of their number fits to.
       nfe: numbers of evaluations.
       optimizer: of solvers.
       accuracy: of pairs.
@@ -44,7 +44,7 @@ class Bench:
     model: Model
     load: Callable[[float], Model]
     pairs: dict[str, Pairs]
-    all_train: Pairs
+    most_train_pairs: int
     nfe: tuple[int, ...]
     optimizer: Optimizer
     accuracy: Accuracy
@@ -117,11 +117,12 @@ class Bench:
             starts.GREEDY, self.model, self.pairs, nfe, None, self.workdir
         )
 
-    def trained_on(self, count: int) -> Bench:
-        """The same with as many training pairs, in a folder of its own."""
-        pairs = self.pairs | {"train": first(self.all_train, count)}
-        workdir = Workdir(self.workdir.root / f"train_{count}")
-        return dataclasses.replace(self, pairs=pairs, workdir=workdir)
+    def trained_on(self, train: Pairs) -> Bench:
+        """The same with other training pairs, in a folder of its own."""
+        workdir = Workdir(self.workdir.root / f"train_{train.size}")
+        return dataclasses.replace(
+            self, pairs=self.pairs | {"train": train}, workdir=workdir
+        )
 
 
 def _title(name: str, setting: str, nfe: int) -> str:
@@ -201,13 +202,16 @@ def _from_two_fewer(bench: Bench, nfe: int) -> Result:
 
 def train_pairs(bench: Bench) -> list[Result]:
     """How many pairs it takes."""
-    counts = [count for count in _TRAIN_PAIRS if count <= bench.all_train.size]
-    results = []
-    for nfe in bench.nfe:
-        for limited in map(bench.trained_on, counts):
-            setting = str(limited.pairs["train"].size)
-            results.append(limited.distil_greedy("train_pairs", setting, nfe))
-    return results
+    counts = [count for count in _TRAIN_PAIRS if count <= bench.most_train_pairs]
+    workdir = Workdir(bench.workdir.root / "train_pairs")
+    most = {"train": max(counts)}
+    train = truth.make_pairs(bench.model, most, bench.accuracy, workdir)["train"]
+    limited = {count: bench.trained_on(first(train, count)) for count in counts}
+    return [
+        one.distil_greedy("train_pairs", str(count), nfe)
+        for nfe in bench.nfe
+        for count, one in limited.items()
+    ]
 
 
 def guidance(bench: Bench) -> list[Result]:

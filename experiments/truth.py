@@ -53,7 +53,7 @@ def make_pairs(
                 atol=accuracy.atol,
                 chunk=chunk,
                 directory=workdir.pairs(split),
-                fingerprint=model.facts | {"seed": accuracy.seed},
+                fingerprint={"model": model.facts, "seed": accuracy.seed},
                 progress=progress,
                 mesh=model.mesh,
             )

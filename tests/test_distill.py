@@ -1,5 +1,6 @@
 """Laws of distillation: exact gradients, runs that resume, a result that is kept."""
 
+import functools
 import itertools
 
 import jax
@@ -375,6 +376,39 @@ def test_the_best_iteration_is_kept_when_training_diverges(problem):
     np.testing.assert_allclose(reached, values[2], rtol=1e-12)
 
 
+def test_a_sample_that_is_hit_exactly_does_not_hide_the_others(problem):
+    field, train, validation = problem
+    x0, x1 = (leaf.copy() for leaf in validation[:2])
+    x0[3] = x1[3] = 0.0
+
+    def still(t, x, label):
+        return jnp.where(x == 0, 0.0, field(t, x, label))
+
+    validation = validation._replace(x0=x0, x1=x1)
+    result = fit((still, train, validation))
+    reached = distill.evaluate(result.params, still, validation)
+    assert result.iteration > 0
+    np.testing.assert_array_equal(np.isposinf(reached), np.arange(40) == 3)
+    others = np.delete(reached, 3)
+    expected = (np.sum(others) + np.max(others)) / 40
+    np.testing.assert_allclose(result.val_metric, expected, rtol=1e-12)
+
+
+def test_weights_count_by_their_ratio(problem, short):
+    tiny = fit(problem, weights=np.full(64, 1e-60))
+    assert_same_run(tiny, short)
+
+
+def test_a_solver_of_integers_is_a_start(problem):
+    euler = NSParams(*(np.asarray(leaf, int) for leaf in ([0], [1], [[1]])))
+    assert fit(problem, euler).val_metric > -np.inf
+
+
+def test_a_line_search_asks_for_the_loss(problem):
+    run = fit(problem, optimizer=distill.with_optax(optax.lbfgs()), batch=64)
+    assert run.val_metric > run.history[0].val_metric + 10
+
+
 def test_a_run_that_only_gets_worse_returns_its_start(problem):
     result = fit(problem, optimizer=distill.with_optax(optax.scale(0.1)))
     assert result.iteration == 0
@@ -560,6 +594,40 @@ def other_runs(problem):
     }
 
 
+def test_partial_losses_are_told_apart_by_their_arguments(problem, tmp_path):
+    def loss(x, target, scale):
+        return scale * distill.mse_loss(x, target)
+
+    def run(scale):
+        fit(problem, loss=functools.partial(loss, scale=scale), checkpoint=tmp_path)
+
+    run(1.0)
+    run(1.0)
+    with pytest.raises(ValueError, match=r"loss: there .*1\.0.*, here .*2\.0"):
+        run(2.0)
+
+
+def test_a_loss_of_the_path_tells_paths_apart(tmp_path):
+    field, train, validation = problems.wavy_problem()
+    other = train._replace(times=train.times[::2], path=train.path[::2])
+
+    def run(train):
+        distill.fit(
+            families.bst("euler", NFE),
+            field,
+            train,
+            validation,
+            distill.adam(5e-3),
+            families.bespoke_loss("euler"),
+            iterations=2,
+            checkpoint=tmp_path,
+        )
+
+    run(train)
+    with pytest.raises(ValueError, match="another run; train: there"):
+        run(other)
+
+
 @pytest.mark.parametrize("name", other_runs(problems.shifted_problem()))
 def test_the_checkpoint_of_another_run_is_refused_by_name(saved, problem, name):
     changes = other_runs(problem)[name]
@@ -634,7 +702,7 @@ def bad_inputs():
             "batch": None,
         },
         "expected a function, got int": {"vf": 3},
-        "the start is nan on the validation pairs": {
+        "the start is nan on validation pair 0": {
             "vf": lambda t, x, label: jnp.full_like(x, jnp.nan)
         },
     }
@@ -666,6 +734,19 @@ def test_ten_losses_in_a_row_that_are_not_finite_stop_the_run(problem, tmp_path)
     assert (found.step, int(found.state.rejected)) == (10, 10)
     for got, expected in zip(found.state.theta, start, strict=True):
         np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("iterations", [4, 12])
+def test_a_run_that_failed_fails_again(problem, tmp_path, iterations):
+    def loss(x, target):
+        return jnp.full(x.shape[0], jnp.nan)
+
+    said = set()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="was finite") as caught:
+            fit(problem, loss=loss, iterations=iterations, checkpoint=tmp_path)
+        said.add(str(caught.value))
+    assert len(said) == 1
 
 
 def test_a_loss_that_is_finite_now_and_then_lets_the_run_go_on(problem):

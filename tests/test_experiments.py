@@ -246,6 +246,7 @@ def test_help_lists_the_flags_that_programs_share(name):
         (["--solvers=ddim@kerras"], "expected a grid of"),
         (["--model=mixture", "--weights=file"], "the mixture has no weights"),
         (["--init=rk4", "--nfe=6"], "does not exist at 6 evaluations"),
+        (["--solvers=rk4", "--nfe=4,6"], "none of rk4 exists at 6 evaluations"),
         (["--weights=missing.safetensors"], "no weights file"),
     ],
 )

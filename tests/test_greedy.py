@@ -1,6 +1,7 @@
 """Laws of the greedy start: each row by plain least squares, n calls and no more."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -146,6 +147,15 @@ def test_bad_input_is_named(pairs):
     short = pairs._replace(times=pairs.times[[0, 10, 20]], path=pairs.path[[0, 10, 20]])
     with pytest.raises(ValueError, match="at least 4 points of the path, got 3"):
         distill.greedy(wavy, short, 3, [grids.uniform()])
+    inner = pairs._replace(times=pairs.times[4:17], path=pairs.path[4:17])
+    with pytest.raises(ValueError, match="must increase from 0 to 1"):
+        distill.greedy(wavy, inner, 3)
+
+    def blows_up(t, x):
+        return jnp.where(t > 0.5, jnp.nan, wavy(t, x))
+
+    with pytest.raises(ValueError, match=r"pair 0 is not finite at t = 0\.66"):
+        distill.greedy(blows_up, pairs, 3, [grids.uniform()])
     for grid in ([0.0, 1.0], [0.0, 0.6, 0.5, 1.0], [0.0, 0.5, 0.7, 1.5]):
         with pytest.raises(ValueError, match=r"grid|times"):
             distill.greedy(wavy, pairs, 3, [grids.uniform(), grid])

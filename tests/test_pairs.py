@@ -274,6 +274,12 @@ def test_another_configuration_is_refused_by_name(made, changes, named):
     assert calls() == 0
 
 
+def test_what_is_compared_anyway_cannot_be_named_otherwise(tmp_path):
+    with pytest.raises(ValueError, match=r"compared anyway: \['rtol', 'weights'\]"):
+        make(tmp_path / "new", fingerprint={"weights": "v1", "rtol": 1, "seed": 0})
+    assert not (tmp_path / "new").exists()
+
+
 def test_another_field_of_the_same_weights_is_refused(made):
     def stranger(rate, t, x, label):
         return x

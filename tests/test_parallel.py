@@ -112,7 +112,10 @@ def test_place_leaves_what_lies_on_the_devices_and_replicates_the_rest():
     assert placed[0] is sharded
     assert placed[1].sharding == placed[2].sharding == parallel.replicated(mesh)
     assert placed[3] == 0.2
-    assert parallel.place(placed, None) is placed
+    alone = parallel.place([*placed, np.ones(4)], None)
+    assert all(got is given for got, given in zip(alone, placed, strict=False))
+    # Or it would travel to the device at every call.
+    assert isinstance(alone[-1], jax.Array)
 
 
 @pytest.mark.parametrize(

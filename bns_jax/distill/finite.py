@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,16 +26,18 @@ class RecentLosses:
         Args:
           iterations: of the run.
         """
-        self._losses = collections.deque[jax.Array](
-            maxlen=min(_MOST_REJECTED, iterations)
-        )
+        self._losses = collections.deque[Any](maxlen=min(_MOST_REJECTED, iterations))
 
-    def add(self, loss: jax.Array) -> None:
-        """Adds that of a step, whose value need not be known yet."""
-        self._losses.append(loss)
+    def add(self, *losses: Any) -> None:
+        """Adds those of some steps, whose values need not be known yet."""
+        self._losses.extend(losses)
 
     def __len__(self) -> int:
         return len(self._losses)
+
+    def values(self) -> list[float]:
+        """The newest last; waits for the device."""
+        return [float(loss) for loss in self._losses]
 
     def none_is_finite(self, done: int, look: bool) -> bool:
         """Whether there are as many as are remembered, and none of them is finite.
@@ -45,9 +48,8 @@ class RecentLosses:
         """
         if not look and done % _MOST_REJECTED:
             return False
-        if len(self._losses) < (self._losses.maxlen or 0):
-            return False
-        return not np.any(np.isfinite(jax.device_get(list(self._losses))))
+        full = len(self) == self._losses.maxlen
+        return full and not np.any(np.isfinite(self.values()))
 
 
 def report_not_finite(

@@ -64,7 +64,8 @@ def with_optax(tx: optax.GradientTransformation, name: str = "with_optax") -> Op
     """Any optax transformation, with the batch and length of Algorithm 2.
 
     Args:
-      tx: the transformation.
+      tx: the transformation. What it evaluates for a line search, as `optax.lbfgs`
+        does, is not among the forwards that are counted.
       name: what a checkpoint knows it by, for it does not say its settings itself: a
         run of another name does not continue from it.
     """
@@ -72,6 +73,9 @@ def with_optax(tx: optax.GradientTransformation, name: str = "with_optax") -> Op
 
 
 def _first_order(tx: optax.GradientTransformation) -> Trainer:
+    # Line searches, of which there is one in L-BFGS, ask for the loss elsewhere.
+    tx = optax.with_extra_args_support(tx)
+
     def update(
         objective: Objective, theta: Any, opt_state: Any, key: jax.Array
     ) -> Update:
@@ -79,7 +83,14 @@ def _first_order(tx: optax.GradientTransformation) -> Trainer:
         loss, gradient = jax.value_and_grad(objective)(theta)
         # Optax raises floats to a count of steps, which strict promotion forbids.
         with jax.numpy_dtype_promotion("standard"):
-            updates, new_state = tx.update(gradient, opt_state, theta)
+            updates, new_state = tx.update(
+                gradient,
+                opt_state,
+                theta,
+                value=loss,
+                grad=gradient,
+                value_fn=objective,
+            )
         new_theta = optax.apply_updates(theta, updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(new_theta))
         new_theta, new_state = jax.tree.map(

@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 from bns_jax import checkpoint as checkpoints
 from bns_jax import ns, parallel
 from bns_jax.distill.checks import check_inputs, check_shapes
-from bns_jax.distill.evaluate import evaluate, take
-from bns_jax.distill.finite import RecentLosses, report_not_finite
+from bns_jax.distill.evaluate import evaluate, mean_over_misses, take
+from bns_jax.distill.finite import report_not_finite
 from bns_jax.distill.gauss_newton import gauss_newton
 from bns_jax.distill.losses import psnr_loss
 from bns_jax.distill.optimizer import Loss, Metric, Objective, Optimizer, Rows, Trainer
@@ -147,6 +147,8 @@ def fit(
     check_inputs(recipe, family, train, validation, weights, microbatch, patience)
     if microbatch is not None:
         parallel.check_divisible(microbatch, mesh)
+    # What counts is their ratio; as they are, float32 may not hold them.
+    weights = weights / np.max(weights)
     given = as_pytree(vf)
     vf = parallel.place(given, mesh)
     trainer = optimizer.trainer(recipe.iterations)
@@ -157,7 +159,8 @@ def fit(
     )
     rows = draw(0)
     check_shapes(objective(vf, rows), family, metric)
-    step = make_step(family, trainer, objective, recipe.batch, mesh)
+    step = make_step(trainer, objective, mesh)
+    cost = trainer.cost * len(family.to_params(family.theta).a) * recipe.batch
     validate = partial(_validate, vf, validation, metric, mesh)
     identity = identify(
         recipe, optimizer, family, given, train, validation, loss, metric, weights
@@ -167,15 +170,14 @@ def fit(
     # What the optimizer cannot work with, it says before anything is done.
     jax.eval_shape(step, state, vf, rows)
     with checkpoints.Checkpointer(checkpoint) as saver:
-        record = Record(saver, identity)
+        record = Record(saver, identity, recipe.iterations)
         state = record.resume(state)
         to_params = jax.jit(family.to_params)
-        recent = RecentLosses(recipe.iterations)
 
         def measure(state: TrainerState) -> TrainerState:
             params = jax.tree.map(np.asarray, to_params(state.theta))
             state, value = validate(state, params)
-            row = record.add(state, value)
+            row = record.add(state, value, int(state.step) * cost)
             # Before the save: a run that dies between them gives the row again.
             if callback is not None:
                 callback(row, params)
@@ -184,8 +186,16 @@ def fit(
                 progress(row.iteration, recipe.iterations, f"validation {value:.2f}")
             return state
 
+        def check_finite(state: TrainerState, done: int, look: bool) -> None:
+            if record.recent.none_is_finite(done, look):
+                record.save(state)
+                rows = parallel.shard(draw(done - 1), mesh)
+                tried = len(record.recent)
+                report_not_finite(to_params(state.theta), done, vf, rows, tried)
+
         if not record.history:
             state = measure(state)
+        check_finite(state, int(state.step), look=True)
         for iteration in range(int(state.step), recipe.iterations):
             if not record.losses and is_stale(record.history, patience):
                 break
@@ -195,18 +205,20 @@ def fit(
                 raise Interrupted(f"stopped before iteration {iteration + 1}")
             rows = parallel.shard(draw(iteration), mesh)
             state, value = step(state, vf, rows)
-            record.losses.append(value)
-            recent.add(value)
+            record.add_loss(value)
             done = iteration + 1
             if done % parallel.steps_in_flight() == 0:
                 value.block_until_ready()
             validates = done % recipe.evaluate_every == 0 or done == recipe.iterations
-            if recent.none_is_finite(done, look=validates):
-                record.save(state)
-                report_not_finite(to_params(state.theta), done, vf, rows, len(recent))
+            check_finite(state, done, look=validates)
             if validates:
                 state = measure(state)
-        return _distilled(to_params(state.best_theta), state, tuple(record.history))
+        params = jax.tree.map(np.asarray, to_params(state.best_theta))
+        ns.validate(params)
+        best = max(record.history, key=lambda row: row.val_metric)
+        forwards = int(state.step) * cost
+        history = tuple(record.history)
+        return Distilled(params, history, forwards, best.iteration, best.val_metric)
 
 
 def _recipe(
@@ -226,17 +238,14 @@ def _recipe(
 
 
 def make_step(
-    family: Family,
     trainer: Trainer,
     objective: Callable[[VelocityField, Rows], Objective],
-    batch: int,
     mesh: Mesh | None = None,
 ) -> Callable[..., tuple[TrainerState, jax.Array]]:
     """The jitted training step: (state, vf, rows) -> (state, loss).
 
     The loss of a step that was rejected is nan.
     """
-    cost = trainer.cost * len(family.to_params(family.theta).a) * batch
 
     @partial(jax.jit, donate_argnums=0, out_shardings=parallel.replicated(mesh))
     def step(
@@ -250,7 +259,6 @@ def make_step(
             theta=update.theta,
             opt_state=update.opt_state,
             rejected=state.rejected + update.rejected.astype(jnp.int32),
-            forwards=state.forwards + cost,
         )
         return state, jnp.where(update.rejected, jnp.nan, update.loss)
 
@@ -266,11 +274,13 @@ def _validate(
     params: NSParams,
 ) -> tuple[TrainerState, float]:
     """Measures a solver, and keeps its theta if it is the best so far."""
-    value = float(np.mean(evaluate(params, vf, validation, metric, mesh)))
-    if math.isnan(value) and int(state.step) == 0:
+    values = evaluate(params, vf, validation, metric, mesh)
+    value = mean_over_misses(values)
+    if int(state.step) == 0 and not value > -math.inf:
+        sample = int(np.argmin(np.isfinite(values)))
         raise ValueError(
-            "the metric of the start is nan on the validation pairs: the field or the "
-            "metric is not finite there"
+            f"the metric of the start is {values[sample]} on validation pair {sample}: "
+            "the field or the metric is not finite there"
         )
     if value > state.best_metric:
         # A copy, because a step donates its state.
@@ -306,14 +316,3 @@ def _batch(
     if with_path:
         path = jax.tree.map(lambda leaf: np.moveaxis(leaf[:, rows], 1, 0), train.path)
     return Rows(x0, x1, args, counts, path)
-
-
-def _distilled(
-    params: NSParams, state: TrainerState, history: tuple[HistoryRow, ...]
-) -> Distilled:
-    params = jax.tree.map(np.asarray, params)
-    ns.validate(params)
-    best = max(history, key=lambda row: row.val_metric)
-    return Distilled(
-        params, history, int(state.forwards), best.iteration, best.val_metric
-    )

@@ -69,7 +69,9 @@ def gauss_newton(
     better one is taken if it lowers the loss of the batch, otherwise theta stays and
     the damping grows. Any loss of (x_n, x(1)) will do; the method is at its best where
     that of a sample is a function of ||x_n - x(1)||. By default 32 steps of 260 pairs,
-    validated every 4, with patience 1 (see `fit`).
+    validated every 4, with patience 1 (see `fit`). The last row takes the velocities of
+    a batch at once, (batch, n + 1, d), whatever the microbatch: large samples want a
+    smaller batch.
 
     Args:
       memory: how much of the earlier curvature a step keeps, in [0, 1).

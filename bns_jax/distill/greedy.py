@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from bns_jax import grids, parallel
 from bns_jax.distill.evaluate import PER_DEVICE
 from bns_jax.distill.path_grid import path_grids
-from bns_jax.families.spline import interpolate
+from bns_jax.families.spline import check_covers, interpolate
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 from bns_jax.pytree import as_pytree, on_host
@@ -48,12 +48,13 @@ def greedy(
 
     Raises:
       ValueError: if there is no candidate, or one is of another length, unsorted or
-        outside [0, 1], or the path has fewer than 4 points, or chunk is no positive
-        number.
+        outside [0, 1], or the path has fewer than 4 points or does not lead from 0 to
+        1, or chunk is no positive number, or a velocity on the way is not finite.
     """
     chunk = PER_DEVICE * parallel.batch_devices(mesh) if chunk is None else chunk
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
+    check_covers(train.times)
     if candidates is None:
         candidates = path_grids(train)
     if not candidates:
@@ -75,11 +76,22 @@ def _fit_rows(
     x, columns = train.x0, [_rows(train.x0)]
     for i, target in enumerate(targets):
         columns.append(velocities(times[i], x))
+        _check_finite(columns[-1], times[i])
         row = _fit_row(columns, target, rounds=3 if i == n - 1 else 1)
         a[i], b[i, : i + 1] = row[0], row[1:]
         x = _unrows(_combine(row, columns), train.x0)
     error = _error(_combine(row, columns), targets[-1])
     return NSParams(times[:-1], a, b), float(np.mean(np.log(error)))
+
+
+def _check_finite(velocities: np.ndarray, t: float) -> None:
+    finite = np.isfinite(velocities).all(axis=1)
+    if not finite.all():
+        sample = int(np.argmin(finite))
+        raise ValueError(
+            f"the velocity of pair {sample} is not finite at t = {t:.6g}, where the "
+            "greedy start asked for it"
+        )
 
 
 def _true_points(train: Pairs, times: np.ndarray) -> list[Sample]:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from bns_jax.checkpoint import Checkpointer
+from bns_jax.distill.finite import RecentLosses
 from bns_jax.distill.state import HistoryRow, TrainerState
 from bns_jax.pytree import differences
 
@@ -20,19 +21,22 @@ class Record:
     Attributes:
       history: one row per validation.
       losses: of the steps since the last one.
+      recent: those of the last steps, whether a validation came between or not.
     """
 
-    def __init__(self, saver: Checkpointer, identity: dict[str, Any]):
+    def __init__(self, saver: Checkpointer, identity: dict[str, Any], iterations: int):
         """Starts an empty history.
 
         Args:
           saver: of the checkpoints.
           identity: what tells this run from others, as JSON values.
+          iterations: of the run.
         """
         self._saver, self._identity = saver, identity
         self._start = time.monotonic()
         self.history: list[HistoryRow] = []
         self.losses: list[Any] = []
+        self.recent = RecentLosses(iterations)
 
     def resume(self, state: TrainerState) -> TrainerState:
         """The state that was saved last; the given one if none was.
@@ -53,15 +57,21 @@ class Record:
             return state
         self.history = [HistoryRow(*row) for row in found.metadata["history"]]
         self.losses = found.metadata["losses"]
+        self.recent.add(*found.metadata["recent"])
         self._start = time.monotonic() - self.history[-1].seconds
         return found.state
 
-    def add(self, state: TrainerState, value: float) -> HistoryRow:
+    def add_loss(self, loss: Any) -> None:
+        """Adds that of a step, whose value need not be known yet."""
+        self.losses.append(loss)
+        self.recent.add(loss)
+
+    def add(self, state: TrainerState, value: float, forwards: int) -> HistoryRow:
         """Adds a validation to the history."""
         losses = np.asarray(jax.device_get(self.losses), np.float64)
         row = HistoryRow(
             int(state.step),
-            int(state.forwards),
+            forwards,
             float(np.mean(losses)) if self.losses else math.nan,
             value,
             time.monotonic() - self._start,
@@ -76,5 +86,6 @@ class Record:
             "identity": self._identity,
             "history": [list(row) for row in self.history],
             "losses": [float(loss) for loss in self.losses],
+            "recent": self.recent.values(),
         }
         self._saver.save(int(state.step), state, metadata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bns_jax.distill.optimizer import Loss, Metric, Optimizer, Trainer
-from bns_jax.families import Family
+from bns_jax.families import Family, PathLoss
 from bns_jax.pairs import Pairs
 from bns_jax.pytree import checksum
 from bns_jax.typing import VelocityField
@@ -37,7 +38,6 @@ class TrainerState(NamedTuple):
       best_theta: of the best validation so far.
       best_metric: what it reached.
       rejected: steps that were not finite and not taken.
-      forwards: calls of the field on one sample, spent until now.
     """
 
     step: jax.Array
@@ -47,7 +47,6 @@ class TrainerState(NamedTuple):
     best_theta: Any
     best_metric: jax.Array
     rejected: jax.Array
-    forwards: jax.Array
 
 
 class HistoryRow(NamedTuple):
@@ -74,13 +73,13 @@ def initial_state(family: Family, trainer: Trainer, seed: int) -> TrainerState:
     return TrainerState(
         step=jnp.zeros((), jnp.int32),
         theta=theta,
-        opt_state=trainer.init(theta),
+        # A copy of each: some optimizers begin with one array in two places.
+        opt_state=jax.tree.map(jnp.copy, trainer.init(theta)),
         key=jax.random.key(seed),
         best_theta=jax.tree.map(jnp.copy, theta),
         # With a dtype of its own, as all later ones: or the step is traced twice.
         best_metric=jnp.full((), -jnp.inf, jnp.result_type(float)),
         rejected=jnp.zeros((), jnp.int32),
-        forwards=jnp.zeros((), jnp.int32),
     )
 
 
@@ -96,6 +95,7 @@ def identify(
     weights: np.ndarray,
 ) -> dict[str, Any]:
     """What tells this run from others, as JSON values."""
+    path = (train.times, train.path) if isinstance(loss, PathLoss) else ()
     return {
         **recipe._asdict(),
         "optimizer": optimizer.name,
@@ -103,7 +103,7 @@ def identify(
         "metric": _name(metric),
         "start": checksum((family.theta, family.to_params(family.theta))),
         "field": checksum(vf),
-        "train": checksum((train.x0, train.x1, train.args, weights)),
+        "train": checksum((train.x0, train.x1, train.args, weights, *path)),
         "validation": checksum((validation.x0, validation.x1, validation.args)),
     }
 
@@ -112,4 +112,6 @@ def _name(function: Callable[..., Any]) -> str:
     """What tells functions apart, the same in every process."""
     if dataclasses.is_dataclass(function):
         return repr(function)
+    if isinstance(function, functools.partial):
+        return f"{_name(function.func)}, {function.args}, {function.keywords}"
     return getattr(function, "__qualname__", type(function).__name__)

@@ -9,10 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bns_jax.families.bst import BSTTheta, by_step, find_base, knots_of
-from bns_jax.families.spline import interpolate
+from bns_jax.families.spline import check_covers, interpolate
 from bns_jax.ns import NSParams, from_solver, sample
 from bns_jax.typing import Array, Sample, VelocityField, wider
 
@@ -93,7 +92,7 @@ class _BespokeLoss(PathLoss):
         args: tuple[Any, ...] = (),
     ) -> jax.Array:
         base_step, stages = find_base(self.base, len(theta.rates))
-        _check_covers(times)
+        check_covers(times)
         knots, h = knots_of(theta), stages / len(theta.rates)
         x = interpolate(times, path, knots.t[::stages])
         starts = jax.tree.map(lambda leaf: leaf[:-1], x)
@@ -108,16 +107,6 @@ class _BespokeLoss(PathLoss):
         for L_i, d_i in zip(L, d, strict=True):
             error = L_i * error + d_i
         return error
-
-
-def _check_covers(times: Array) -> None:
-    """Where they are concrete: a spline beyond its points is no trajectory."""
-    if isinstance(times, jax.core.Tracer):
-        return
-    if np.any(np.diff(times) <= 0) or times[0] > 0 or times[-1] < 1:
-        raise ValueError(
-            f"the times of the path must increase from 0 to 1, got {np.asarray(times)}"
-        )
 
 
 def _step_lipschitz(lipschitz: float, step: NSParams) -> jax.Array:

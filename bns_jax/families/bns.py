@@ -54,5 +54,11 @@ def bns(init: NSParams, *, free_start: bool = False) -> Family:
         return NSParams(jnp.concatenate([first, times]), theta.a, b)
 
     free = init.times[len(pinned) :]
-    theta = BNSTheta(*map(jnp.asarray, (free, init.a, np.asarray(init.b)[lower])))
+    theta = BNSTheta(*map(_floating, (free, init.a, np.asarray(init.b)[lower])))
     return Family(theta, to_params)
+
+
+def _floating(leaf: Array) -> Array:
+    """Integers, which have no gradient, as what JAX holds floats in."""
+    leaf = jnp.asarray(leaf)
+    return leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(float)

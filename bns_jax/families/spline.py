@@ -43,6 +43,16 @@ def interpolate(times: Array, path: Sample, t: Array) -> Sample:
     return jax.tree.map(combine, path)
 
 
+def check_covers(times: Array) -> None:
+    """Where they are concrete: a spline beyond its points is no trajectory."""
+    if isinstance(times, jax.core.Tracer):
+        return
+    if np.any(np.diff(times) <= 0) or times[0] > 0 or times[-1] < 1:
+        raise ValueError(
+            f"the times of the path must increase from 0 to 1, got {np.asarray(times)}"
+        )
+
+
 def _weights(times: Array, t: Array) -> Array:
     """(m, K): how much each point has in the spline at each t, in Hermite's form."""
     slopes = jnp.asarray(_slopes(times), t.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -103,10 +104,8 @@ def from_updates(times: Array, c: Array, d: Array) -> NSParams:
     c, d = xp.tril(c), xp.tril(d)
     past = xp.concatenate([c[:, 1:], xp.zeros_like(c[:, :1])], axis=1)
     right = xp.concatenate([c[:, :1], d], axis=1)
-    left = xp.eye(n, dtype=c.dtype) - past
-    if xp is jnp:
-        # Without pivots: they would let rounding move rows that come before.
-        ab = solve_triangular(left, right, lower=True, unit_diagonal=True)
-    else:
-        ab = np.linalg.solve(left, right)
+    # Under JAX without pivots: they would let rounding move rows that come before.
+    lower = partial(solve_triangular, lower=True, unit_diagonal=True)
+    solve = lower if xp is jnp else np.linalg.solve
+    ab = solve(xp.eye(n, dtype=c.dtype) - past, right)
     return NSParams(times, ab[:, 0], xp.tril(ab[:, 1:]))

@@ -102,7 +102,8 @@ def place(tree: Any, mesh: Mesh | None) -> Any:
     for one device come as their owner has laid them.
     """
     if mesh is None:
-        return tree
+        # NumPy's would travel to the device at every call.
+        return _map_once(_to_device, tree)
     devices = set(mesh.devices.flat)
 
     def put(leaf: Any) -> Any:
@@ -145,6 +146,10 @@ def _map_once(put: Callable[[Any], Any], tree: Any) -> Any:
     leaves, structure = jax.tree.flatten(tree)
     laid = {key: put(leaf) for key, leaf in {id(leaf): leaf for leaf in leaves}.items()}
     return jax.tree.unflatten(structure, [laid[id(leaf)] for leaf in leaves])
+
+
+def _to_device(leaf: Any) -> Any:
+    return jax.device_put(leaf) if isinstance(leaf, np.ndarray) else leaf
 
 
 def _put(sharding: Any, leaf: Any) -> Any:
