@@ -16,7 +16,7 @@ from etils import epath
 
 import bns_jax
 from bns_jax import interchange, parallel, solvers
-from experiments import lock, models
+from experiments import comparison, duel, lock, models, report
 from experiments.baselines import COMMON
 from experiments.mixture import Mixture
 from tests.fields import Gaussian
@@ -333,6 +333,23 @@ def test_the_benchmark_of_trainers_continues_where_it_stopped(tmp_path):
     ]
     assert tables[0] and tables == 3 * [tables[0]]
     assert (tmp_path / "shown" / "psnr_vs_forwards.png").exists()
+
+
+def test_a_way_is_at_a_level_when_what_a_user_would_get_is():
+    way = [
+        duel.Point(0, 0, validation_db=20.0, test_db=20.0),
+        duel.Point(1, 10, validation_db=19.0, test_db=40.0),  # by luck, and not kept
+        duel.Point(2, 20, validation_db=30.0, test_db=30.0),
+        duel.Point(3, 30, validation_db=29.0, test_db=29.0),
+    ]
+    assert [duel.reaches(way, level) for level in (20, 25, 30)] == [0, 20, 20]
+    assert duel.reaches(way, 35) == np.inf
+
+
+def test_a_solver_that_blew_up_is_never_the_best():
+    reached = {"blown up": np.nan, "poor": 3.0, "this too": np.nan}
+    rows = [report.Row(name, 4, db, 0.0, 0.0) for name, db in reached.items()]
+    assert comparison.best(rows, 4).solver == "poor"
 
 
 def test_histories_that_are_not_there_are_named(tmp_path):

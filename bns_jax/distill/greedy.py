@@ -46,6 +46,9 @@ def greedy(
       chunk: samples that the field is called with at a time; 64 per device if left out.
       mesh: devices to lay each chunk over, along the mesh's first axis.
 
+    Returns:
+      The solver, NumPy float64.
+
     Raises:
       ValueError: if there is no candidate, or one is of another length, unsorted or
         outside [0, 1], or the path has fewer than 4 points or does not lead from 0 to

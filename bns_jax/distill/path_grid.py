@@ -29,6 +29,9 @@ def path_grid(pairs: Pairs, power: float) -> Grid:
       pairs: with at least 3 points of the trajectory.
       power: 0 gives equal steps; the larger, the more the steps gather at the bends.
 
+    Returns:
+      A function of a number of steps to the steps + 1 times, NumPy float64.
+
     Raises:
       ValueError: if there are fewer points or power is negative.
     """

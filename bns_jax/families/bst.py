@@ -129,6 +129,9 @@ def bst(base: str, nfe: int) -> Family:
       base: "euler" or "midpoint".
       nfe: evaluations in all; even for the midpoint method.
 
+    Returns:
+      The family; theta is zeros, JAX arrays, float32 unless x64 is on.
+
     Raises:
       ValueError: if `base` is another name, or nfe is not a positive multiple of its
         evaluations per step.

@@ -90,6 +90,9 @@ def from_updates(times: Array, c: Array, d: Array) -> NSParams:
         not read.
       d: (n, n), likewise for u_0 .. u_i.
 
+    Returns:
+      The solver; JAX arrays if one of the three is, else NumPy's, in their dtype.
+
     Raises:
       ValueError: if the shapes disagree.
     """
