@@ -135,7 +135,6 @@ def test_the_estimate_alone_starts_nothing(tmp_path):
     [
         (["--labels=1,3"], "labels must be from 0 to 2, got [1, 3]"),
         (["--labels=a"], "must be integers"),
-        (["--microbatch=3"], "must divide the 8 pairs of a step, got 3"),
         (["--config={"], "must be a JSON object"),
         (["--model=digits"], "must be one of"),
     ],

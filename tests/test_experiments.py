@@ -1,6 +1,7 @@
 """The main job, run as a user runs it: small, in processes of its own."""
 
 import csv
+import dataclasses
 import os
 import pathlib
 import re
@@ -15,8 +16,17 @@ import scipy.stats
 from etils import epath
 
 import bns_jax
-from bns_jax import interchange, parallel, solvers
-from experiments import comparison, duel, lock, models, report
+from bns_jax import distill, interchange, parallel, solvers
+from experiments import (
+    baselines,
+    comparison,
+    duel,
+    lock,
+    main_job,
+    models,
+    report,
+    truth,
+)
 from experiments.baselines import COMMON
 from experiments.mixture import Mixture
 from tests.fields import Gaussian
@@ -241,12 +251,7 @@ def test_help_lists_the_flags_that_programs_share(name):
     ("flags", "message"),
     [
         (["--init=eulr"], "the nearest are euler"),
-        (["--init=common"], "must be one solver or one of greedy, previous, best"),
         (["--solvers=ddim,dmp_solver"], "the nearest are dpm_solver"),
-        (["--solvers=ddim@kerras"], "expected a grid of"),
-        (["--model=mixture", "--weights=file"], "the mixture has no weights"),
-        (["--init=rk4", "--nfe=6"], "does not exist at 6 evaluations"),
-        (["--solvers=rk4", "--nfe=4,6"], "none of rk4 exists at 6 evaluations"),
         (["--weights=missing.safetensors"], "no weights file"),
     ],
 )
@@ -255,6 +260,39 @@ def test_bad_input_is_named_before_any_work(tmp_path, flags, message):
     assert refused.returncode == 1
     assert message in refused.stderr + refused.stdout
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"init": "common"}, "must be one solver or one of greedy, previous, best"),
+        ({"init": "rk4", "nfe": (4, 6)}, "does not exist at 6 evaluations"),
+        ({"solvers": ("rk4",), "nfe": (4, 6)}, "none of rk4 exists at 6 evaluations"),
+        ({"microbatch": 3, "batch": 8}, "must divide the 8 pairs of a step, got 3"),
+        ({"microbatch": 4, "batch": 8}, "must be a multiple of 8, got 4"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(changes, message):
+    settings = main_job.Settings(
+        nfe=(4,),
+        solvers=("euler",),
+        init="greedy",
+        counts={"train": 8},
+        accuracy=truth.Accuracy(1e-3, 1e-3, 0),
+        sigma_0=1.0,
+        optimizer=distill.adam(),
+    )
+    model = models.mixture(0.2).on(parallel.data_mesh())
+    main_job.check(model, settings)
+    with pytest.raises(ValueError, match=message):
+        main_job.check(model, dataclasses.replace(settings, **changes))
+
+
+def test_names_and_weights_that_are_not_there_are_named():
+    with pytest.raises(ValueError, match="expected a grid of"):
+        baselines.expand(["ddim@kerras"])
+    with pytest.raises(ValueError, match="the mixture has no weights"):
+        models.load("mixture", 0.2, "file")
 
 
 @pytest.mark.parametrize("init", ["best", "previous"])
