@@ -425,7 +425,8 @@ def test_eight_devices_give_the_run_of_one(problem, short):
 
 
 @pytest.mark.parametrize("optimizer", [distill.adam(5e-3), distill.gauss_newton()])
-def test_a_step_is_traced_once(problem, optimizer):
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_step_is_traced_once(problem, optimizer, devices):
     field, *_ = problem
     traced, before_steps = [], []
 
@@ -437,7 +438,9 @@ def test_a_step_is_traced_once(problem, optimizer):
         before_steps.append(len(traced))
         return False
 
-    fit(problem, vf=counted, optimizer=optimizer, iterations=6, stop=stop)
+    mesh = parallel.data_mesh() if devices > 1 else None
+    settings = {"optimizer": optimizer, "iterations": 6, "mesh": mesh}
+    fit(problem, vf=counted, stop=stop, **settings)
     assert before_steps == 6 * [len(traced)]
 
 

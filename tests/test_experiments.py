@@ -1,5 +1,6 @@
 """The main job, run as a user runs it: small, in processes of its own."""
 
+import ast
 import csv
 import dataclasses
 import os
@@ -408,43 +409,55 @@ def test_a_microbatch_divides_its_batch_and_is_for_cpus(monkeypatch):
     assert model.microbatch(260) is None
 
 
-class TestDevicesOfACpu:
-    """What jax sees once a program has begun."""
+class TestCpuOfASmallNetwork:
+    """The devices that jax sees once a program has begun, and how it compiles."""
 
     PROGRAM = """
-import sys
+import os, sys
 from absl import flags
 from experiments import session
 flags.FLAGS(sys.argv)
 with session.running():
     import jax
-    print(jax.device_count())
+    print(jax.device_count(), os.environ["XLA_FLAGS"].split())
 """
 
-    def devices(self, *flags, **env):
+    def begin(self, *flags, **env):
         command = [sys.executable, "-W", "error", "-c", self.PROGRAM, *flags]
-        env = os.environ | CPU | env
+        env = os.environ | CPU | {"XLA_FLAGS": ""} | env
         ran = subprocess.run(
             command, cwd=ROOT, env=env, capture_output=True, text=True, check=True
         )
-        return int(ran.stdout)
+        count, xla = ran.stdout.split(maxsplit=1)
+        return int(count), ast.literal_eval(xla)
 
-    def test_a_small_network_has_one_per_core(self):
-        count, cores = self.devices(), len(os.sched_getaffinity(0))
+    def test_there_is_one_per_core(self):
+        (count, xla), cores = self.begin(), len(os.sched_getaffinity(0))
         assert count <= cores and (2 * count > cores or count == 8)
+        assert xla == ["--xla_backend_optimization_level=1"]
 
     def test_a_large_one_has_the_whole_cpu(self):
-        assert self.devices("--model=adm64") == 1
+        assert self.begin("--model=adm64") == (1, [])
 
     @pytest.mark.parametrize(
-        "said",
+        ("name", "value"),
         [
-            {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"},
-            {"JAX_NUM_CPU_DEVICES": "3"},
+            ("XLA_FLAGS", "--xla_force_host_platform_device_count=3"),
+            ("JAX_NUM_CPU_DEVICES", "3"),
         ],
     )
-    def test_what_the_user_says_stands(self, said):
-        assert self.devices(**said) == 3
+    def test_as_many_as_the_user_says(self, name, value):
+        assert self.begin(**{name: value})[0] == 3
+
+    def test_it_compiles_as_the_user_says(self):
+        said = "--xla_backend_optimization_level=2"
+        assert self.begin(XLA_FLAGS=said)[1] == [said]
+
+    def test_it_compiles_as_ever_if_there_may_be_an_accelerator(self, tmp_path):
+        (tmp_path / "jax_plugins" / "one").mkdir(parents=True)
+        plugin = tmp_path / "jax_plugins" / "one" / "__init__.py"
+        plugin.write_text("def initialize(): pass")
+        assert self.begin(JAX_PLATFORMS="", PYTHONPATH=str(tmp_path))[1] == []
 
 
 class TestCompare:

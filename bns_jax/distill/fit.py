@@ -167,8 +167,9 @@ def fit(
     )
 
     state = parallel.replicate(initial_state(family, trainer, seed), mesh)
-    # What the optimizer cannot work with, it says before anything is done.
-    jax.eval_shape(step, state, vf, rows)
+    # What the optimizer cannot work with, it says before anything is done. Laid out as
+    # in a step, so that the first one finds it traced.
+    jax.eval_shape(step, state, vf, parallel.shard(rows, mesh))
     with checkpoints.Checkpointer(checkpoint) as saver:
         record = Record(saver, identity, recipe.iterations)
         state = record.resume(state)
