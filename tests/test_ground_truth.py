@@ -30,6 +30,7 @@ def assert_close(got, expected, tolerance, scale=1.0):
 
 
 # An eps-prediction has no velocity where alpha_0 = 0: cond_ot and cosine.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prediction", "name"),
     [
