@@ -31,7 +31,7 @@ def running() -> Iterator[None]:
     from experiments.progress import quiet
 
     quiet()
-    _suit_small_network()
+    _set_up_cpu()
     try:
         parallel.start(
             cli.COORDINATOR_ADDRESS.value,
@@ -64,7 +64,7 @@ def load_model(guidance: float | None = None, weights: str = "") -> Model:
     return model.on(cli.mesh(), cli.SHARD_WEIGHTS.value)
 
 
-def _suit_small_network() -> None:
+def _set_up_cpu() -> None:
     """Sets up JAX on a CPU for a small network, where the user says nothing else."""
     if cli.NUM_PROCESSES.value is None and cli.MODEL.value not in cli.CHECKPOINTS:
         said = os.environ.get("XLA_FLAGS", "")
