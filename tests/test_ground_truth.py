@@ -29,8 +29,8 @@ def assert_close(got, expected, tolerance, scale=1.0):
     np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * scale)
 
 
-# An eps-prediction has no velocity where alpha_0 = 0: cond_ot and cosine.
 @pytest.mark.slow
+# An eps-prediction has no velocity where alpha_0 = 0: cond_ot and cosine.
 @pytest.mark.parametrize(
     ("prediction", "name"),
     [
