@@ -30,6 +30,7 @@ _LOADED_ON_USE = (
     "checkpoint",
     "distill",
     "ground_truth",
+    "identity",
     "interchange",
     "metrics",
     "models",

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from bns_jax import parallel
-from bns_jax.pytree import differences
+from bns_jax.identity import differences
 
 State = TypeVar("State")
 _KEPT_STEPS = 3

@@ -12,11 +12,12 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from bns_jax import parallel
-from bns_jax.ns import check_velocity
+from bns_jax import guidance, identity, parallel, probing
+from bns_jax.checks import check_velocity
 from bns_jax.pairs import Pairs, PairStore, concatenate
 from bns_jax.pytree import as_pytree, checksum, on_host
-from bns_jax.scale_time import RescheduledVelocity, between, identity
+from bns_jax.scale_time import RescheduledVelocity, between
+from bns_jax.scale_time import identity as no_change
 from bns_jax.schedulers import Scheduler, cond_ot
 from bns_jax.typing import Array, Progress, Sample, VelocityField, wider
 
@@ -88,10 +89,15 @@ def pairs(
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
     size = min(chunk or _CHUNK, count)
-    problem = _Problem(as_pytree(vf), save_at, rtol, atol, precision, mesh)
+    given = as_pytree(vf)
+    field, scale = guidance.with_scale_as_argument(given, count)
+    problem = _Problem(
+        parallel.place(field, mesh), scale, save_at, rtol, atol, precision, mesh
+    )
+    answers = probing.look(problem.vf, x0, (*args, *scale), mesh)
     store = None
     if directory is not None:
-        facts = problem.facts() | {
+        facts = problem.facts(given, answers) | {
             "x0": checksum(x0),
             "args": checksum(args),
             "chunk": size,
@@ -100,7 +106,6 @@ def pairs(
         like = Pairs(x0, x0, args, save_at, save_at, x0)
         store = PairStore(directory, facts, like)
 
-    problem = problem._replace(vf=parallel.place(problem.vf, mesh))
     shards: list[Pairs] = []
     for index, first in enumerate(range(0, count, size)):
         shard = parallel.if_everywhere(store.read(index)) if store else None
@@ -121,20 +126,24 @@ class _Problem(NamedTuple):
     """What is solved for every sample."""
 
     vf: VelocityField
+    scale: tuple[np.ndarray, ...]
     save_at: np.ndarray
     rtol: float
     atol: float
     precision: str
     mesh: Mesh | None
 
-    def facts(self) -> dict[str, Any]:
-        """What tells these pairs from others, as JSON values."""
-        function = getattr(self.vf, "func", type(self.vf))
+    def facts(self, given: Any, answers: identity.Probe) -> dict[str, Any]:
+        """What tells these pairs from others, as JSON values.
+
+        Args:
+          given: the field as the user gave it.
+          answers: its probe.
+        """
         return {
-            "field": getattr(function, "__qualname__", repr(function)),
-            "weights": checksum(self.vf),
-            "scheduler": repr(_scheduler_of(self.vf)),
-            "prediction": getattr(self.vf, "prediction", None),
+            **identity.of_function("field", given, answers),
+            "scheduler": identity.describe(_scheduler_of(given)),
+            "prediction": getattr(given, "prediction", None),
             "rtol": self.rtol,
             "atol": self.atol,
             "precision": self.precision,
@@ -159,8 +168,8 @@ def _solve_chunk(
     devices = parallel.batch_devices(problem.mesh)
     size = -(-size // devices) * devices
     filled = np.pad(rows, (0, size - len(rows)), mode="edge")
-    x0, args = jax.tree.map(lambda leaf: leaf[filled], (x0, args))
-    laid = parallel.shard((x0, args), problem.mesh)
+    x0, args, scale = jax.tree.map(lambda leaf: leaf[filled], (x0, args, problem.scale))
+    laid = parallel.shard((x0, (*args, *scale)), problem.mesh)
     with jax.default_matmul_precision(problem.precision):
         solved = solve(problem.vf, *laid, problem.save_at, problem.rtol, problem.atol)
     x0, args, solved = jax.tree.map(
@@ -184,7 +193,7 @@ def solve(
     """
     dtype = wider(*(leaf.dtype for leaf in jax.tree.leaves(x0)))
     save_at, scheduler = jnp.asarray(save_at, dtype), _scheduler_of(vf)
-    field, there, back = vf, identity(), identity()
+    field, there, back = vf, no_change(), no_change()
     if scheduler is not None:
         field = RescheduledVelocity(vf, cond_ot())
         there, back = between(cond_ot(), scheduler), between(scheduler, cond_ot())

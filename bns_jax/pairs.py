@@ -23,7 +23,7 @@ import numpy as np
 from etils import epath
 
 from bns_jax import parallel
-from bns_jax.pytree import differences
+from bns_jax.identity import differences
 from bns_jax.typing import Sample
 
 _FORMAT = "bns_jax.pairs/2"

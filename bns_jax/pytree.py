@@ -1,30 +1,102 @@
-"""What tells one thing from another: callables as pytrees, checksums, differences."""
+"""Callables as pytrees, arrays on the host, and their checksums."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+_ARRAYS = (jax.Array, np.ndarray, np.generic)
+
+
+@jax.tree_util.register_pytree_node_class
+class Partitioned:
+    """A callable pytree of which some leaves are no arrays: these become static.
+
+    Modules of Equinox hold activation functions, flags and sizes beside their weights.
+    The arrays are the leaves, as jit wants them; the rest is compared by equality.
+    """
+
+    def __init__(self, arrays: list[Any], static: tuple[Any, ...], structure: Any):
+        """Takes the parts; `as_pytree` makes them.
+
+        Args:
+          arrays: the leaves that are arrays, and None in the place of the others.
+          static: the other leaves, and None in the place of the arrays.
+          structure: of the callable.
+        """
+        self._arrays, self._static, self._structure = arrays, static, structure
+
+    @property
+    def whole(self) -> Any:
+        """The callable itself."""
+        leaves = [
+            static if array is None else array
+            for array, static in zip(self._arrays, self._static, strict=True)
+        ]
+        return jax.tree.unflatten(self._structure, leaves)
+
+    def __call__(self, *args: Any) -> Any:
+        """Calls the callable."""
+        return self.whole(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        # A velocity field keeps its `ends` and its scheduler.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.whole, name)
+
+    def tree_flatten(self) -> tuple[list[Any], Any]:
+        """The arrays, and what is static."""
+        return self._arrays, (_Static(self._static), self._structure)
+
+    @classmethod
+    def tree_unflatten(cls, aux: Any, arrays: Any) -> Partitioned:
+        """The inverse of `tree_flatten`."""
+        return cls(list(arrays), aux[0].values, aux[1])
+
+
+class _Static(NamedTuple):
+    """Values compared by equality, whether they can be hashed or not."""
+
+    values: tuple[Any, ...]
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(type, self.values)))
+
 
 def as_pytree(function: Any) -> Any:
     """A callable that may be an argument of a jitted function.
 
-    Callables that are pytrees (`jax.tree_util.Partial`, modules) come back as they
-    are, others as the static part of a `Partial`.
+    Plain functions become the static part of a `jax.tree_util.Partial`, what a
+    `functools.partial` holds its arguments. Callables that are pytrees (`Partial`,
+    modules of NNX and Equinox) come back as they are if all their leaves are arrays;
+    otherwise the other leaves become static.
 
     Raises:
       ValueError: if it cannot be called.
     """
     if not callable(function):
         raise ValueError(f"expected a function, got {type(function).__name__}")
-    if jax.tree_util.all_leaves([function]):
+    if isinstance(function, functools.partial):
+        bound = function.args, function.keywords
+        function = jax.tree_util.Partial(function.func, *bound[0], **bound[1])
+    leaves, structure = jax.tree.flatten(function)
+    if jax.tree_util.treedef_is_leaf(structure):
         return jax.tree_util.Partial(function)
-    return function
+    are_arrays = [isinstance(leaf, _ARRAYS) for leaf in leaves]
+    if all(are_arrays):
+        return function
+    paired = list(zip(leaves, are_arrays, strict=True))
+    return Partitioned(
+        [leaf if is_array else None for leaf, is_array in paired],
+        tuple(None if is_array else leaf for leaf, is_array in paired),
+        structure,
+    )
 
 
 def on_host(leaf: Any) -> np.ndarray:
@@ -59,12 +131,3 @@ def checksum(tree: Any) -> str:
         digest.update(header.encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """The entries in which two records differ, side by side as text."""
-    return [
-        f"{key}: there {there.get(key)!r}, here {here.get(key)!r}"
-        for key in sorted({*there, *here})
-        if there.get(key) != here.get(key)
-    ]

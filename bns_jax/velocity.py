@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bns_jax.checks import check_like
+from bns_jax.guidance import guided as guided
 from bns_jax.pytree import as_pytree
 from bns_jax.schedulers import Scheduler, ve
 from bns_jax.typing import Array, Sample, Time, VelocityField, wider
@@ -63,40 +65,14 @@ class ModelVelocity:
     def ends(self, t: Time, x: Sample, *args: Any) -> Ends:
         """The model's clean sample and noise at (t, x), in at least float32."""
         t = time_like(t, x)
-        output = _PREDICTIONS[self.prediction]
-        return output(self.network, self.scheduler, t, x, *args)
+        ends = _PREDICTIONS[self.prediction]
 
+        def network(t: Time, x: Sample, *args: Any) -> Sample:
+            output = self.network(t, x, *args)
+            check_like(output, x, f"the network of {self.prediction} prediction")
+            return output
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class GuidedVelocity:
-    """Classifier-free guidance, u = (1 + w) u_cond - w u_uncond."""
-
-    cond: VelocityField
-    uncond: VelocityField
-    scale: float | Array
-
-    def __call__(self, t: Time, x: Sample, *args: Any) -> Sample:
-        """The guided velocity, like x."""
-        return self._guide(self.cond(t, x, *args), self.uncond(t, x, *args))
-
-    @property
-    def scheduler(self) -> Scheduler | None:
-        """The one of both fields; None unless both have it and `ends`."""
-        schedulers = [getattr(vf, "scheduler", None) for vf in (self.cond, self.uncond)]
-        return schedulers[0] if schedulers[0] == schedulers[1] else None
-
-    def ends(self, t: Time, x: Sample, *args: Any) -> Ends:
-        """The guided ends: they combine as the velocities do, both being linear."""
-        cond, uncond = self.cond.ends(t, x, *args), self.uncond.ends(t, x, *args)  # type: ignore[attr-defined]
-        return self._guide(cond, uncond)
-
-    def _guide(self, cond: Any, uncond: Any) -> Any:
-        def combine(c: Array, u: Array) -> Array:
-            w = jnp.asarray(self.scale, c.dtype)
-            return (1 + w) * c - w * u
-
-        return jax.tree.map(combine, cond, uncond)
+        return ends(network, self.scheduler, t, x, *args)
 
 
 def from_epsilon(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVelocity:
@@ -143,21 +119,6 @@ def from_denoiser(
         alpha held above 1e-5.
     """
     return ModelVelocity(as_pytree(fn), scheduler or ve(), "denoiser")
-
-
-def guided(
-    cond: VelocityField, uncond: VelocityField, scale: float | Array
-) -> VelocityField:
-    """Classifier-free guidance, u = (1 + scale) u_cond - scale u_uncond.
-
-    Args:
-      cond: called as cond(t, x, *args).
-      uncond: called with the same arguments, of which it ignores the condition.
-      scale: w; 0 is unguided, and calls `uncond` not at all where it is a number.
-    """
-    if isinstance(scale, int | float) and scale == 0:
-        return cond
-    return GuidedVelocity(as_pytree(cond), as_pytree(uncond), scale)
 
 
 def between_ends(ends: Ends, scheduler: Scheduler, t: Array) -> Sample:

@@ -590,7 +590,7 @@ def other_runs(problem):
         "start": {"start": solvers.euler(NFE)},
         "start (another nfe)": {"start": solvers.midpoint(2)},
         "optimizer (another state)": {"optimizer": distill.with_optax(optax.sgd(0.1))},
-        "field": {"vf": jax.tree.map(lambda leaf: leaf + 1, field)},
+        "field_weights": {"vf": jax.tree.map(lambda leaf: leaf + 1, field)},
         "train": {"train": moved},
         "validation": {"validation": validation},
         "metric": {"metric": metrics.mean_squared_error},

@@ -13,13 +13,14 @@ import bns_jax
 ROOT = Path(bns_jax.__file__).parents[1]
 
 FLOORS = [
-    {"typing", "pytree"},
-    {"schedulers", "velocity", "grids"},
+    {"typing", "pytree", "checks", "identity"},
+    {"schedulers", "velocity", "guidance", "grids"},
     {"ns", "scale_time"},
     {"solvers", "families"},
     {
         "ground_truth",
         "pairs",
+        "probing",
         "distill",
         "metrics",
         "models",

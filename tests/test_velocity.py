@@ -143,66 +143,6 @@ def test_new_weights_of_the_same_function_do_not_retrace():
         assert len(traces) == 1
 
 
-def test_guidance_is_the_formula():
-    def cond(t, x):
-        return jnp.sin(x)
-
-    def uncond(t, x):
-        return x**2
-
-    for w in (0.2, 1.0, -0.5):
-        expected = (1 + w) * np.sin(X) - w * np.asarray(X) ** 2
-        assert_close(velocity.guided(cond, uncond, w)(0.5, X), expected, 1e-14)
-
-
-def test_no_guidance_is_the_conditional_field_and_asks_no_other():
-    def never(t, x):
-        raise AssertionError("called")
-
-    vf = velocity.guided(lambda t, x: 2 * x, never, 0.0)
-    assert_close(vf(0.5, X), 2 * X, 0.0)
-    traced = jax.jit(
-        lambda w: velocity.guided(lambda t, x: 2 * x, lambda t, x: x, w)(0.5, X)
-    )
-    assert_close(traced(jnp.asarray(0.0)), 2 * X, 0.0)
-
-
-def test_guidance_is_affine_in_its_scale():
-    def at(w):
-        return velocity.guided(lambda t, x: jnp.cos(x), lambda t, x: x, w)(0.1, X)
-
-    assert_close(at(2.0) - at(1.0), at(1.0) - at(0.0), 1e-14)
-
-
-def test_guidance_of_one_field_changes_nothing():
-    field = Gaussian(schedulers.vp())
-    vf = model("epsilon", field, field.scheduler)
-    assert_close(velocity.guided(vf, vf, 3.0)(0.5, X), vf(0.5, X), 1e-13)
-
-
-def test_guiding_predictions_is_guiding_velocities():
-    path = schedulers.vp()
-    cond = velocity.from_epsilon(Gaussian(path, mean=1.0).epsilon, path)
-    uncond = velocity.from_epsilon(Gaussian(path, mean=-1.0).epsilon, path)
-    vf, t = velocity.guided(cond, uncond, 0.7), jnp.asarray(0.6)
-    assert vf.scheduler == path
-    ends = vf.ends(t, X)
-    u = path.d_alpha(t) * ends.data + path.d_sigma(t) * ends.noise
-    assert_close(vf(t, X), u, 1e-12)
-
-
-def test_guided_fields_of_different_paths_have_no_scheduler():
-    cond = velocity.from_data(lambda t, x: x, schedulers.vp())
-    uncond = velocity.from_data(lambda t, x: x, schedulers.ve())
-    assert velocity.guided(cond, uncond, 1.0).scheduler is None
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-def test_guidance_keeps_dtypes(dtype):
-    vf = velocity.guided(lambda t, x: x, lambda t, x: -x, jnp.asarray(0.5))
-    assert vf(0.5, X.astype(dtype)).dtype == dtype
-
-
 def test_a_network_that_cannot_be_called_is_named():
     with pytest.raises(ValueError, match="expected a function, got dict"):
         velocity.from_epsilon({"weights": X}, schedulers.vp())

@@ -22,5 +22,6 @@ from bns_jax.distill.optimizer import Trainer as Trainer
 from bns_jax.distill.optimizer import Update as Update
 from bns_jax.distill.path_grid import path_grid as path_grid
 from bns_jax.distill.path_grid import path_grids as path_grids
+from bns_jax.distill.run_identity import identify as identify
 from bns_jax.distill.state import HistoryRow as HistoryRow
 from bns_jax.distill.state import TrainerState as TrainerState

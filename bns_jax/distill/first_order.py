@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from bns_jax import identity
 from bns_jax.distill.optimizer import Objective, Optimizer, Trainer, Update
 
 _FORWARD_AND_BACKWARD = 3
+_PROBED_STEPS = 3
 
 
 def adam(
@@ -66,8 +69,8 @@ def with_optax(tx: optax.GradientTransformation, name: str = "with_optax") -> Op
     Args:
       tx: the transformation. What it evaluates for a line search, as `optax.lbfgs`
         does, is not among the forwards that are counted.
-      name: what a checkpoint knows it by, for it does not say its settings itself: a
-        run of another name does not continue from it.
+      name: what a checkpoint knows it by, beside its first three steps on a parabola:
+        name settings that do not show there, such as where a schedule ends.
     """
     return Optimizer(lambda iterations: _first_order(tx), name)
 
@@ -100,7 +103,29 @@ def _first_order(tx: optax.GradientTransformation) -> Trainer:
         )
         return Update(new_theta, new_state, loss, ~finite)
 
-    return Trainer(tx.init, update, _FORWARD_AND_BACKWARD)
+    return Trainer(tx.init, update, _FORWARD_AND_BACKWARD, partial(_probe, tx, update))
+
+
+def _probe(tx: optax.GradientTransformation, update: Any, theta: Any) -> Any:
+    """Three steps downhill on a parabola, which tell transformations apart."""
+
+    def parabola(moved: Any) -> jax.Array:
+        def term(moved: jax.Array, at: jax.Array) -> jax.Array:
+            target = at + jnp.cos(jnp.arange(at.size)).reshape(at.shape).astype(
+                at.dtype
+            )
+            return jnp.sum((moved - target) ** 2)
+
+        return sum(jax.tree.leaves(jax.tree.map(term, moved, theta)))  # type: ignore[return-value]
+
+    @jax.jit
+    def steps(theta: Any) -> Any:
+        moved, state, key = theta, tx.init(theta), jax.random.key(0)
+        for _ in range(_PROBED_STEPS):
+            moved, state, *_ = update(parabola, moved, state, key)
+        return jax.tree.map(jnp.subtract, moved, theta)
+
+    return identity.probe(steps(theta))
 
 
 _RECIPES = {

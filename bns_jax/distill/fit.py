@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from bns_jax import checkpoint as checkpoints
-from bns_jax import ns, parallel
+from bns_jax import ns, parallel, probing
 from bns_jax.distill.checks import check_inputs, check_shapes
 from bns_jax.distill.evaluate import evaluate, mean_over_misses, take
 from bns_jax.distill.finite import report_not_finite
@@ -22,13 +23,8 @@ from bns_jax.distill.gauss_newton import gauss_newton
 from bns_jax.distill.losses import psnr_loss
 from bns_jax.distill.optimizer import Loss, Metric, Objective, Optimizer, Rows, Trainer
 from bns_jax.distill.record import Record
-from bns_jax.distill.state import (
-    HistoryRow,
-    Recipe,
-    TrainerState,
-    identify,
-    initial_state,
-)
+from bns_jax.distill.run_identity import Run, equal_weights, plan
+from bns_jax.distill.state import HistoryRow, Recipe, TrainerState, initial_state
 from bns_jax.distill.stopping import is_stale
 from bns_jax.families import Family, PathLoss
 from bns_jax.metrics import psnr
@@ -53,6 +49,7 @@ class Distilled(NamedTuple):
         the start and the ground truth are not counted.
       iteration: the best one.
       val_metric: what it reached on the validation pairs.
+      identity: what it is of, as JSON values; see `identify`.
     """
 
     params: NSParams
@@ -60,6 +57,7 @@ class Distilled(NamedTuple):
     forwards: int
     iteration: int
     val_metric: float
+    identity: Mapping[str, Any] = MappingProxyType({})
 
 
 def fit(
@@ -140,9 +138,8 @@ def fit(
       UserWarning: if validation pairs start from noise that training pairs start from.
     """
     optimizer = optimizer or gauss_newton()
-    batch = optimizer.batch_of(train.size) if batch is None else batch
-    recipe = _recipe(optimizer, batch, iterations, evaluate_every, seed)
-    weights = np.ones(train.size) if weights is None else np.asarray(weights)
+    recipe = plan(optimizer, train, batch, iterations, evaluate_every, seed)
+    weights = equal_weights(train, weights)
     patience = optimizer.patience if patience is None else patience
     check_inputs(recipe, family, train, validation, weights, microbatch, patience)
     if microbatch is not None:
@@ -151,6 +148,7 @@ def fit(
     weights = weights / np.max(weights)
     given = as_pytree(vf)
     vf = parallel.place(given, mesh)
+    answers = probing.look(vf, train.x0, train.args, mesh)
     trainer = optimizer.trainer(recipe.iterations)
     with_path, devices = isinstance(loss, PathLoss), parallel.batch_devices(mesh)
     draw = partial(_batch, train, weights, recipe, with_path, devices)
@@ -162,9 +160,8 @@ def fit(
     step = make_step(trainer, objective, mesh)
     cost = trainer.cost * len(family.to_params(family.theta).a) * recipe.batch
     validate = partial(_validate, vf, validation, metric, mesh)
-    identity = identify(
-        recipe, optimizer, family, given, train, validation, loss, metric, weights
-    )
+    run = Run(recipe, optimizer, family, train, validation, loss, metric, weights)
+    identity = run.identity(given, answers)
 
     state = parallel.replicate(initial_state(family, trainer, seed), mesh)
     # What the optimizer cannot work with, it says before anything is done. Laid out as
@@ -219,23 +216,9 @@ def fit(
         best = max(record.history, key=lambda row: row.val_metric)
         forwards = int(state.step) * cost
         history = tuple(record.history)
-        return Distilled(params, history, forwards, best.iteration, best.val_metric)
-
-
-def _recipe(
-    optimizer: Optimizer,
-    batch: int,
-    iterations: int | None,
-    evaluate_every: int | None,
-    seed: int,
-) -> Recipe:
-    """What was asked for, else the optimizer's own."""
-    return Recipe(
-        batch,
-        optimizer.iterations if iterations is None else iterations,
-        optimizer.evaluate_every if evaluate_every is None else evaluate_every,
-        seed,
-    )
+        return Distilled(
+            params, history, forwards, best.iteration, best.val_metric, identity
+        )
 
 
 def make_step(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bns_jax.families import PathLoss
+from bns_jax.identity import Probe
 from bns_jax.ns import NSParams, sample
 from bns_jax.typing import Array, Sample, VelocityField
 
@@ -158,11 +159,14 @@ class Trainer(NamedTuple):
       update: update(objective, theta, opt_state, key) -> Update.
       cost: calls of the field per pair and evaluation of the solver, of one step: a
         forward call counts 1, a backward one 2, rematerialisation nothing.
+      probe: probe(theta) -> numbers that tell it from trainers of the same name; None
+        if its name says all. See `bns_jax.identity.probe`.
     """
 
     init: Callable[[Any], Any]
     update: _UpdateFn
     cost: int
+    probe: Callable[[Any], Probe] | None = None
 
 
 class Optimizer(NamedTuple):

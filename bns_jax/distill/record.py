@@ -12,7 +12,7 @@ import numpy as np
 from bns_jax.checkpoint import Checkpointer
 from bns_jax.distill.finite import RecentLosses
 from bns_jax.distill.state import HistoryRow, TrainerState
-from bns_jax.pytree import differences
+from bns_jax.identity import differences
 
 
 class Record:

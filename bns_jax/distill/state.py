@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from bns_jax.distill.optimizer import Loss, Metric, Optimizer, Trainer
-from bns_jax.families import Family, PathLoss
-from bns_jax.pairs import Pairs
-from bns_jax.pytree import checksum
-from bns_jax.typing import VelocityField
+from bns_jax.distill.optimizer import Trainer
+from bns_jax.families import Family
 
 
 class Recipe(NamedTuple):
@@ -81,37 +74,3 @@ def initial_state(family: Family, trainer: Trainer, seed: int) -> TrainerState:
         best_metric=jnp.full((), -jnp.inf, jnp.result_type(float)),
         rejected=jnp.zeros((), jnp.int32),
     )
-
-
-def identify(
-    recipe: Recipe,
-    optimizer: Optimizer,
-    family: Family,
-    vf: VelocityField,
-    train: Pairs,
-    validation: Pairs,
-    loss: Loss,
-    metric: Metric,
-    weights: np.ndarray,
-) -> dict[str, Any]:
-    """What tells this run from others, as JSON values."""
-    path = (train.times, train.path) if isinstance(loss, PathLoss) else ()
-    return {
-        **recipe._asdict(),
-        "optimizer": optimizer.name,
-        "loss": _name(loss),
-        "metric": _name(metric),
-        "start": checksum((family.theta, family.to_params(family.theta))),
-        "field": checksum(vf),
-        "train": checksum((train.x0, train.x1, train.args, weights, *path)),
-        "validation": checksum((validation.x0, validation.x1, validation.args)),
-    }
-
-
-def _name(function: Callable[..., Any]) -> str:
-    """What tells functions apart, the same in every process."""
-    if dataclasses.is_dataclass(function):
-        return repr(function)
-    if isinstance(function, functools.partial):
-        return f"{_name(function.func)}, {function.args}, {function.keywords}"
-    return getattr(function, "__qualname__", type(function).__name__)

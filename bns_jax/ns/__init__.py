@@ -11,7 +11,6 @@ from bns_jax.ns.params import NSParams as NSParams
 from bns_jax.ns.params import from_updates as from_updates
 from bns_jax.ns.params import num_params as num_params
 from bns_jax.ns.params import validate as validate
-from bns_jax.ns.sampler import check_velocity as check_velocity
 from bns_jax.ns.sampler import sample as sample
 from bns_jax.ns.sampler import sample_path as sample_path
 from bns_jax.ns.sampler import sample_pullback as sample_pullback

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from bns_jax.checks import check_velocity
 from bns_jax.ns import adjoint
 from bns_jax.ns.params import NSParams, check_shapes
 from bns_jax.pytree import as_pytree
@@ -158,30 +158,3 @@ def _as_floating(x: Any) -> Array:
             f"every leaf of x0 must be of a floating-point dtype, got {x.dtype}"
         )
     return x
-
-
-def check_velocity(u: Sample, x: Sample, t: Array) -> None:
-    """Checks what a field returned; runs while tracing.
-
-    Raises:
-      ValueError: naming the leaf, what was expected of it, and what came.
-    """
-    trees = jax.tree.structure(u), jax.tree.structure(x)
-    if not trees[0] == trees[1]:  # type: ignore[operator]
-        raise ValueError(
-            f"the velocity field must return the tree of x, {trees[1]}, got {trees[0]}"
-        )
-    paths = jax.tree_util.tree_leaves_with_path(u)
-    for (path, u_leaf), x_leaf in zip(paths, jax.tree.leaves(x), strict=True):
-        where = jax.tree_util.keystr(path) or "x"
-        if np.shape(u_leaf) != x_leaf.shape:
-            raise ValueError(
-                f"the velocity field must return the shape of x: at {where} expected "
-                f"{x_leaf.shape}, got {np.shape(u_leaf)}"
-            )
-        dtype = jnp.result_type(u_leaf)
-        if dtype not in (x_leaf.dtype, wider(x_leaf.dtype, t.dtype)):
-            raise ValueError(
-                f"the velocity field must return the dtype of x: at {where} expected "
-                f"{x_leaf.dtype}, got {dtype}"
-            )

@@ -1,0 +1,175 @@
+"""Classifier-free guidance: two velocity fields as one (Ho and Salimans, 2022)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bns_jax.checks import check_like
+from bns_jax.pytree import as_pytree
+from bns_jax.typing import Array, Sample, Time, VelocityField
+
+if TYPE_CHECKING:
+    from bns_jax.schedulers import Scheduler
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GuidedVelocity:
+    """Classifier-free guidance, u = (1 + w) u_cond - w u_uncond.
+
+    Attributes:
+      cond: the conditional field.
+      uncond: the unconditional one.
+      scale: w; see `guided`. None if the last argument of the field is w.
+      channels: how many entries of the last axis are guided; all of them if None.
+    """
+
+    cond: VelocityField
+    uncond: VelocityField
+    scale: Array | None
+    channels: int | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def __call__(self, t: Time, x: Sample, *args: Any) -> Sample:
+        """The guided velocity, like x."""
+        w, args = self._scale_and_rest(args)
+        cond, uncond = self.cond(t, x, *args), self.uncond(t, x, *args)
+        check_like(cond, x, "the conditional field")
+        check_like(uncond, x, "the unconditional field")
+        return self._guide(w, cond, uncond)
+
+    @property
+    def scheduler(self) -> Scheduler | None:
+        """The one of both fields; None unless both have it and `ends`."""
+        schedulers = [getattr(vf, "scheduler", None) for vf in (self.cond, self.uncond)]
+        return schedulers[0] if schedulers[0] == schedulers[1] else None
+
+    def ends(self, t: Time, x: Sample, *args: Any) -> Any:
+        """The guided ends: they combine as the velocities do, both being linear."""
+        w, args = self._scale_and_rest(args)
+        cond, uncond = self.cond.ends(t, x, *args), self.uncond.ends(t, x, *args)  # type: ignore[attr-defined]
+        return self._guide(w, cond, uncond)
+
+    def _scale_and_rest(self, args: tuple[Any, ...]) -> tuple[Array, tuple[Any, ...]]:
+        if self.scale is not None:
+            return self.scale, args
+        if not args:
+            raise ValueError(
+                "the last argument of this field is its guidance scale, got none"
+            )
+        return args[-1], args[:-1]
+
+    def _guide(self, scale: Array, cond: Any, uncond: Any) -> Any:
+        def combine(cond: Array, uncond: Array) -> Array:
+            w = _per_sample(scale, cond)
+            return _leading((1 + w) * cond - w * uncond, cond, self.channels)
+
+        return jax.tree.map(combine, cond, uncond)
+
+
+def guided(
+    cond: VelocityField,
+    uncond: VelocityField,
+    scale: float | Array | None,
+    *,
+    channels: int | None = None,
+) -> VelocityField:
+    """Classifier-free guidance, u = (1 + scale) u_cond - scale u_uncond.
+
+    Args:
+      cond: called as cond(t, x, *args).
+      uncond: called with the same arguments, of which it ignores the condition.
+      scale: w; 0 is unguided, and calls `uncond` not at all where it is a number. Of
+        shape (B,) it is per sample; otherwise it has the rank of x and broadcasts to
+        it. None makes it the last argument of the field, and so a part of the
+        conditioning in `pairs` and `fit`. Others call 1 + w the guidance scale.
+      channels: guides so many entries of the last axis, the rest stays conditional;
+        all of them if left out. The published figures of DiT and SiT guide 3 of the 4
+        channels of their latents.
+
+    Raises:
+      ValueError: if the scale is no real number or not finite, or channels is not
+        positive; from the field, if the scale does not fit x or a field returns
+        another shape than that of x.
+    """
+    if channels is not None and not channels >= 1:
+        raise ValueError(f"channels must be at least 1, got {channels}")
+    if not (scale is None or isinstance(scale, jax.core.Tracer)):
+        scale = _check_scale(scale)
+        if np.ndim(scale) == 0 and scale == 0:
+            return cond
+    return GuidedVelocity(as_pytree(cond), as_pytree(uncond), scale, channels)
+
+
+def _check_scale(scale: Any) -> Array:
+    """A concrete guidance scale as an array."""
+    values = np.asarray(scale)
+    if not (np.issubdtype(values.dtype, np.number) and np.isrealobj(values)):
+        raise ValueError(f"the guidance scale must be a real number, got {scale!r}")
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"the guidance scale must be finite, got {scale}")
+    return values.astype(np.float64) if isinstance(scale, int | float) else scale
+
+
+def with_scale_as_argument(
+    vf: VelocityField, count: int
+) -> tuple[VelocityField, tuple[np.ndarray, ...]]:
+    """A guided field of a scale per sample as one whose last argument is the scale.
+
+    Who calls a field with other batches than all samples at once needs it so.
+
+    Args:
+      vf: any field.
+      count: samples that there are.
+
+    Returns:
+      The field and what to add to its arguments: one array with leading axis `count`,
+      or nothing for other fields.
+    """
+    if not isinstance(vf, GuidedVelocity) or vf.scale is None or vf.scale.ndim == 0:
+        return vf, ()
+    scale = np.asarray(vf.scale)
+    if scale.ndim > 1 and len(scale) == 1:
+        scale = np.repeat(scale, count, axis=0)
+    if len(scale) != count:
+        raise ValueError(
+            f"the guidance scale must be one number or one per sample, expected shape "
+            f"() or ({count}, ...), got {scale.shape}"
+        )
+    return dataclasses.replace(vf, scale=None), (scale,)
+
+
+def _leading(guided: Array, cond: Array, channels: int | None) -> Array:
+    """The guided leading channels of the last axis, the conditional ones behind."""
+    if channels is None:
+        return guided
+    if channels > cond.shape[-1]:
+        raise ValueError(
+            f"guidance of {channels} channels needs as many in the last axis, got "
+            f"shape {cond.shape}"
+        )
+    parts = guided[..., :channels], cond[..., channels:]
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _per_sample(scale: Array, x: Array) -> Array:
+    """A guidance scale in the dtype and with the axes of x."""
+    w = jnp.asarray(scale, x.dtype)
+    if w.ndim == 1 and w.shape == x.shape[:1]:
+        w = w.reshape(-1, *(1,) * (x.ndim - 1))
+    fits = w.ndim in (0, x.ndim) and all(
+        size in (1, whole) for size, whole in zip(w.shape, x.shape, strict=False)
+    )
+    if not fits:
+        raise ValueError(
+            "the guidance scale must be one number, one per sample of the batch, or an "
+            f"array of the rank of x that broadcasts to it: expected shape (), "
+            f"{x.shape[:1]} or one that fits {x.shape}, got {w.shape}; where batches "
+            "are drawn from many samples, let it be an argument of the field: "
+            "velocity.guided(cond, uncond, None)(t, x, label, w)"
+        )
+    return w

@@ -1,0 +1,182 @@
+"""What is kept on disk says what it is of: names, checksums, and a probe value.
+
+An identity is a flat record of JSON values. Functions enter by their names, seen
+through wrappers, by the checksum of their arrays, and by a probe: what they answer on
+one sample, which differs where names and arrays do not show it, as with a function
+that closes over something. Two identities are of the same thing if all entries agree,
+probes within rounding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+
+from bns_jax.pytree import Partitioned, as_pytree, checksum, on_host
+
+Probe: TypeAlias = list[float | None]
+"""A few numbers that tell one function from another."""
+
+PROBE = "probe"
+"""How the names of entries end that are compared within rounding."""
+
+_ROUNDING = 1e-3
+_DIGITS = 6
+
+
+def describe(value: Any) -> str:
+    """A function by its name and by those of what it is made of.
+
+    Partial functions, methods, modules and other dataclasses are seen through. The
+    text is the same in every process.
+    """
+    if isinstance(value, Partitioned):
+        return describe(value.whole)
+    if isinstance(value, functools.partial):
+        return _call(describe(value.func), value.args, value.keywords)
+    if inspect.ismethod(value):
+        return f"{describe(value.__self__)}.{value.__name__}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        shown = [field.name for field in dataclasses.fields(value) if field.repr]
+        fields = {name: getattr(value, name, None) for name in shown}
+        return _call(_name(type(value)), (), fields)
+    if hasattr(value, "__qualname__"):
+        defaults = getattr(value, "__defaults__", None) or ()
+        named = getattr(value, "__kwdefaults__", None) or {}
+        return (
+            _call(_name(value), defaults, named) if defaults or named else _name(value)
+        )
+    leaves = jax.tree.leaves(value)
+    if leaves and all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves):
+        return _arrays(leaves)
+    if isinstance(value, Mapping):
+        return _call("", (), {str(key): entry for key, entry in value.items()})
+    if isinstance(value, list | tuple):
+        return _call("", tuple(value), {})
+    if value is None or isinstance(value, str | int | float | complex | np.generic):
+        return repr(value)
+    return _name(type(value))
+
+
+def probe(*values: Any) -> Probe:
+    """A few numbers that two answers agree in, within rounding, only if they agree.
+
+    Args:
+      *values: pytrees of real arrays, each of which gives its mean, its root mean
+        square and a projection.
+
+    Returns:
+      JSON values of 6 digits; None for what is not finite.
+    """
+    summaries = [_summary(value) for value in values]
+    return [_rounded(number) for summary in summaries for number in summary]
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """SHA-256 of what is compared exactly, 64 hexadecimal digits."""
+    exact = {key: value for key, value in identity.items() if not _is_probe(key)}
+    return hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """The entries in which two identities differ, side by side as text.
+
+    Probes are named where nothing else differs: they follow from the rest.
+    """
+    differing = [
+        key
+        for key in sorted({*there, *here})
+        if not _agree(key, there.get(key), here.get(key))
+    ]
+    exact = [key for key in differing if not _is_probe(key)]
+    return [
+        f"{key}: there {there.get(key)!r}, here {here.get(key)!r}"
+        for key in exact or differing
+    ]
+
+
+def check_same(
+    there: Mapping[str, Any], here: Mapping[str, Any], what: str, advice: str
+) -> None:
+    """Checks that what was found is what is asked for.
+
+    Args:
+      there: the identity of what was found.
+      here: that of what is asked for.
+      what: what was found, for the message.
+      advice: what the user can do.
+
+    Raises:
+      ValueError: naming every entry that differs.
+    """
+    differing = differences(there, here)
+    if differing:
+        raise ValueError(f"{what}; {'; '.join(differing)}; {advice}")
+
+
+def of_function(name: str, function: Any, answers: Probe) -> dict[str, Any]:
+    """The entries of one function.
+
+    Args:
+      name: how the entries begin.
+      function: a callable, a pytree or not.
+      answers: its `probe`.
+    """
+    return {
+        name: describe(function),
+        f"{name}_weights": checksum(as_pytree(function)),
+        f"{name}_{PROBE}": answers,
+    }
+
+
+def _is_probe(key: str) -> bool:
+    return key.endswith(PROBE)
+
+
+def _agree(key: str, there: Any, here: Any) -> bool:
+    if not (_is_probe(key) and isinstance(there, list) and isinstance(here, list)):
+        return there == here
+    if len(there) != len(here) or [v is None for v in there] != [
+        v is None for v in here
+    ]:
+        return False
+    known = [(a, b) for a, b in zip(there, here, strict=True) if a is not None]
+    size = max((max(abs(a), abs(b)) for a, b in known), default=0.0)
+    return all(abs(a - b) <= _ROUNDING * size for a, b in known)
+
+
+def _summary(value: Any) -> list[float]:
+    leaves = [np.ravel(on_host(leaf)) for leaf in jax.tree.leaves(value)]
+    x = np.concatenate([np.asarray(leaf, np.float64) for leaf in leaves])
+    # Its size is that of a typical entry, and it sees where the entries stand.
+    projection = np.sum(x * np.cos(np.arange(x.size))) / np.sqrt(x.size)
+    return [np.mean(x), np.sqrt(np.mean(x**2)), projection]
+
+
+def _rounded(number: float) -> float | None:
+    return float(f"{number:.{_DIGITS}g}") if np.isfinite(number) else None
+
+
+def _name(thing: Any) -> str:
+    return str(thing.__qualname__)
+
+
+def _arrays(leaves: list[Any]) -> str:
+    """A number as it is; of arrays how many they are: their values have a checksum."""
+    if len(leaves) == 1 and leaves[0].ndim == 0:
+        return str(leaves[0])
+    return f"{len(leaves)} arrays" if len(leaves) > 1 else "array"
+
+
+def _call(name: str, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> str:
+    shown = [describe(value) for value in args]
+    shown += [f"{key}={describe(value)}" for key, value in sorted(keywords.items())]
+    return f"{name}({', '.join(shown)})"

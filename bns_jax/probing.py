@@ -1,0 +1,79 @@
+"""One look at a velocity field before long work: what it answers, and for whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from bns_jax import identity, parallel
+from bns_jax.checks import check_velocity
+from bns_jax.pytree import on_host
+from bns_jax.typing import Array, Sample, VelocityField
+from bns_jax.velocity import time_like
+
+_TIMES = (0.25, 0.75)
+_MIXED = 0.02
+
+
+def look(
+    vf: VelocityField, x0: Sample, args: tuple[Any, ...], mesh: Mesh | None = None
+) -> identity.Probe:
+    """Asks a field at two times for two samples, and for each of them alone.
+
+    Args:
+      vf: the field, a pytree that lies on the devices of the mesh.
+      x0: samples, leaves (N, ...) of which the first two are looked at.
+      args: conditioning, leaves (N, ...).
+      mesh: the devices.
+
+    Returns:
+      The probe of its answers on the first sample; see `identity.probe`.
+
+    Raises:
+      ValueError: if it returns another tree, shape or dtype than that of x, or answers
+        differently about a sample that has company.
+    """
+    few = jax.tree.map(lambda leaf: np.asarray(leaf[:2]), (x0, args))
+    count = len(jax.tree.leaves(few)[0])
+
+    def ask(t: float, rows: list[int]) -> np.ndarray:
+        some = jax.tree.map(lambda leaf: leaf[rows], few)
+        with jax.default_matmul_precision("highest"):
+            laid = parallel.replicate(some, mesh)
+            return _flat(_velocity(vf, np.float32(t), *laid))
+
+    answers = []
+    for t in _TIMES:
+        alone = [ask(t, [row]) for row in range(count)]
+        _check_independent(t, ask(t, [*range(count)]), np.concatenate(alone))
+        answers.append(alone[0])
+    return identity.probe(*answers)
+
+
+@jax.jit
+def _velocity(vf: VelocityField, t: Array, x: Sample, args: tuple[Any, ...]) -> Sample:
+    t = time_like(t, x)
+    u = vf(t, x, *args)
+    check_velocity(u, x, t)
+    return u
+
+
+def _flat(u: Sample) -> np.ndarray:
+    """One sample after another, (N, d) in float64."""
+    leaves = [on_host(leaf).astype(np.float64) for leaf in jax.tree.leaves(u)]
+    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+
+
+def _check_independent(t: float, together: np.ndarray, alone: np.ndarray) -> None:
+    size = np.sqrt(np.mean(alone**2))
+    difference = np.sqrt(np.mean((together - alone) ** 2))
+    if np.isfinite(difference) and difference > _MIXED * size:
+        raise ValueError(
+            f"the field mixes its samples: at t = {t} its answers about two samples "
+            f"together and about each alone differ by {difference:.2g} (root mean "
+            f"square, of {size:.2g}), expected the same; dropout that is left on and "
+            "batch normalization in training mode do that"
+        )

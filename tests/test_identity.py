@@ -1,0 +1,262 @@
+"""Laws of identity: what is kept on disk is never taken for something else."""
+
+import dataclasses
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from bns_jax import (
+    distill,
+    families,
+    ground_truth,
+    identity,
+    schedulers,
+    solvers,
+    velocity,
+)
+from bns_jax.pairs import Pairs
+
+from . import problems
+
+
+def decay(rate, t, x):
+    return -rate * x
+
+
+class Decay:
+    def __init__(self, rate):
+        self.rate = rate
+
+    def __call__(self, t, x):
+        return -self.rate * x
+
+    def method(self, t, x):
+        return -self.rate * x
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    rate: float
+
+    def __call__(self, t, x):
+        return -self.rate * x
+
+
+class Module(eqx.Module):
+    rate: float
+    weights: jax.Array
+    activation: object = jnp.tanh
+
+    def __call__(self, t, x):
+        return -self.rate * self.activation(x) * self.weights
+
+
+class Network(nnx.Module):
+    def __init__(self, rate):
+        self.rate = nnx.Param(jnp.asarray(rate))
+
+    def __call__(self, t, x):
+        return -self.rate[...] * x
+
+
+def _closure(rate):
+    return lambda t, x: -rate * x
+
+
+def _default(rate):
+    return lambda t, x, rate=rate: -rate * x
+
+
+def _jitted(rate):
+    return jax.jit(_closure(rate))
+
+
+def _nothing(t, x):
+    return 0.0 * x
+
+
+def _module_weights(rate):
+    return Module(1.0, jnp.asarray(rate))
+
+
+def _activation(rate):
+    return Module(1.0, jnp.asarray(1.0), jnp.tanh if rate == 1.0 else jnp.sin)
+
+
+PREDICTIONS = {
+    name: getattr(velocity, f"from_{name}") for name in ("epsilon", "data", "v")
+}
+FIELDS = {
+    "a closure": _closure,
+    "a default": _default,
+    "a jitted closure": _jitted,
+    "an object": Decay,
+    "a method": lambda rate: Decay(rate).method,
+    "a dataclass": Settings,
+    "functools.partial": lambda rate: functools.partial(decay, rate),
+    "Partial of a number": lambda rate: jax.tree_util.Partial(decay, rate),
+    "Partial of an array": lambda rate: jax.tree_util.Partial(decay, jnp.asarray(rate)),
+    "Equinox, a static number": lambda rate: Module(rate, jnp.asarray(1.0)),
+    "Equinox, an array": _module_weights,
+    "Equinox, an activation": _activation,
+    "NNX": Network,
+    "guided": lambda rate: velocity.guided(_closure(rate), _nothing, 1.0),
+    "guided by another": lambda rate: velocity.guided(_closure(1.0), _nothing, rate),
+    "the unconditional one": lambda rate: velocity.guided(
+        _nothing, _closure(rate), 1.0
+    ),
+    **{
+        name: lambda rate, make=make: make(_closure(rate), schedulers.vp())
+        for name, make in PREDICTIONS.items()
+    },
+    "a denoiser": lambda rate: velocity.from_denoiser(_closure(rate)),
+    "a scheduler": lambda rate: velocity.from_data(
+        _closure(1.0), schedulers.shifted(rate)
+    ),
+}
+each_field = pytest.mark.parametrize("make", list(FIELDS.values()), ids=list(FIELDS))
+
+X0 = problems.noise(3, scale=0.5)
+TIMES = np.linspace(0.0, 1.0, 5)
+DATA = Pairs(
+    X0, X0 / 2, (), np.ones(3, int), TIMES, np.stack([X0 * (1 - t / 2) for t in TIMES])
+)
+
+
+@pytest.mark.sweep
+@each_field
+def test_a_folder_of_pairs_is_never_of_another_field(make, tmp_path):
+    solve = functools.partial(ground_truth.pairs, directory=tmp_path, save_at=[0, 1])
+    first = solve(make(1.0), X0)
+    again = solve(make(1.0), X0)
+    np.testing.assert_array_equal(first.x1, again.x1)
+    with pytest.raises(ValueError, match=r"another configuration; (field|scheduler)"):
+        solve(make(2.0), X0)
+
+
+def run(tmp_path, vf=None, **changes):
+    """Two steps of a search, kept in a folder."""
+    settings = {"optimizer": distill.adam(1e-3), "batch": 2, "iterations": 2} | changes
+    family = families.bns(solvers.euler(2))
+    validation = DATA._replace(x0=X0 + 1.0)
+    vf = vf or FIELDS["a closure"](1.0)
+    return distill.fit(family, vf, DATA, validation, checkpoint=tmp_path, **settings)
+
+
+@pytest.mark.sweep
+@each_field
+def test_the_state_of_a_run_is_never_of_another_field(make, tmp_path):
+    run(tmp_path, make(1.0))
+    run(tmp_path, make(1.0))
+    with pytest.raises(ValueError, match="of another run; field"):
+        run(tmp_path, make(2.0))
+
+
+def _end_function(scale):
+    return lambda x, target: scale * jnp.mean((x - target) ** 2, axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class PathDistance(families.PathLoss):
+    """A loss of the path whose number shows in what it answers alone."""
+
+    hidden: object = dataclasses.field(repr=False)
+
+    def __call__(self, theta, vf, times, path, args=()):
+        return self.hidden(jnp.mean(path[-1] ** 2, axis=1)) + 0 * theta.a[0]
+
+
+def _path_loss(scale):
+    return PathDistance(lambda values: scale * values)
+
+
+PARTS = {
+    "loss": lambda scale: {"loss": _end_function(scale)},
+    "loss of the path": lambda scale: {"loss": _path_loss(scale)},
+    "metric": lambda scale: {"metric": _end_function(-scale)},
+    "optimizer": lambda scale: {"optimizer": distill.with_optax(optax.sgd(scale))},
+    "optimizer (schedule)": lambda scale: {
+        "optimizer": distill.with_optax(
+            optax.sgd(optax.exponential_decay(1e-2, 1, 1 / scale))
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_state_of_a_run_is_never_of_another(name, tmp_path):
+    run(tmp_path, **PARTS[name](1.0))
+    run(tmp_path, **PARTS[name](1.0))
+    expected = f"of another run; {name.partition(' ')[0]}_probe"
+    with pytest.raises(ValueError, match=expected):
+        run(tmp_path, **PARTS[name](2.0))
+
+
+def test_the_identity_of_a_run_is_known_before_it():
+    family, vf = families.bns(solvers.euler(2)), FIELDS["NNX"](1.0)
+    settings = {"optimizer": distill.adam(1e-3), "batch": 2, "iterations": 2}
+    known = distill.identify(family, vf, DATA, DATA, **settings)
+    with pytest.warns(UserWarning, match="no longer fair"):
+        fitted = distill.fit(family, vf, DATA, DATA, **settings)
+    assert identity.differences(known, fitted.identity) == []
+    assert identity.digest(known) == identity.digest(fitted.identity)
+    other = distill.identify(family, vf, DATA, DATA, **settings | {"seed": 1})
+    assert identity.differences(known, other) == ["seed: there 0, here 1"]
+    assert identity.digest(known) != identity.digest(other)
+
+
+def test_probes_agree_within_rounding_and_are_named_last():
+    there = {"loss": "f", "loss_probe": [1.0, -2.0, None]}
+    assert (
+        identity.differences(there, there | {"loss_probe": [1.001, -2.0, None]}) == []
+    )
+    for other in ([1.01, -2.0, None], [1.0, -2.0, 0.0], [1.0, -2.0], []):
+        found = identity.differences(there, there | {"loss_probe": other})
+        assert len(found) == 1
+        assert found[0].startswith("loss_probe: there [1.0, -2.0, None], here ")
+    both = identity.differences(there, {"loss": "g", "loss_probe": [3.0]})
+    assert both == ["loss: there 'f', here 'g'"]
+
+
+def _mixing(mean):
+    return lambda t, x: mean(x) - x
+
+
+MIXING = {
+    "batch statistics": _mixing(lambda x: jnp.mean(x, axis=0, keepdims=True)),
+    "dropout": lambda t, x: jnp.where(
+        jax.random.bernoulli(jax.random.key(1), 0.5, x.shape), x, 0.0
+    ),
+    "the neighbor": _mixing(lambda x: jnp.roll(x, 1, axis=0)),
+    "a scale": lambda t, x: x / jnp.max(jnp.abs(x)),
+}
+
+
+@pytest.mark.parametrize("vf", list(MIXING.values()), ids=list(MIXING))
+def test_a_field_that_mixes_its_samples_is_refused(vf):
+    with pytest.raises(ValueError, match=r"the field mixes its samples: at t = 0\.25"):
+        ground_truth.pairs(vf, X0)
+    with pytest.raises(ValueError, match="the field mixes its samples"):
+        distill.fit(families.bns(solvers.euler(2)), vf, DATA, DATA._replace(x0=X0 + 1))
+
+
+def test_a_network_whose_dropout_is_on_is_refused():
+    class Dropping(nnx.Module):
+        def __init__(self):
+            self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+
+        def __call__(self, t, x):
+            return self.dropout(x)
+
+    network = Dropping()
+    with pytest.raises(ValueError, match=r"mixes its samples: .*dropout"):
+        ground_truth.pairs(network, X0)
+    network.eval()
+    solved = ground_truth.pairs(network, X0, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(solved.x1, np.e * X0, rtol=1e-6)
