@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +14,8 @@ from bns_jax import files
 from bns_jax.ns import NSParams, validate
 from bns_jax.pytree import checksum
 
-_FORMAT = "bns_jax.solver/1"
+_FORMAT, _OLDER = "bns_jax.solver/2", "bns_jax.solver/1"
+"""The older one has the same entries; its checksum is of the arrays alone."""
 
 
 def save(
@@ -42,7 +44,7 @@ def save(
         "format": _FORMAT,
         "nfe": len(arrays.a),
         "metadata": metadata,
-        "sha256": checksum(arrays),
+        "sha256": _digest(arrays, metadata),
         "times": arrays.times.tolist(),
         "a": arrays.a.tolist(),
     }
@@ -70,7 +72,7 @@ def load(path: epath.PathLike) -> NSParams:
             b[i, : i + 1] = row
         params = _float64(NSParams(record["times"], record["a"], b))
         validate(params)
-        got, expected = checksum(params), record["sha256"]
+        got, expected = _digest_of(record, params), record["sha256"]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no valid solver: {error}") from error
     if got != expected:
@@ -79,11 +81,13 @@ def load(path: epath.PathLike) -> NSParams:
 
 
 def load_metadata(path: epath.PathLike) -> dict[str, Any]:
-    """What a solver file says of itself; the checksum is of the solver alone.
+    """What a solver file says of itself.
 
     Raises:
-      ValueError: if the file is missing or is no solver file.
+      ValueError: if the file is missing, is no solver file, or is damaged; of a file of
+        the older format, whose checksum is of the solver alone, damage is not seen.
     """
+    load(path)
     return dict(_read(path).get("metadata", {}))
 
 
@@ -95,9 +99,21 @@ def _read(path: epath.PathLike) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is no solver file: {error}") from error
     found = record.get("format") if isinstance(record, dict) else None
-    if found != _FORMAT:
+    if found not in (_FORMAT, _OLDER):
         raise ValueError(f"{path}: expected format {_FORMAT}, got {found}")
     return record
+
+
+def _digest_of(record: Mapping[str, Any], params: NSParams) -> str:
+    """What the checksum of a file should be, by its format."""
+    if record["format"] == _OLDER:
+        return checksum(params)
+    return _digest(params, record["metadata"])
+
+
+def _digest(params: NSParams, metadata: Mapping[str, Any]) -> str:
+    text = json.dumps(metadata, sort_keys=True)
+    return hashlib.sha256(f"{checksum(params)} {text}".encode()).hexdigest()
 
 
 def _float64(params: NSParams) -> NSParams:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import bns_jax
 from bns_jax import NSParams, interchange, solvers
+from bns_jax.pytree import checksum
 
 laws = settings(max_examples=40, deadline=None, derandomize=True)
 finite = st.floats(allow_nan=False, allow_infinity=False, width=64)
@@ -107,10 +108,10 @@ def test_a_missing_file_is_named(tmp_path):
     [
         (b"\x93NUMPY\xff\xfe", "is no solver file"),
         (b"times: [0, 1]", "is no solver file"),
-        (b"[1, 2, 3]", "expected format bns_jax.solver/1, got None"),
-        (b'{"format": "other/7"}', "expected format bns_jax.solver/1, got other/7"),
-        (b'{"format": "bns_jax.solver/1"}', "holds no valid solver"),
-        (b'{"format": "bns_jax.solver/1", "nfe": "four"}', "holds no valid solver"),
+        (b"[1, 2, 3]", "expected format bns_jax.solver/2, got None"),
+        (b'{"format": "other/7"}', "expected format bns_jax.solver/2, got other/7"),
+        (b'{"format": "bns_jax.solver/2"}', "holds no valid solver"),
+        (b'{"format": "bns_jax.solver/2", "nfe": "four"}', "holds no valid solver"),
     ],
 )
 def test_a_foreign_file_is_named(path, content, message):
@@ -141,6 +142,26 @@ def test_metadata_come_back(path):
     assert interchange.load_metadata(path) == metadata
     interchange.save(path, solvers.euler(2))
     assert interchange.load_metadata(path) == {}
+
+
+def test_changed_metadata_are_refused(path):
+    interchange.save(path, solvers.euler(2), {"forwards": 2320, "model": "digits"})
+    whole = path.read_text()
+    for there, here in ("2320", "7"), ("digits", "digit"), ("2320", "2320.0"):
+        path.write_text(whole.replace(there, here))
+        for read in (interchange.load, interchange.load_metadata):
+            with pytest.raises(ValueError, match="damaged: expected sha256"):
+                read(path)
+
+
+def test_files_of_the_older_format_are_read(path):
+    """Written by hand: Euler's two steps, and their checksum as it was then."""
+    interchange.save(path, solvers.euler(2), {"model": "digits"})
+    older = json.loads(path.read_text()) | {"format": "bns_jax.solver/1"}
+    older["sha256"] = checksum(NSParams(*map(np.asarray, solvers.euler(2))))
+    path.write_text(json.dumps(older))
+    assert same_bits(interchange.load(path), solvers.euler(2))
+    assert interchange.load_metadata(path) == {"model": "digits"}
 
 
 def test_what_is_no_solver_is_not_written(tmp_path):
