@@ -151,9 +151,11 @@ def _network(arrays, make):
     return make(state)
 
 
-def network(arrays, kind="EDMPrecond"):
+def network(arrays, kind="EDMPrecond", sigma_data=0.5, **settings):
     """A pickled network as EDM publishes it: classes with their source code."""
-    opcodes = _network(arrays, lambda state: _persistent(kind, state))
+    settings = {"sigma_data": sigma_data, **settings}
+    told = {key: number(value) for key, value in settings.items() if value is not None}
+    opcodes = _network(arrays, lambda state: _persistent(kind, told | state))
     loss = _persistent("EDMLoss", {"P_mean": plain(-1.2)})
     return whole(mapping({"ema": opcodes, "loss_fn": loss}))
 

@@ -55,6 +55,11 @@ class DiTConfig:
                 f"width={self.width}, heads={self.heads}"
             )
 
+    def heads_of(self, layer: str, features: int) -> int:
+        """Heads of the attention layer of that name, on that many features."""
+        del layer, features
+        return self.heads
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of one sample."""

@@ -20,9 +20,12 @@ class Pickled(StateDict):
 
     Attributes:
       kind: the name of its class.
+      settings: the numbers and texts that it and its layers hold besides, by the same
+        names: "sigma_data", "blocks.0.attn.num_heads", ...
     """
 
     kind = ""
+    settings: dict[str, int | float | str]
 
 
 _WITHIN = ("ema", "state_dict", "model")
@@ -74,9 +77,7 @@ def _weights(content: Any) -> StateDict:
       ValueError: if there are none.
     """
     if isinstance(content, Record):
-        network = Pickled(_harvest(content))
-        network.kind = content.kind
-        return network
+        return _harvest(content)
     if isinstance(content, Mapping):
         for name in _WITHIN:
             if isinstance(content.get(name), Mapping | Record):
@@ -95,18 +96,21 @@ _LONGEST_NAME = 1_000
 """Of layers and tensors. One layer may have many names, and a small file no end."""
 
 
-def _harvest(network: Record) -> StateDict:
-    """The parameters and buffers of a pickled network and of the layers inside it.
+def _harvest(network: Record) -> Pickled:
+    """What a pickled network and the layers inside it hold.
 
     Raises:
       ValueError: if its layers are no layers, contain one another, or are too many.
     """
-    found: StateDict = {}
+    found = Pickled()
+    found.kind, found.settings = network.kind, {}
     layers, count = [("", network)], 0
     while layers:
         prefix, layer = layers.pop()
         parts = _parts(layer)
-        count += len(parts)
+        settings = {f"{prefix}{k}": v for k, v in _settings(layer).items()}
+        found.settings |= settings
+        count += len(parts) + len(settings)
         if count > _MOST_NAMES or len(prefix) > _LONGEST_NAME:
             raise ValueError("its layers contain one another, or are too many")
         for name, part in parts:
@@ -126,3 +130,16 @@ def _parts(layer: Record) -> list[tuple[str, Any]]:
             raise ValueError(f"the {kind} of a {layer.kind} are not given by name")
         parts += named.items()
     return parts
+
+
+def _settings(layer: Record) -> dict[str, int | float | str]:
+    """The attributes of a layer that are a number or a text."""
+    plain = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in layer.state.items()
+    }
+    return {
+        name: value
+        for name, value in plain.items()
+        if isinstance(name, str) and isinstance(value, int | float | str)
+    }
