@@ -1,5 +1,6 @@
 """Laws of loading: exact weights, the right velocity, and a name for every fault."""
 
+import argparse
 import functools
 import gzip
 import json
@@ -272,7 +273,6 @@ LEVEL_600 = np.sqrt(
     (np.sin(0.5 * np.pi / 1.008) / np.sin(0.5 * np.pi * 0.6 / 1.008)) ** 2 - 1
 )
 DENOISERS = [
-    ("EDMPrecond", "edm_ddpmpp_tiny", "edm_cifar10_cond_vp", 0.5, {}),
     ("EDMPrecond", "edm_ddpmpp_tiny", "edm_cifar10_cond_vp", 0.25, {}),
     (
         "VPPrecond",
@@ -413,11 +413,87 @@ def test_weights_that_are_no_finite_numbers_are_refused(kind, monkeypatch):
         return {**tensors, "out.0.bias": bad}
 
     fixture = Fixture("adm_tiny")
-    changed = change(fixture.tensors)
+    changed = state_dict.Tensors(change(fixture.tensors))
     monkeypatch.setattr(state_dict, "read", lambda path: changed)
     message = "out.0.bias: (expected floating-point numbers, got|.* not finite)"
     with pytest.raises(ValueError, match=message):
         pretrained.load("adm64", "file", config=fixture.values)
+
+
+def training_file(tensors, **arguments):
+    """What the training scripts of DiT and SiT write."""
+    noise = {name: np.zeros_like(values) for name, values in tensors.items()}
+    both = {f"model {name}": values for name, values in noise.items()}
+
+    def wrap(opcodes):
+        named = {k: v for k, v in opcodes.items() if k in tensors}
+        other = {k.removeprefix("model "): v for k, v in opcodes.items() if k in both}
+        parts = {
+            "model": weight_files.mapping(other),
+            "ema": weight_files.mapping(named),
+            "opt": weight_files.plain({"state": {0: {"step": 7}}, "param_groups": []}),
+            "args": weight_files.plain(argparse.Namespace(**arguments)),
+        }
+        return weight_files.mapping(parts)
+
+    return weight_files.archive({**tensors, **both}, wrap)
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "arguments", "message"),
+    [
+        ("dit_xl_2", "dit_tiny", {"model": "own", "image_size": 256}, ""),
+        (
+            "sit_xl_2",
+            "sit_tiny",
+            {"model": "own", "path_type": "Linear", "prediction": "velocity"},
+            "",
+        ),
+        (
+            "sit_xl_2",
+            "sit_tiny",
+            {"model": "own", "path_type": "GVP", "prediction": "noise"},
+            "path_type 'GVP', expected 'Linear'; trained with prediction 'noise'",
+        ),
+        (
+            "dit_xl_2",
+            "sit_tiny",
+            {"model": "own", "path_type": "Linear"},
+            "path_type 'Linear', expected None",
+        ),
+        ("dit_xl_2", "dit_tiny", {"model": "DiT-S/2"}, "a DiT-S/2 has 6 heads, got"),
+    ],
+)
+def test_what_a_training_script_writes_is_read(
+    tmp_path, name, small, arguments, message
+):
+    fixture, path = Fixture(small), tmp_path / "0400000.pt"
+    path.write_bytes(training_file(fixture.tensors, **arguments))
+    if message:
+        with pytest.raises(ValueError, match=f"does not fit {name}.*{message}"):
+            pretrained.load(name, path, config=fixture.values)
+    else:
+        model = pretrained.load(name, path, config=fixture.values)
+        jax.tree.map(np.testing.assert_array_equal, model.params, fixture.params)
+
+
+@pytest.mark.parametrize("place", ["pos_embed", "unneeded"])
+def test_only_a_weight_that_cannot_be_read_is_refused(tmp_path, place):
+    fixture, path = Fixture("dit_tiny"), tmp_path / "model.pt"
+    quantized = weight_files.FOREIGN["quantized tensor"]()
+
+    def wrap(opcodes):
+        good = {k: v for k, v in opcodes.items() if k != "foreign"}
+        return weight_files.mapping({**good, place: quantized})
+
+    stored = fixture.tensors | {"foreign": weight_files.BYTES}
+    path.write_bytes(weight_files.archive(stored, wrap))
+    if place == "unneeded":
+        pretrained.load("dit_xl_2", path, config=fixture.values)
+        return
+    message = r"pos_embed is a torch\._utils\._rebuild_qtensor, which is not read"
+    with pytest.raises(ValueError, match=message):
+        pretrained.load("dit_xl_2", path, config=fixture.values)
 
 
 def test_unknown_names_and_entries_are_listed():

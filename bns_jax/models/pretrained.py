@@ -18,7 +18,7 @@ from bns_jax.models import convert, edm, published, recognise, state_dict, told
 from bns_jax.models.layers import WIDE
 from bns_jax.models.network import Network
 from bns_jax.models.published import Config, Published
-from bns_jax.models.state_dict import StateDict
+from bns_jax.models.state_dict import StateDict, Tensors
 from bns_jax.schedulers import DiscreteVP, Scheduler
 from bns_jax.typing import VelocityField
 
@@ -164,7 +164,7 @@ def load(
 
 
 def _checked(
-    tensors: StateDict, shapes: Any, origin: Published, message: str
+    tensors: Tensors, shapes: Any, origin: Published, message: str
 ) -> StateDict:
     """The tensors that the network uses.
 
@@ -172,14 +172,22 @@ def _checked(
       ValueError: naming those that are missing, left over or of another shape.
     """
     expected = convert.layout(shapes)
+    tensors = tensors.fitting(expected)
     unused = {}
     if isinstance(origin.config, edm.EDMConfig):
         unused = edm.unused(origin.config, expected)
     used = {k: v for k, v in tensors.items() if k not in unused}
-    faults = convert.differences(used, expected)
+    faults = [
+        f"{name} is a {kind}, which is not read"
+        for name, kind in tensors.unread.items()
+        if name in expected
+    ]
+    readable = {k: v for k, v in expected.items() if k not in tensors.unread}
+    faults += convert.differences(used, readable)
     faults += convert.misfits(tensors, unused)
     faults += convert.unusable({k: v for k, v in used.items() if k in expected})
     faults += told.other_heads(tensors, origin.config)
+    faults += told.other_training(tensors, origin)
     if faults:
         more = len(faults) - _MOST_FAULTS
         listed = faults[:_MOST_FAULTS] + ([f"and {more} more"] if more > 0 else [])
