@@ -15,6 +15,7 @@ import bns_jax
 from bns_jax import parallel, solvers
 from bns_jax.models import pretrained, published, recognise, state_dict
 from bns_jax.models.edm_unet import UNet
+from bns_jax.models.tensors import Tensors
 from tests import weight_files
 from tests.published import FIXTURES, Fixture, error
 from tests.weight_files import FORMATS
@@ -413,11 +414,57 @@ def test_weights_that_are_no_finite_numbers_are_refused(kind, monkeypatch):
         return {**tensors, "out.0.bias": bad}
 
     fixture = Fixture("adm_tiny")
-    changed = state_dict.Tensors(change(fixture.tensors))
+    changed = Tensors(change(fixture.tensors))
     monkeypatch.setattr(state_dict, "read", lambda path: changed)
     message = "out.0.bias: (expected floating-point numbers, got|.* not finite)"
     with pytest.raises(ValueError, match=message):
         pretrained.load("adm64", "file", config=fixture.values)
+
+
+def test_a_dit_may_lack_the_null_label_and_be_of_another_ratio(tmp_path):
+    """It is the usual one, whose other numbers are zeros."""
+    fixture = Fixture("dit_tiny")
+    classes, width = (fixture.values[key] for key in ("num_classes", "width"))
+    table, hidden = "y_embedder.embedding_table.weight", 3 * width
+    lean, usual = dict(fixture.tensors), dict(fixture.tensors)
+    lean[table] = lean[table][:classes]
+    usual[table] = np.concatenate([lean[table], np.zeros((1, width), np.float32)])
+    for name in lean:
+        if name.endswith(("mlp.fc1.weight", "mlp.fc1.bias")) and "blocks" in name:
+            lean[name] = lean[name][:hidden]
+        elif name.endswith("mlp.fc2.weight"):
+            lean[name] = np.ascontiguousarray(lean[name][:, :hidden])
+            usual[name] = np.where(np.arange(4 * width) < hidden, usual[name], 0)
+
+    def load(tensors, **changes):
+        path = tmp_path / "dit.pt"
+        path.write_bytes(weight_files.archive(tensors))
+        return pretrained.load("dit_xl_2", path, config=fixture.values | changes)
+
+    models = load(usual), load(lean, null_label=False, mlp_ratio=3.0)
+    assert [model.knows_null for model in models] == [True, False]
+    step, x, _ = fixture.given
+    label = jnp.array([0, classes, classes - 1][: len(x)])
+    expected, got = (apply(m.network, m.params, step, x, label) for m in models)
+    assert error(np.asarray(got), np.asarray(expected)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "prefix"),
+    [
+        ("dit_xl_2", "dit_tiny", "model."),
+        ("dit_xl_2", "dit_tiny", "model._orig_mod.module."),
+        ("edm_cifar10_cond_vp", "edm_ddpmpp_tiny", ""),
+        ("edm_cifar10_cond_vp", "edm_ddpmpp_tiny", "model."),
+        ("edm_cifar10_cond_vp", "edm_ddpmpp_tiny", "_orig_mod."),
+    ],
+)
+def test_prefixes_of_wrappers_are_cut(tmp_path, name, small, prefix):
+    fixture, path = Fixture(small), tmp_path / "wrapped.pt"
+    wrapped = {f"{prefix}{name}": values for name, values in fixture.tensors.items()}
+    path.write_bytes(weight_files.archive(wrapped))
+    model = pretrained.load(name, path, config=fixture.values)
+    jax.tree.map(np.testing.assert_array_equal, model.params, fixture.params)
 
 
 def training_file(tensors, **arguments):

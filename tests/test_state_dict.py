@@ -73,13 +73,63 @@ def test_a_header_of_any_length_is_read(read, length):
     assert_same(read(weight_files.safe(arrays)), arrays)
 
 
-@pytest.mark.parametrize("kind", ["zip", "stream"])
-def test_averaged_weights_come_first(read, kind):
-    def training(tensors):
-        both = {"model": mapping({}), "ema": mapping(tensors), "step": plain(9)}
-        return mapping(both)
+def small(value):
+    return {"a": np.full((2, 2), value), "b": np.full(2, value)}
 
-    assert_same(read(FORMATS[kind](ARRAYS, training)), ARRAYS)
+
+PLACES = {
+    "ema before model": {"model": small(0), "ema": small(1), "step": 9},
+    "an empty ema": {"ema": {}, "model": small(1)},
+    "no ema": {"ema": None, "net": small(1)},
+    "an ema of shadows": {
+        "ema": {"decay": 0.999, "shadow": small(1)},
+        "model": small(0),
+    },
+    "model_ema": {"state_dict": small(0), "model_ema": small(1)},
+    "ema_model": {"ema_model": small(1), "model": small(0)},
+    "ema_state_dict": {"model_state_dict": small(0), "ema_state_dict": small(1)},
+    "net": {"net": small(1), "optimizer_state": {"state": {0: small(0)}}},
+    "model_state_dict": {"model_state_dict": small(1), "epoch": 3},
+    "params": {"params": small(1), "version": 2},
+    "one within another": {"state": {"model": small(1)}},
+    "any one": {"generator": small(1), "rng": np.zeros(4, np.uint8)},
+    "of a wrapper": {f"module.{name}": x for name, x in small(1).items()},
+    "of two wrappers": {f"_orig_mod.module.{n}": x for n, x in small(1).items()},
+    "of torch's average": {
+        "n_averaged": np.array(7),
+        **{f"module.{name}": x for name, x in small(1).items()},
+    },
+    "in a training state": {"model": {f"module.{n}": x for n, x in small(1).items()}},
+}
+
+
+@pytest.mark.parametrize("place", list(PLACES))
+def test_weights_are_found_where_training_scripts_put_them(read, place):
+    assert_same(read(pickle.dumps(PLACES[place], 4)), small(1))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"G": small(0), "D": small(1)}, "several sets of tensors: in 'G', in 'D'"),
+        ({"x": small(0)["a"], "D": small(1), "E": small(1)}, "in 'E', itself"),
+        ({"ema": {}, "epoch": 3}, r"got \{'ema': dict, 'epoch': int\}"),
+        ({"shadow_params": [small(0)]}, r"got \{'shadow_params': list\}"),
+        ({"module.a": 1, "b": "text"}, r"got \{'module.a': int, 'b': str\}"),
+        ([small(1)], "got list"),
+    ],
+)
+def test_where_no_one_set_is_found_the_keys_are_listed(read, content, message):
+    with pytest.raises(ValueError, match=message):
+        read(pickle.dumps(content, 4))
+
+
+def test_averaged_weights_without_names_are_passed_over_aloud(read):
+    shadows = {"decay": 0.9, "shadow_params": list(small(0).values())}
+    with pytest.warns(UserWarning, match=r"in \['ema'\]: those of 'model' are read"):
+        assert_same(
+            read(pickle.dumps({"ema": shadows, "model": small(1)}, 4)), small(1)
+        )
 
 
 @pytest.mark.parametrize("kind", list(FORMATS))

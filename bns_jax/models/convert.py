@@ -13,7 +13,7 @@ import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
 
-from bns_jax.models.state_dict import StateDict
+from bns_jax.models.tensors import StateDict
 
 _WEIGHTS = ("kernel", "scale", "embedding")
 

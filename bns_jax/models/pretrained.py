@@ -18,7 +18,7 @@ from bns_jax.models import convert, edm, published, recognise, state_dict, told
 from bns_jax.models.layers import WIDE
 from bns_jax.models.network import Network
 from bns_jax.models.published import Config, Published
-from bns_jax.models.state_dict import StateDict, Tensors
+from bns_jax.models.tensors import StateDict, Tensors
 from bns_jax.schedulers import DiscreteVP, Scheduler
 from bns_jax.typing import VelocityField
 
@@ -50,8 +50,7 @@ class Pretrained:
     def knows_null(self) -> bool:
         """Whether it was trained without labels too, as guidance supposes."""
         config = self.config
-        taught = getattr(config, "null_label", isinstance(config, published.DiTConfig))
-        return config.num_classes > 0 and taught
+        return config.num_classes > 0 and getattr(config, "null_label", False)
 
     def field(self, guidance: float = 0.0) -> VelocityField:
         """The velocity field, guided by the scale w; its weights are its leaves.

@@ -3,82 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 from bns_jax.models import torch_file, weights
+from bns_jax.models.tensors import Settings, Tensors
 from bns_jax.unpickle import Record, as_array
-
-StateDict = dict[str, np.ndarray]
-"""The layout's own name of each tensor -> its values."""
-
-Settings = dict[str, int | float | str]
-"""Name -> a number or a text."""
-
-
-class Tensors(StateDict):
-    """The tensors of a file by name.
-
-    Attributes:
-      kind: the class of a network that was pickled whole; "" for tensors alone.
-      settings: the numbers and texts that such a network and its layers hold besides,
-        by the same names: "sigma_data", "blocks.0.attn.num_heads", ...
-      arguments: those of the program that trained it, where it wrote them beside.
-      unread: name -> what it is, of tensors that are no plain arrays.
-    """
-
-    kind = ""
-
-    def __init__(self, items: Mapping[str, np.ndarray] | None = None):
-        """Holds the given ones, and nothing besides."""
-        super().__init__(items or {})
-        self.settings: Settings = {}
-        self.arguments: Settings = {}
-        self.unread: dict[str, str] = {}
-
-    def __bool__(self) -> bool:
-        """Whether there are any, read or not."""
-        return bool(len(self) or self.unread)
-
-    def fitting(self, expected: Collection[str] = ()) -> Tensors:
-        """The same without the prefixes that wrappers put before all names.
-
-        Args:
-          expected: the names that they should have; "model." goes if more of them fit.
-        """
-        found = self
-        while prefix := found._prefix(expected):
-            found = found._without(prefix)
-        return found
-
-    def _prefix(self, expected: Collection[str]) -> str:
-        names = {*self, *self.unread} - {_COUNT}
-        for prefix in (*_WRAPPERS, "model."):
-            if not names or not all(name.startswith(prefix) for name in names):
-                continue
-            shorter = {name.removeprefix(prefix) for name in names}
-            fits = len(shorter & set(expected)) > len(names & set(expected))
-            if fits or (prefix in _WRAPPERS and not names & set(expected)):
-                return prefix
-        return ""
-
-    def _without(self, prefix: str) -> Tensors:
-        def cut(items: Mapping[str, Any]) -> dict[str, Any]:
-            return {k.removeprefix(prefix): v for k, v in items.items() if k != _COUNT}
-
-        found = Tensors(cut(self))
-        found.kind, found.arguments = self.kind, self.arguments
-        found.settings, found.unread = cut(self.settings), cut(self.unread)
-        return found
-
-
-_WRAPPERS = ("module.", "_orig_mod.")
-"""Of DataParallel and AveragedModel, and of compiled networks."""
-_COUNT = "n_averaged"
-"""What AveragedModel keeps besides."""
 
 _AVERAGED = ("ema", "model_ema", "ema_model", "ema_state_dict", "shadow")
 _WITHIN = ("net", "state_dict", "model_state_dict", "model", "params")
@@ -109,8 +42,8 @@ def read(path: epath.PathLike) -> Tensors:
         raise ValueError(f"no weights file at {path}") from error
     try:
         if data[:2] == b"PK" or (data[:1] == b"\x80" and not _is_safetensors(data)):
-            return _weights(torch_file.load(data)).fitting()
-        return Tensors(weights.tensors(data)).fitting()
+            return _weights(torch_file.load(data)).unwrapped()
+        return Tensors(weights.tensors(data)).unwrapped()
     except ValueError as error:
         raise ValueError(f"{path} was not read: {error}") from error
     except RecursionError as error:

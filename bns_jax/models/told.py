@@ -8,7 +8,7 @@ from typing import Any
 from bns_jax.models import edm_precondition
 from bns_jax.models.dit import DiTConfig
 from bns_jax.models.published import Config, Published
-from bns_jax.models.state_dict import Tensors
+from bns_jax.models.tensors import Tensors
 
 
 def preconditioning(
