@@ -70,7 +70,7 @@ def unusable(tensors: Mapping[str, np.ndarray]) -> list[str]:
             )
             continue
         with np.errstate(over="ignore"):
-            narrow = values.astype(np.float32, copy=False)
+            narrow = np.asarray(values, np.float32)
         infinite = narrow.size - np.count_nonzero(np.isfinite(narrow))
         if infinite:
             faults.append(f"{name}: {infinite} numbers are not finite in float32")
