@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from bns_jax import files
 from bns_jax.models import torch_file, weights
 from bns_jax.models.tensors import Settings, Tensors
 from bns_jax.unpickle import Record, as_array
@@ -36,11 +37,10 @@ def read(path: epath.PathLike) -> Tensors:
     Warns:
       If there are averaged weights, but not by name, and others are read.
     """
+    data = files.read(path, "weights")
     try:
-        data = epath.Path(path).read_bytes()
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ValueError(f"no weights file at {path}") from error
-    try:
+        if told := files.not_data(data):
+            raise ValueError(told)
         if data[:2] == b"PK" or (data[:1] == b"\x80" and not _is_safetensors(data)):
             return _weights(torch_file.load(data)).unwrapped()
         return Tensors(weights.tensors(data)).unwrapped()
