@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from typing import IO
+
 from etils import epath
 
 
@@ -19,3 +23,45 @@ def write(path: epath.PathLike, data: str | bytes) -> None:
     unfinished = path.with_name(f"{path.name}.unfinished")
     unfinished.write_bytes(data.encode() if isinstance(data, str) else data)
     unfinished.replace(path)
+
+
+@contextlib.contextmanager
+def opened(path: epath.PathLike, kind: str) -> Iterator[IO[bytes]]:
+    """A file to read bytes from.
+
+    Args:
+      path: the file.
+      kind: what it should be, for the message: "solver", "weights", ...
+
+    Raises:
+      ValueError: if there is no such file.
+      OSError: if there is, but it cannot be read.
+    """
+    try:
+        file = epath.Path(path).open("rb")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise ValueError(f"no {kind} file at {path}") from error
+    with file:
+        yield file
+
+
+def read(path: epath.PathLike, kind: str) -> bytes:
+    """The content of a file; see `opened`."""
+    with opened(path, kind) as file:
+        return file.read()
+
+
+def not_data(content: bytes) -> str:
+    """What a file is instead of data, in words; "" if it may be data.
+
+    Args:
+      content: of the file, or how it begins.
+    """
+    if not content:
+        return "it is empty"
+    if content.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer: `git lfs pull` brings the file itself"
+    begin = content[:512].lstrip(b"\xef\xbb\xbf\t\r\n ").lower()
+    if begin.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
+        return "it is a page of HTML or XML, as a download that failed leaves behind"
+    return ""

@@ -161,7 +161,7 @@ def test_a_checkpoint_that_does_not_load_is_named(tmp_path):
 def test_noise_has_the_scale_of_the_path_and_labels_are_those_asked_for(tmp_path):
     rng = np.random.default_rng(0)
     name = "edm_cifar10_uncond_vp"
-    config = SMALL[name] | {"num_classes": 4}
+    config = SMALL[name] | {"num_classes": 4, "sigma_data": 0.5}
     origin = PUBLISHED[name].changed(config)
     layout = convert.layout(origin.network(np.float32, remat=False).shapes())
     path = tmp_path / "weights.zip"

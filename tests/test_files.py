@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from bns_jax import files, interchange, solvers
-from bns_jax.models import weights
+from bns_jax import files, interchange, metrics, solvers
+from bns_jax.models import inception, load, state_dict, weights
 from experiments.workdir import Workdir, write_csv
 
 WRITERS = {
@@ -16,6 +16,38 @@ WRITERS = {
     "weights": lambda path, n: weights.save(path, {"w": np.full(9, n)}, {}),
     "run.flags": lambda path, n: Workdir(path.parent).claim({f"flag_{n}": "0"}),
 }
+
+
+READERS = {
+    "solver": interchange.load,
+    "metadata": interchange.load_metadata,
+    "weights": weights.load,
+    "tensors": state_dict.read,
+    "checkpoint": lambda path: load("sit_xl_2", path),
+    "inception": inception.load,
+    "statistics": metrics.read_statistics,
+}
+IMPOSTORS = {
+    "is empty": b"",
+    "is a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:",
+    "is a page of HTML": b"\n <!DOCTYPE html><html><head><title>Not found</title>",
+}
+
+
+@pytest.mark.parametrize("told", IMPOSTORS)
+@pytest.mark.parametrize("name", READERS)
+def test_what_stands_in_place_of_a_file_is_said(tmp_path, name, told):
+    path = tmp_path / "file"
+    path.write_bytes(IMPOSTORS[told])
+    with pytest.raises(ValueError, match=rf"{path}.* {told}"):
+        READERS[name](path)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_path_without_a_file_is_named(tmp_path, name):
+    for path in (tmp_path, tmp_path / "none", tmp_path / "none" / "file"):
+        with pytest.raises(ValueError, match=f"no .* file at {path}$"):
+            READERS[name](path)
 
 
 class Killed(BaseException):

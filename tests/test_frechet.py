@@ -290,8 +290,14 @@ def npz(**entries):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a zip file"),
-        (pickle.dumps({"mu": 1}), "not a zip file"),
+        (pickle.dumps({"mu": 1}), "entries mu, sigma, got mu"),
+        (pickle.dumps({"fd_dinov2": {"mu": 1}}), "mu, sigma, got fd_dinov2"),
+        (pickle.dumps([1, 2]), "a pickle of a list"),
+        (pickle.dumps(Bomb()), "a pickle of a Record"),
+        (b"mu: 1, sigma: 2", r"expected a \.npz, \.npy or \.pkl file"),
+        (npz(x=np.zeros(3), y=np.zeros(3)), "entries mu, sigma, got x, y"),
+        (npz(arr_0=np.zeros((3, 2), "c8")), r"features .* got complex64 \(3, 2\)"),
+        (npz(arr_0=np.zeros((3, 2, 2))), r"got float64 \(3, 2, 2\)"),
         (npz(mu=np.zeros(3), sigma=np.eye(3))[:-30], "not a zip file"),
         (npz(mu=np.zeros(3)), "entries mu, sigma, got mu"),
         (npz(mu=np.zeros(3), sigma=np.eye(2)), r"got \(3,\) and \(2, 2\)"),
@@ -317,6 +323,46 @@ def test_a_flipped_bit_is_an_error_of_one_kind_or_none(tmp_path, save):
             metrics.read_statistics(path)
         except ValueError as error:
             assert "reference.npz holds no" in str(error)
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+FOUND = np.random.default_rng(5).normal([1, 2, 3], size=(70, 3))
+FITTED = Gaussian(np.mean(FOUND, 0), np.cov(FOUND.T))
+ENTRIES = dict(zip(("mu", "sigma"), FITTED, strict=True))
+OTHERS = {"mu_s": np.zeros(2), "sigma_s": np.eye(2)}
+SHIPPED = {
+    "edm": npz(**ENTRIES),
+    "guided-diffusion": npz(
+        arr_0=np.zeros((9, 2, 2, 3), np.uint8), **ENTRIES, **OTHERS
+    ),
+    "edm's pickle": pickle.dumps(ENTRIES),
+    "edm2's pickle": pickle.dumps({"fid": ENTRIES, "fd_dinov2": OTHERS}, 4),
+    "a pickle of a newer protocol": pickle.dumps(ENTRIES, 5),
+    "features": npz(arr_0=FOUND),
+    "features of a name": npz(pool_3=FOUND),
+    "features and labels": npz(arr_0=FOUND, arr_1=np.arange(70)),
+    "features alone": npy(FOUND),
+}
+
+
+@pytest.mark.parametrize("kind", list(SHIPPED))
+def test_what_evaluators_ship_is_read(tmp_path, kind):
+    path = tmp_path / "reference"
+    path.write_bytes(SHIPPED[kind])
+    got = metrics.read_statistics(path)
+    for part, expected in zip(got, FITTED, strict=True):
+        assert part.dtype == np.float64
+        np.testing.assert_allclose(part, expected, rtol=1e-12)
+    if kind == "guided-diffusion":
+        assert_same(metrics.read_statistics(path, spatial=True), OTHERS.values())
+    else:
+        with pytest.raises(ValueError, match="expected the entries mu_s, sigma_s, got"):
+            metrics.read_statistics(path, spatial=True)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -357,6 +403,39 @@ def test_fid_is_the_distance_of_the_fitted_gaussians(images, tmp_path):
             np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("save", [np.savez, np.save])
+def test_a_file_of_images_is_a_reference(images, tmp_path, save):
+    path = tmp_path / ("images.npz" if save is np.savez else "images.npy")
+    save(path, images)
+    found = colours(images)
+    got = metrics.read_statistics(path, features=colours, batch=7)
+    np.testing.assert_allclose(got.mean, np.mean(found, 0), rtol=1e-12)
+    np.testing.assert_allclose(got.covariance, np.cov(found.T), rtol=1e-12)
+    assert metrics.fid(images, path, colours) < 1e-9
+    with pytest.raises(ValueError, match=r"images of shape \(4, 5, 3\): expected the"):
+        metrics.read_statistics(path)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (lambda x: x, None),
+        (lambda x: x / 127.5 - 1, None),
+        (lambda x: x / 127.5 - 1, (-1, 1)),
+        (lambda x: x / 255, (0, 1)),
+        (lambda x: x.astype(np.float32), (0, 255)),
+        (lambda x: np.asarray(x, np.float64) / 85 - 1.5, (-1.5, 1.5)),
+    ],
+)
+def test_one_and_the_same_image_in_any_range(images, given):
+    change, value_range = given
+    reference = metrics.image_statistics(images, colours)
+    changed = change(images)
+    got = metrics.fid(changed, reference, colours, value_range=value_range)
+    assert got < 1e-9
+    np.testing.assert_array_equal(metrics.to_bytes(changed, value_range), images)
+
+
 def test_images_in_minus_one_to_one_are_rounded_as_files_are(images, rng):
     reference = metrics.image_statistics(images, colours)
     floating = images / 127.5 - 1 + rng.uniform(-0.003, 0.003, images.shape)
@@ -390,7 +469,10 @@ def test_a_reference_of_another_size_is_refused_at_the_first_batch(images):
     [
         (lambda x: x[..., 0], r"\(n, height, width, channels\), got \(30, 4, 5\)"),
         (lambda x: x.astype(np.int32), "or uint8, got int32"),
-        (lambda x: x.astype(np.float32), r"from 0 to 25\d; those in \[0, 255\]"),
+        (lambda x: x.astype(np.float32), r"from 0 to 25\d; those in \[0, 1\] are to"),
+        (lambda x: x / 255, r"from 0 to 1; those in .* with value_range=\(0, 1\)"),
+        (lambda x: x.transpose(0, 3, 1, 2)[:, :, :, [0] * 5].repeat(2, 2), "first"),
+        (lambda x: x * (1 + 1j), "or uint8, got complex128"),
         (lambda x: np.where(x > 9, np.nan, 0.0), "finite"),
     ],
 )
@@ -398,3 +480,17 @@ def test_what_are_no_images_is_refused(images, change, message):
     reference = Gaussian(np.zeros(3), np.eye(3))
     with pytest.raises(ValueError, match=message):
         metrics.fid(change(images), reference, colours)
+
+
+@pytest.mark.parametrize(
+    ("value_range", "message"),
+    [
+        ((0, 1), r"in \[0, 1\], got numbers from 0 to 255"),
+        ((1, 0), r"expected a range \(low, high\), got \(1, 0\)"),
+        ((0, np.inf), r"expected a range \(low, high\)"),
+    ],
+)
+def test_a_range_that_cannot_be_is_refused(images, value_range, message):
+    images = np.where(np.arange(3) == 0, [0.0, 255.0, 0.0], images)
+    with pytest.raises(ValueError, match=message):
+        metrics.to_bytes(images, value_range)

@@ -55,9 +55,11 @@ def test_features_agree_with_the_original(params, resize):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_images_in_minus_one_to_one_have_the_same_features(features, dtype):
+def test_floating_point_images_have_the_same_features(params, features, dtype):
     images = jnp.asarray(GIVEN["images"] / 127.5 - 1, dtype)
     assert worst(features(images), GIVEN["pytorch"]) < 1e-5
+    brighter = inception.features(params, value_range=(0, 1))
+    assert worst(brighter((images + 1) / 2), GIVEN["pytorch"]) < 1e-5
 
 
 def test_a_grey_image_is_repeated(features):
@@ -84,6 +86,7 @@ def test_the_statistics_of_its_features_stream(features):
             np.zeros((2, 8, 8, 3), np.int64),
             "floating-point numbers or uint8, got int64",
         ),
+        (np.zeros((2, 8, 8, 3)), r"those in \[0, 1\] are to come with value_range"),
     ],
 )
 def test_what_are_no_images_is_refused(features, images, message):

@@ -1,6 +1,7 @@
 """Laws of the solver file: exact, readable, and it notices damage."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_a_missing_file_is_named(tmp_path):
         (b"\x93NUMPY\xff\xfe", "is no solver file"),
         (b"times: [0, 1]", "is no solver file"),
         (b"[1, 2, 3]", "expected format bns_jax.solver/2, got None"),
-        (b'{"format": "other/7"}', "expected format bns_jax.solver/2, got other/7"),
+        (b'{"format": "other/7"}', "expected format bns_jax.solver/2, got 'other/7'"),
         (b'{"format": "bns_jax.solver/2"}', "holds no valid solver"),
         (b'{"format": "bns_jax.solver/2", "nfe": "four"}', "holds no valid solver"),
     ],
@@ -121,6 +122,69 @@ def test_a_foreign_file_is_named(path, content, message):
             with pytest.raises(ValueError, match=message) as caught:
                 read(path)
             assert str(path) in str(caught.value)
+
+
+DEEP = 100_000
+START = b'{"format": "bns_jax.solver/2", "sha256": "", '
+ONE = b'"times": [0], "a": [1], "b": [[1]]'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (DEEP * b"[" + DEEP * b"]", "is no solver file: it is nested too deep"),
+        (b'{"format":' + DEEP * b"[" + DEEP * b"]}", "nested too deep"),
+        (START + b'"nfe": 1000000, ' + ONE + b"}", "expected 1000000 times, a and"),
+        (START + b'"nfe": 1' + 99 * b"0" + b", " + ONE + b"}", "expected 10+ times"),
+        (START + b'"nfe": 1' + 9999 * b"0" + b", " + ONE + b"}", "is no solver file"),
+        (START + b'"nfe": 1, ' + ONE.replace(b"[1]]", b"[[1]]]") + b"}", "no valid"),
+        (START + b'"nfe": true, ' + ONE + b"}", "expected an integer nfe"),
+        (START + b'"nfe": -1, ' + ONE + b"}", "expected -1 times"),
+        (START + b'"nfe": 1, "times": 1, "a": [1], "b": [[1]]}', "lists of times"),
+        (START + b'"nfe": 1, ' + ONE.replace(b"[[1]]", b"[1]") + b"}", "no valid"),
+        (START + b'"nfe": 1, ' + ONE.replace(b"[1],", b"[1e999],") + b"}", "no valid"),
+        (
+            START + b'"nfe": 1, ' + ONE.replace(b"[1],", b"[1" + 400 * b"0" + b"],"),
+            "no solver file",
+        ),
+        (
+            START
+            + b'"nfe": 1, '
+            + ONE.replace(b"[0]", b"[1" + 400 * b"0" + b"]")
+            + b"}",
+            "holds no valid solver",
+        ),
+        (
+            START + b'"nfe": 2, "times": [0, 0.5], "a": [1, 1], "b": [[1], [1]]}',
+            r"of 1 to 2 numbers, got \[2, 2, 2\]",
+        ),
+    ],
+)
+def test_what_cannot_be_a_solver_is_refused_before_memory_is_taken(
+    path, content, message
+):
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=message) as caught:
+            interchange.load(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert peak < 2e7
+
+
+@pytest.mark.parametrize("metadata", [[], 1, "text", None])
+def test_metadata_without_names_are_refused(path, metadata):
+    interchange.save(path, solvers.euler(1))
+    text = path.read_text().replace(
+        '"metadata": {}', f'"metadata": {json.dumps(metadata)}'
+    )
+    path.write_text(text)
+    with pytest.raises(ValueError, match="expected metadata by name, got a"):
+        interchange.load_metadata(path)
 
 
 @pytest.mark.parametrize("number", ['"0.5"', "0"])
@@ -168,8 +232,11 @@ def test_what_is_no_solver_is_not_written(tmp_path):
     upper = solvers.euler(2)._replace(b=np.ones((2, 2)))
     with pytest.raises(ValueError, match="lower triangular"):
         interchange.save(tmp_path / "bad.json", upper)
-    with pytest.raises(ValueError, match="metadata must be JSON values"):
-        interchange.save(tmp_path / "bad.json", solvers.euler(2), {"x": object()})
+    endless = {}
+    endless["x"] = endless
+    for value in (object(), np.nan, [np.inf], endless, np.float32(1), {(1,): 2}):
+        with pytest.raises(ValueError, match="metadata must be JSON values"):
+            interchange.save(tmp_path / "bad.json", solvers.euler(2), {"x": value})
     assert not list(tmp_path.iterdir())
 
 

@@ -1,5 +1,6 @@
 """Laws of loading: exact weights, the right velocity, and a name for every fault."""
 
+import argparse
 import functools
 import gzip
 import json
@@ -12,7 +13,9 @@ from jax.sharding import Mesh
 
 import bns_jax
 from bns_jax import parallel, solvers
-from bns_jax.models import pretrained, published, recognise
+from bns_jax.models import pretrained, published, recognise, state_dict
+from bns_jax.models.edm_unet import UNet
+from bns_jax.models.tensors import Tensors
 from tests import weight_files
 from tests.published import FIXTURES, Fixture, error
 from tests.weight_files import FORMATS
@@ -99,16 +102,6 @@ def test_noise_predictions_become_velocities_at_their_steps(load, name, step):
     )
     expected = d_alpha * (np.asarray(x) - sigma * noise) / alpha + d_sigma * noise
     assert error(velocity(model.field(), near, x, *classes), expected) < 1e-3
-
-
-def test_a_denoiser_becomes_a_velocity(load):
-    model, fixture = load("edm_cifar10_cond_vp")
-    t = 0.75
-    sigma = 80.0 * (1 - t)
-    x, classes = inputs(fixture, sigma)
-    # dx/dsigma = (x - D) / sigma, and sigma falls by 80 per unit of time.
-    expected = -80.0 * (np.asarray(x) - raw(model, sigma, x, classes)) / sigma
-    assert error(velocity(model.field(), t, x, *classes), expected) < 1e-5
 
 
 def test_a_flow_model_is_its_velocity(load):
@@ -252,12 +245,302 @@ def test_published_sizes_are_recognised_by_name():
     assert "no network known here" in recognise.looks_like({"x": np.zeros(3)})
 
 
-def test_a_denoiser_of_another_preconditioning_is_refused(tmp_path):
+def table_1(kind, sigma, data):
+    """c_skip, c_out, c_in and c_noise of Karras et al. (2022), Table 1."""
+    preserved = 1, -sigma, 1 / np.sqrt(sigma**2 + 1)
+    if kind == "VPPrecond":
+        grown = np.log(sigma**2 + 1)
+        time = (np.sqrt(0.1**2 + 2 * 19.9 * grown) - 0.1) / 19.9
+        return *preserved, 999 * time
+    if kind == "VEPrecond":
+        return 1, sigma, 1, np.log(sigma / 2)
+    if kind == "iDDPMPrecond":
+        levels = np.arange(1, 1001)
+        kept = np.sin(0.5 * np.pi * levels / 1000 / 1.008) ** 2
+        steps = np.sqrt(kept[-1] / kept - 1)  # the recursion of its appendix, undone
+        return *preserved, 999 - levels[np.argmin(abs(steps - sigma))]
+    total = sigma**2 + data**2
+    root = np.sqrt(total)
+    return data**2 / total, sigma * data / root, 1 / root, np.log(sigma) / 4
+
+
+def unsaid(fixture):
+    """The configuration without what its file says."""
+    return {k: v for k, v in fixture.values.items() if k != "sigma_data"}
+
+
+# The level of iDDPM is one of its own, where no rounding is needed.
+LEVEL_600 = np.sqrt(
+    (np.sin(0.5 * np.pi / 1.008) / np.sin(0.5 * np.pi * 0.6 / 1.008)) ** 2 - 1
+)
+DENOISERS = [
+    ("EDMPrecond", "edm_ddpmpp_tiny", "edm_cifar10_cond_vp", 0.25, {}),
+    (
+        "VPPrecond",
+        "edm_ddpmpp_tiny",
+        "edm_cifar10_cond_vp",
+        None,
+        {"beta_d": 19.9, "beta_min": 0.1, "M": 1000},
+    ),
+    ("VEPrecond", "edm_ncsnpp_tiny", "edm_cifar10_uncond_ve", None, {}),
+    (
+        "iDDPMPrecond",
+        "edm_dhariwal_tiny",
+        "edm_imagenet64",
+        None,
+        {"C_1": 0.001, "C_2": 0.008, "M": 1000},
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "small", "name", "data", "constants"), DENOISERS)
+def test_a_pickle_says_how_its_network_is_preconditioned(
+    tmp_path, kind, small, name, data, constants
+):
+    fixture = Fixture(small)
+    tensors = dict(fixture.tensors)
+    if kind == "iDDPMPrecond":  # noise and variance, and its levels
+        for part in ("weight", "bias"):
+            old = tensors[f"model.out_conv.{part}"]
+            tensors[f"model.out_conv.{part}"] = np.concatenate([old, old + 1])
+        tensors["u"] = np.zeros(1001)
+    path = tmp_path / "network.pkl"
+    path.write_bytes(weight_files.network(tensors, kind, data, **constants))
+    model = pretrained.load(name, path, config=unsaid(fixture))
+    sigma = LEVEL_600
+    x, classes = inputs(fixture, sigma)
+    skip, out, given, noise = table_1(kind, sigma, data)
+    inner = UNet(fixture.network.config)
+    told = jnp.full(len(x), noise, jnp.float32)
+    label = fixture.given[2]
+    raw = apply(inner, fixture.params["model"], told, jnp.float32(given) * x, label)
+    denoised = skip * np.asarray(x, np.float64) + out * np.asarray(raw, np.float64)
+    expected = -80.0 * (np.asarray(x) - denoised) / sigma
+    got = velocity(model.field(), 1 - sigma / 80, x, *classes)
+    assert error(got, expected) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "config", "message"),
+    [
+        ("DDIMPrecond", {}, {}, "expected one of EDMPrecond, .*got a DDIMPrecond"),
+        ("EDMPrecond", {"sigma_data": None}, {}, "an EDMPrecond without a sigma_data"),
+        ("EDMPrecond", {}, {"sigma_data": 0.3}, "its sigma_data is 0.5, got 0.3"),
+        ("VEPrecond", {}, {"preconditioning": "edm"}, "is 've', got 'edm'"),
+        (
+            "VPPrecond",
+            {"beta_d": 19.9, "beta_min": 0.2, "M": 1000},
+            {},
+            "with beta_min = 0.1, got 0.2",
+        ),
+    ],
+)
+def test_another_preconditioning_than_known_or_said_is_refused(
+    tmp_path, kind, settings, config, message
+):
     fixture = Fixture("edm_ddpmpp_tiny")
-    path = tmp_path / "baseline.pkl"
-    path.write_bytes(weight_files.network(fixture.tensors, "VPPrecond"))
-    with pytest.raises(ValueError, match="expected an EDMPrecond, got a VPPrecond"):
-        pretrained.load("edm_cifar10_cond_vp", path, config=fixture.values)
+    path = tmp_path / "network.pkl"
+    path.write_bytes(weight_files.network(fixture.tensors, kind, **settings))
+    with pytest.raises(ValueError, match=f"does not fit edm_cifar10.*{message}"):
+        pretrained.load("edm_cifar10_cond_vp", path, config=unsaid(fixture) | config)
+
+
+def test_of_tensors_alone_the_preconditioning_is_assumed_aloud(tmp_path):
+    fixture = Fixture("edm_ddpmpp_tiny")
+    path = tmp_path / "network.pt"
+    path.write_bytes(weight_files.archive(fixture.tensors))
+    read = functools.partial(pretrained.load, "edm_cifar10_cond_vp", path)
+    with pytest.warns(UserWarning, match='assumed: "edm" with sigma_data 0.5') as heard:
+        read(config=unsaid(fixture))
+    assert len(heard) == 1
+    model = read(config=unsaid(fixture) | {"sigma_data": 0.25})
+    assert model.config.sigma_data == 0.25
+
+
+def test_heads_on_the_way_up_may_be_others(tmp_path):
+    fixture = Fixture("adm_tiny")
+    silent = {  # attention works on the way up alone
+        name: values * (name.startswith("output_blocks.") or "proj_out" not in name)
+        for name, values in fixture.tensors.items()
+    }
+    path = tmp_path / "adm.pt"
+    path.write_bytes(weight_files.archive(silent))
+    given = {**fixture.values, "head_channels": None}
+    one, other = (
+        pretrained.load("adm64", path, config=given | heads)
+        for heads in ({"heads": 1}, {"heads": 2, "heads_upsample": 1})
+    )
+    assert other.config.heads_of("middle_block.1", 64) == 2
+    got, expected = (apply(m.network, m.params, *fixture.given) for m in (other, one))
+    assert error(np.asarray(got), np.asarray(expected)) < 1e-5
+
+
+def test_a_pickle_that_has_other_heads_is_refused(tmp_path):
+    fixture = Fixture("adm_tiny")
+    (layer,) = {
+        name.removesuffix(".qkv.weight")
+        for name in fixture.tensors
+        if name.endswith("qkv.weight") and name.startswith("output_blocks.0")
+    }
+    given = {**fixture.values, "head_channels": None, "heads": 1}
+    path = tmp_path / "adm.pkl"
+    for heads in (1, 2):
+        held = {f"{layer}.num_heads": heads}
+        path.write_bytes(weight_files.network(fixture.tensors, "UNetModel", **held))
+        read = functools.partial(pretrained.load, "adm64", path)
+        if heads == 1:
+            read(config=given)
+        else:
+            message = rf"{layer}\.num_heads: expected 1 heads, got 2"
+            with pytest.raises(ValueError, match=message):
+                read(config=given)
+            read(config=given | {"heads_upsample": 2})
+
+
+UNUSABLE = {
+    "int32": lambda x: np.ones(x.shape, np.int64),
+    "bool": lambda x: np.ones(x.shape, bool),
+    "complex": lambda x: x.astype(np.complex64),
+    "nan": lambda x: np.where(x == x.flat[3], np.nan, x).astype(x.dtype),
+    "infinite": lambda x: np.full_like(x, np.inf),
+    "beyond float32": lambda x: x.astype(np.float64) * 1e300,
+}
+
+
+@pytest.mark.parametrize("kind", list(UNUSABLE))
+def test_weights_that_are_no_finite_numbers_are_refused(kind, monkeypatch):
+    def change(tensors):
+        bad = UNUSABLE[kind](tensors["out.0.bias"] + 1)
+        return {**tensors, "out.0.bias": bad}
+
+    fixture = Fixture("adm_tiny")
+    changed = Tensors(change(fixture.tensors))
+    monkeypatch.setattr(state_dict, "read", lambda path: changed)
+    message = "out.0.bias: (expected floating-point numbers, got|.* not finite)"
+    with pytest.raises(ValueError, match=message):
+        pretrained.load("adm64", "file", config=fixture.values)
+
+
+def test_a_dit_may_lack_the_null_label_and_be_of_another_ratio(tmp_path):
+    """It is the usual one, whose other numbers are zeros."""
+    fixture = Fixture("dit_tiny")
+    classes, width = (fixture.values[key] for key in ("num_classes", "width"))
+    table, hidden = "y_embedder.embedding_table.weight", 3 * width
+    lean, usual = dict(fixture.tensors), dict(fixture.tensors)
+    lean[table] = lean[table][:classes]
+    usual[table] = np.concatenate([lean[table], np.zeros((1, width), np.float32)])
+    for name in lean:
+        if name.endswith(("mlp.fc1.weight", "mlp.fc1.bias")) and "blocks" in name:
+            lean[name] = lean[name][:hidden]
+        elif name.endswith("mlp.fc2.weight"):
+            lean[name] = np.ascontiguousarray(lean[name][:, :hidden])
+            usual[name] = np.where(np.arange(4 * width) < hidden, usual[name], 0)
+
+    def load(tensors, **changes):
+        path = tmp_path / "dit.pt"
+        path.write_bytes(weight_files.archive(tensors))
+        return pretrained.load("dit_xl_2", path, config=fixture.values | changes)
+
+    models = load(usual), load(lean, null_label=False, mlp_ratio=3.0)
+    assert [model.knows_null for model in models] == [True, False]
+    step, x, _ = fixture.given
+    label = jnp.array([0, classes, classes - 1][: len(x)])
+    expected, got = (apply(m.network, m.params, step, x, label) for m in models)
+    assert error(np.asarray(got), np.asarray(expected)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "prefix"),
+    [
+        ("dit_xl_2", "dit_tiny", "model."),
+        ("dit_xl_2", "dit_tiny", "model._orig_mod.module."),
+        ("edm_cifar10_cond_vp", "edm_ddpmpp_tiny", ""),
+        ("edm_cifar10_cond_vp", "edm_ddpmpp_tiny", "model."),
+        ("edm_cifar10_cond_vp", "edm_ddpmpp_tiny", "_orig_mod."),
+    ],
+)
+def test_prefixes_of_wrappers_are_cut(tmp_path, name, small, prefix):
+    fixture, path = Fixture(small), tmp_path / "wrapped.pt"
+    wrapped = {f"{prefix}{name}": values for name, values in fixture.tensors.items()}
+    path.write_bytes(weight_files.archive(wrapped))
+    model = pretrained.load(name, path, config=fixture.values)
+    jax.tree.map(np.testing.assert_array_equal, model.params, fixture.params)
+
+
+def training_file(tensors, **arguments):
+    """What the training scripts of DiT and SiT write."""
+    noise = {name: np.zeros_like(values) for name, values in tensors.items()}
+    both = {f"model {name}": values for name, values in noise.items()}
+
+    def wrap(opcodes):
+        named = {k: v for k, v in opcodes.items() if k in tensors}
+        other = {k.removeprefix("model "): v for k, v in opcodes.items() if k in both}
+        parts = {
+            "model": weight_files.mapping(other),
+            "ema": weight_files.mapping(named),
+            "opt": weight_files.plain({"state": {0: {"step": 7}}, "param_groups": []}),
+            "args": weight_files.plain(argparse.Namespace(**arguments)),
+        }
+        return weight_files.mapping(parts)
+
+    return weight_files.archive({**tensors, **both}, wrap)
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "arguments", "message"),
+    [
+        ("dit_xl_2", "dit_tiny", {"model": "own", "image_size": 256}, ""),
+        (
+            "sit_xl_2",
+            "sit_tiny",
+            {"model": "own", "path_type": "Linear", "prediction": "velocity"},
+            "",
+        ),
+        (
+            "sit_xl_2",
+            "sit_tiny",
+            {"model": "own", "path_type": "GVP", "prediction": "noise"},
+            "path_type 'GVP', expected 'Linear'; trained with prediction 'noise'",
+        ),
+        (
+            "dit_xl_2",
+            "sit_tiny",
+            {"model": "own", "path_type": "Linear"},
+            "path_type 'Linear', expected None",
+        ),
+        ("dit_xl_2", "dit_tiny", {"model": "DiT-S/2"}, "a DiT-S/2 has 6 heads, got"),
+    ],
+)
+def test_what_a_training_script_writes_is_read(
+    tmp_path, name, small, arguments, message
+):
+    fixture, path = Fixture(small), tmp_path / "0400000.pt"
+    path.write_bytes(training_file(fixture.tensors, **arguments))
+    if message:
+        with pytest.raises(ValueError, match=f"does not fit {name}.*{message}"):
+            pretrained.load(name, path, config=fixture.values)
+    else:
+        model = pretrained.load(name, path, config=fixture.values)
+        jax.tree.map(np.testing.assert_array_equal, model.params, fixture.params)
+
+
+@pytest.mark.parametrize("place", ["pos_embed", "unneeded"])
+def test_only_a_weight_that_cannot_be_read_is_refused(tmp_path, place):
+    fixture, path = Fixture("dit_tiny"), tmp_path / "model.pt"
+    quantized = weight_files.FOREIGN["quantized tensor"]()
+
+    def wrap(opcodes):
+        good = {k: v for k, v in opcodes.items() if k != "foreign"}
+        return weight_files.mapping({**good, place: quantized})
+
+    stored = fixture.tensors | {"foreign": weight_files.BYTES}
+    path.write_bytes(weight_files.archive(stored, wrap))
+    if place == "unneeded":
+        pretrained.load("dit_xl_2", path, config=fixture.values)
+        return
+    message = r"pos_embed is a torch\._utils\._rebuild_qtensor, which is not read"
+    with pytest.raises(ValueError, match=message):
+        pretrained.load("dit_xl_2", path, config=fixture.values)
 
 
 def test_unknown_names_and_entries_are_listed():

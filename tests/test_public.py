@@ -28,6 +28,7 @@ FLOORS = [
         "parallel",
         "interchange",
         "files",
+        "unpickle",
     },
 ]
 """The modules of bns_jax from the ground up; experiments/ stands on top of them."""

@@ -2,11 +2,15 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.experimental.layout import Format, Layout
+from jax.sharding import SingleDeviceSharding
 
 from bns_jax.models import weights
 
@@ -50,6 +54,36 @@ def test_the_round_trip_is_exact(path, params):
     loaded, metadata = weights.load(path)
     assert_same(loaded, params)
     assert metadata == METADATA
+
+
+LAYOUTS = {
+    "columns": np.asfortranarray,
+    "transposed": lambda x: x.T,
+    "every other": lambda x: x[::2, ::-1],
+    "broadcast": lambda x: np.broadcast_to(x[:1], x.shape),
+    "big-endian": lambda x: x.astype(">f4"),
+    "one number": lambda x: x[1, 2],
+    "0-d": lambda x: np.array(x[1, 2]),
+    "none": lambda x: x[:0].T,
+    "jax, columns": lambda x: jax.device_put(
+        x, Format(Layout((1, 0)), SingleDeviceSharding(jax.devices()[0]))
+    ),
+    "jax, transposed": lambda x: jnp.asarray(x).T,
+}
+
+
+@pytest.mark.parametrize("kind", list(LAYOUTS))
+def test_every_layout_of_memory_is_written_as_its_numbers(tmp_path, kind):
+    leaf = LAYOUTS[kind](np.arange(20, dtype=np.float32).reshape(4, 5))
+    path = tmp_path / "weights"
+    weights.save(path, {"x": leaf}, {})
+    got, _ = weights.load(path)
+    assert got["x"].shape == np.shape(leaf)
+    assert got["x"].dtype == np.float32
+    np.testing.assert_array_equal(got["x"], leaf)
+    # Another reader of the format sees the same.
+    theirs = safetensors.numpy.load(path.read_bytes())["x"]
+    np.testing.assert_array_equal(theirs, leaf)
 
 
 def refused(path, data):
@@ -135,3 +169,12 @@ def test_weights_of_another_network_are_named(params, change, message):
     weights.check(params, params, "model")
     with pytest.raises(ValueError, match=f"model does not fit the network: {message}"):
         weights.check(change(params), params, "model")
+
+
+@pytest.mark.parametrize("kind", [bool, np.int64, np.complex64, np.nan, np.inf])
+def test_only_finite_numbers_are_weights(params, kind):
+    bias = np.ones(5, kind) if isinstance(kind, type) else np.full(5, kind)
+    changed = {**params, "Dense_0": {**params["Dense_0"], "bias": bias}}
+    message = "Dense_0/bias: (expected floating-point numbers, got|5 numbers are not f)"
+    with pytest.raises(ValueError, match=message):
+        weights.check(changed, params, "model")

@@ -1,8 +1,14 @@
 """Weight files as others write them, made without torch: opcode by opcode."""
 
+import argparse
+import collections
+import datetime
+import functools
 import io
 import itertools
+import pathlib
 import pickle
+import random
 import zipfile
 
 import jax.numpy as jnp
@@ -13,6 +19,9 @@ STORAGES = {
     np.dtype(np.float16): "HalfStorage",
     np.dtype(np.float64): "DoubleStorage",
     np.dtype(np.int64): "LongStorage",
+    np.dtype(np.int32): "IntStorage",
+    np.dtype(np.uint8): "UntypedStorage",
+    np.dtype(np.complex64): "ComplexFloatStorage",
     np.dtype(jnp.bfloat16): "BFloat16Storage",
 }
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -70,12 +79,102 @@ def numbers(values):
     return b"(" + b"".join(map(number, values)) + b"t"
 
 
+def _stored(array):
+    """The opcodes of a plain tensor, whose storage is one of a file's own."""
+    return tensor(array, storage(array, "foreign"))
+
+
+def _scales():
+    return call("torch.per_tensor_affine"), plain(0.1), plain(0)
+
+
+FLOATS = np.arange(6, dtype=np.float32).reshape(2, 3)
+BYTES = np.arange(6, dtype=np.uint8)
+
+_PLACE = plain(0), plain((2, 3)), plain((3, 1))
+
+FOREIGN = {
+    "namespace": lambda: plain(argparse.Namespace(lr=1e-4, path=pathlib.Path("a/b"))),
+    "counter": lambda: plain(collections.Counter("abca")),
+    "defaultdict": lambda: plain(collections.defaultdict(list, {3: [1], "x": [2]})),
+    "path": lambda: plain(pathlib.PurePosixPath("runs/dit")),
+    "date": lambda: plain(datetime.datetime(2024, 5, 1)),
+    "partial": lambda: plain(functools.partial(max, 3, key=abs)),
+    "frozen set": lambda: plain(frozenset({1, 2})),
+    "keys that are tuples": lambda: plain({(1, 2): 3, None: 4}),
+    "numpy array": lambda: plain(np.arange(6.0).reshape(2, 3)),
+    "numpy array of columns": lambda: plain(np.asfortranarray(FLOATS)),
+    "numpy array, big-endian": lambda: plain(np.arange(6, dtype=">f4")),
+    "numpy objects": lambda: plain(np.array([None, "x", (1, 2)], object)),
+    "numpy records": lambda: plain(np.zeros(2, "f4,i8")),
+    "numpy date": lambda: plain(np.array(["2024-05-01"], "M8[D]")),
+    "numpy number": lambda: plain({"lr": np.float64(0.1), "on": np.bool_(1)}),
+    "numpy dtype": lambda: plain([np.dtype("f8"), np.dtype(object), np.float32]),
+    "random state": lambda: plain(np.random.RandomState(0).get_state()),
+    "random states": lambda: plain(
+        [np.random.RandomState(0), np.random.default_rng(0)]
+    ),
+    "python random": lambda: plain(random.Random(0).getstate()),
+    "complex number": lambda: plain(1 + 2j),
+    "class": lambda: plain([argparse.Namespace, collections.Counter]),
+    "torch dtype": lambda: name("torch.float32"),
+    "torch generator": lambda: call("torch._C.Generator"),
+    "parameter": lambda: call(
+        f"{REBUILD}parameter", _stored(FLOATS), plain(True), call(ORDERED)
+    ),
+    "parameter with attributes": lambda: call(
+        f"{REBUILD}parameter_with_state",
+        *(_stored(FLOATS), plain(True), call(ORDERED), plain({"kept": True})),
+    ),
+    "tensor of a class": lambda: call(
+        "torch._tensor._rebuild_from_type_v2",
+        name(f"{REBUILD}tensor_v2"),
+        name("torch.nn.parameter.Buffer"),
+        b"(" + storage(FLOATS, "foreign") + b"".join(_PLACE) + plain(False) + b"Nt",
+        plain({"kept": True}),
+    ),
+    "keys that are tensors": lambda: b"}(" + _stored(FLOATS) + plain(1) + b"u",
+    "conjugate tensor": lambda: call(
+        f"{REBUILD}tensor_v2",
+        *(storage(FLOATS, "foreign"), *_PLACE, plain(False), call(ORDERED)),
+        plain({"conj": True}),
+    ),
+    "quantized tensor": lambda: call(
+        f"{REBUILD}qtensor",
+        *(storage(BYTES, "foreign"), *_PLACE),
+        b"(" + b"".join(_scales()) + b"t",
+        *(plain(False), call(ORDERED)),
+    ),
+    "sparse tensor": lambda: call(
+        f"{REBUILD}sparse_tensor",
+        call("torch.serialization._get_layout", plain("torch.sparse_coo")),
+        b"(" + _stored(FLOATS) + plain((2, 3)) + plain(False) + b"t",
+    ),
+    "complex tensor": lambda: _stored(np.arange(3, dtype=np.complex64)),
+    "8-bit tensor": lambda: call(
+        f"{REBUILD}tensor_v3",
+        *(storage(BYTES, "foreign"), *_PLACE, plain(False), call(ORDERED)),
+        name("torch.float8_e4m3fn"),
+        b"}",
+    ),
+    "tensor elsewhere": lambda: call(
+        f"{REBUILD}meta_tensor_no_storage", name("torch.float32"), plain((2, 3))
+    ),
+}
+"""What others keep beside weights: its opcodes, made without torch."""
+FOREIGN_STORAGE = {
+    "quantized tensor": BYTES,
+    "complex tensor": np.arange(3, dtype=np.complex64),
+    "8-bit tensor": BYTES,
+}
+
+REBUILD = "torch._utils._rebuild_"
 ORDERED = "collections.OrderedDict"
 
 
 def _tensors(arrays):
     """The opcodes of each tensor, and the numbers of each storage."""
-    keys = {k: str(i) for i, k in enumerate(arrays)}
+    keys = {k: k if k == "foreign" else str(i) for i, k in enumerate(arrays)}
     opcodes = {k: tensor(a, storage(a, keys[k])) for k, a in arrays.items()}
     return opcodes, {keys[k]: a for k, a in arrays.items()}
 
@@ -151,9 +250,11 @@ def _network(arrays, make):
     return make(state)
 
 
-def network(arrays, kind="EDMPrecond"):
+def network(arrays, kind="EDMPrecond", sigma_data=0.5, **settings):
     """A pickled network as EDM publishes it: classes with their source code."""
-    opcodes = _network(arrays, lambda state: _persistent(kind, state))
+    settings = {"sigma_data": sigma_data, **settings}
+    told = {key: number(value) for key, value in settings.items() if value is not None}
+    opcodes = _network(arrays, lambda state: _persistent(kind, told | state))
     loss = _persistent("EDMLoss", {"P_mean": plain(-1.2)})
     return whole(mapping({"ema": opcodes, "loss_fn": loss}))
 

@@ -3,9 +3,9 @@
 from bns_jax.metrics.bootstrap import bootstrap_interval as bootstrap_interval
 from bns_jax.metrics.fid import fid as fid
 from bns_jax.metrics.fid import image_statistics as image_statistics
-from bns_jax.metrics.fid import to_bytes as to_bytes
 from bns_jax.metrics.frechet import Gaussian as Gaussian
 from bns_jax.metrics.frechet import frechet_distance as frechet_distance
+from bns_jax.metrics.images import to_bytes as to_bytes
 from bns_jax.metrics.psnr import mean_squared_error as mean_squared_error
 from bns_jax.metrics.psnr import psnr as psnr
 from bns_jax.metrics.psnr import snr as snr

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from bns_jax.metrics.frechet import Gaussian, check, frechet_distance
+from bns_jax.metrics.images import Range, as_bytes
 from bns_jax.metrics.reference import read_statistics
 from bns_jax.metrics.streaming import Features, statistics
 from bns_jax.typing import Array
@@ -19,6 +19,7 @@ def fid(
     reference: Gaussian | epath.PathLike,
     features: Features,
     batch: int = 64,
+    value_range: Range | None = None,
 ) -> float:
     """The Fréchet distance from images to a reference set (Heusel et al., 2017).
 
@@ -33,9 +34,11 @@ def fid(
     Args:
       samples: images as `image_statistics` takes them; published figures are of 50,000.
       reference: statistics of the same features: from `image_statistics`, or a file
-        that `read_statistics` reads.
+        that `read_statistics` reads; where that holds images, their features are
+        computed too.
       features: what a network sees in uint8 images, (batch, d).
       batch: how many images it sees at once.
+      value_range: of images of floating-point numbers, see `to_bytes`.
 
     Returns:
       The distance, at least 0.
@@ -47,7 +50,7 @@ def fid(
     if isinstance(reference, Gaussian):
         reference = check(reference)
     else:
-        reference = read_statistics(reference)
+        reference = read_statistics(reference, features=features, batch=batch)
     expected = len(reference.mean)
 
     def same_size(images: np.ndarray) -> Array:
@@ -59,11 +62,15 @@ def fid(
             )
         return found
 
-    return frechet_distance(image_statistics(samples, same_size, batch), reference)
+    fitted = image_statistics(samples, same_size, batch, value_range)
+    return frechet_distance(fitted, reference)
 
 
 def image_statistics(
-    samples: Array | Iterable[Array], features: Features, batch: int = 64
+    samples: Array | Iterable[Array],
+    features: Features,
+    batch: int = 64,
+    value_range: Range | None = None,
 ) -> Gaussian:
     """The Gaussian that fits the features of images as files hold them.
 
@@ -71,12 +78,14 @@ def image_statistics(
     rounded to 8 bits, as `to_bytes` does.
 
     Args:
-      samples: images (N, height, width, channels), floating-point in [-1, 1] (what is
-        outside is clipped) or uint8; or an iterable of arrays of such images, of any
-        number each, which are never held all at once.
+      samples: images (N, height, width, channels), floating-point (what is outside of
+        `value_range` is clipped) or uint8; or an iterable of arrays of such images, of
+        any number each, which are never held all at once.
       features: what a network sees in uint8 images (batch, height, width, channels),
         (batch, d), such as `models.inception.features` makes.
       batch: how many images it sees at once.
+      value_range: of images of floating-point numbers, [-1, 1] if left out; see
+        `to_bytes`.
 
     Returns:
       Their mean and covariance, for `fid` or `write_statistics`.
@@ -84,49 +93,4 @@ def image_statistics(
     Raises:
       ValueError: if the samples are no images, or fewer than two.
     """
-    return statistics(_images(samples, batch), features, batch)
-
-
-def to_bytes(images: Array) -> np.ndarray:
-    """Images in [-1, 1] as 8 bits: 255 (x + 1) / 2, rounded and clipped.
-
-    Args:
-      images: (n, height, width, channels), floating-point, or uint8 already.
-
-    Returns:
-      The same shape, uint8.
-
-    Raises:
-      ValueError: if they have another shape or dtype, are not finite, or look as if
-        they were in [0, 255].
-    """
-    images = np.asarray(images)
-    if images.ndim != 4:
-        raise ValueError(
-            f"expected images of shape (n, height, width, channels), got {images.shape}"
-        )
-    if images.dtype == np.uint8:
-        return images
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(
-            "expected images of floating-point numbers in [-1, 1] or uint8, got "
-            f"{images.dtype}"
-        )
-    wide = images.astype(np.float32)
-    low, high = np.min(wide, initial=np.inf), np.max(wide, initial=0.0)
-    # Samples overshoot [-1, 1]; but never upwards alone, as those in [0, 255] do.
-    if not np.all(np.isfinite(wide)) or (low >= 0 and high > 2):
-        raise ValueError(
-            f"expected finite images in [-1, 1], got numbers from {low:.4g} to "
-            f"{high:.4g}; those in [0, 255] are to be uint8"
-        )
-    return np.clip(np.rint((wide + 1) * 127.5), 0, 255).astype(np.uint8)
-
-
-def _images(samples: Array | Iterable[Array], batch: int) -> Iterator[np.ndarray]:
-    """As 8 bits, chunk by chunk; an array in chunks too, so that none is held twice."""
-    if isinstance(samples, Array):
-        for start in range(0, len(samples), batch):
-            yield to_bytes(samples[start : start + batch])
-    else:
-        yield from map(to_bytes, samples)
+    return statistics(as_bytes(samples, batch, value_range), features, batch)

@@ -38,6 +38,7 @@ class ADMConfig:
       attention: sides, in pixels, of the levels that have attention.
       head_channels: features of a head; None if `heads` counts instead.
       heads: of each attention layer.
+      heads_upsample: of those on the way up; None for as many as elsewhere.
       order: how queries, keys and values are laid out, see `layers.attention`.
       scale_shift: whether the embedding scales and shifts, or is added.
       residual_resampling: whether residual blocks change the resolution, or single
@@ -55,6 +56,7 @@ class ADMConfig:
     attention: tuple[int, ...] = (32, 16, 8)
     head_channels: int | None = 64
     heads: int = 1
+    heads_upsample: int | None = None
     order: str = "3hc"
     scale_shift: bool = True
     residual_resampling: bool = True
@@ -77,6 +79,13 @@ class ADMConfig:
     def features(self) -> tuple[int, ...]:
         """Features at each level."""
         return tuple(int(factor * self.width) for factor in self.multipliers)
+
+    def heads_of(self, layer: str, features: int) -> int:
+        """Heads of the attention layer of that name, on that many features."""
+        if self.head_channels:
+            return features // self.head_channels
+        upwards = layer.startswith("output_blocks.")
+        return (self.heads_upsample if upwards else None) or self.heads
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -243,8 +252,7 @@ class ADM(Network):
 
     def _attention(self, h: jax.Array, name: str) -> jax.Array:
         block = nn.remat(_AttentionBlock) if self.remat else _AttentionBlock
-        size = self.config.head_channels
-        heads = h.shape[-1] // size if size else self.config.heads
+        heads = self.config.heads_of(name, h.shape[-1])
         return block(heads, self.config.order, self.dtype, name=name)(h)
 
     def _resample(

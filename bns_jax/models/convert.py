@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.traverse_util
+import jax.numpy as jnp
 import numpy as np
 
-from bns_jax.models.state_dict import StateDict
+from bns_jax.models.tensors import StateDict
 
 _WEIGHTS = ("kernel", "scale", "embedding")
 
@@ -57,6 +58,23 @@ def misfits(tensors: Mapping[str, np.ndarray], expected: Layout) -> list[str]:
         for name in sorted(set(tensors) & set(expected))
         if tensors[name].shape != expected[name]
     ]
+
+
+def unusable(tensors: Mapping[str, np.ndarray]) -> list[str]:
+    """Those of the tensors that are no weights: no finite numbers, or not floating."""
+    faults = []
+    for name, values in sorted(tensors.items()):
+        if not jnp.issubdtype(values.dtype, jnp.floating):
+            faults.append(
+                f"{name}: expected floating-point numbers, got {values.dtype}"
+            )
+            continue
+        with np.errstate(over="ignore"):
+            narrow = np.asarray(values, np.float32)
+        infinite = narrow.size - np.count_nonzero(np.isfinite(narrow))
+        if infinite:
+            faults.append(f"{name}: {infinite} numbers are not finite in float32")
+    return faults
 
 
 def _name(path: tuple[str, ...]) -> str:

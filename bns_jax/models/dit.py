@@ -31,20 +31,25 @@ class DiTConfig:
       channels: of the latents.
       num_classes: labels run from 0 to num_classes - 1; the label num_classes is the
         null label, which asks for the unconditional prediction.
+      null_label: whether that label has an embedding of its own, as after training
+        with label dropout; without one it adds nothing to the embedding of the time.
       patch: side of the square of latents that makes a token.
       width: features of a token.
       depth: blocks.
       heads: of attention.
+      mlp_ratio: hidden features of the two-layer networks, over the width.
       learn_sigma: whether the output has as many channels again, for a variance.
     """
 
     image_size: int = 32
     channels: int = 4
     num_classes: int = 1000
+    null_label: bool = True
     patch: int = 2
     width: int = 1152
     depth: int = 28
     heads: int = 16
+    mlp_ratio: float = 4.0
     learn_sigma: bool = True
 
     def __post_init__(self) -> None:
@@ -54,6 +59,11 @@ class DiTConfig:
                 f"image_size={self.image_size}, patch={self.patch}, "
                 f"width={self.width}, heads={self.heads}"
             )
+
+    def heads_of(self, layer: str, features: int) -> int:
+        """Heads of the attention layer of that name, on that many features."""
+        del layer, features
+        return self.heads
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -95,7 +105,8 @@ class _Block(nn.Module):
         out = nn.Dense(width, dtype=self.dtype, name="attn.proj")(mixed)
         h += parts[2][:, None] * out.astype(WIDE)
         tokens = _modulate(h, *parts[3:5]).astype(self.dtype)
-        hidden = nn.Dense(4 * width, dtype=self.dtype, name="mlp.fc1")(tokens)
+        features = int(width * self.config.mlp_ratio)
+        hidden = nn.Dense(features, dtype=self.dtype, name="mlp.fc1")(tokens)
         hidden = nn.gelu(hidden, approximate=True)
         out = nn.Dense(width, dtype=self.dtype, name="mlp.fc2")(hidden)
         return h + parts[5][:, None] * out.astype(WIDE)
@@ -152,5 +163,7 @@ class DiT(Network):
         waves = layers.sinusoids(t, _WAVES)
         h = nn.silu(nn.Dense(width, name="t_embedder.mlp.0")(waves))
         h = nn.Dense(width, name="t_embedder.mlp.2")(h)
-        rows = self.config.num_classes + 1
-        return h + nn.Embed(rows, width, name="y_embedder.embedding_table")(label)
+        rows = self.config.num_classes + self.config.null_label
+        table = nn.Embed(rows, width, name="y_embedder.embedding_table")
+        known = (label < rows).astype(WIDE)[:, None]
+        return h + known * table(jnp.minimum(label, rows - 1))

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from bns_jax.models import layers
+from bns_jax.models import edm_precondition, layers
 from bns_jax.models.edm_unet import EDMConfig as EDMConfig
 from bns_jax.models.edm_unet import UNet
 from bns_jax.models.layers import WIDE
@@ -20,7 +19,7 @@ from bns_jax.models.network import Network
 
 
 class EDM(Network):
-    """A denoiser D(sigma, x, label) with EDM's preconditioning (its equation 7).
+    """A denoiser D(sigma, x, label): a network and its preconditioning (equation 7).
 
     Attributes: as of `Network`; the dtype is that of convolutions and attention.
     """
@@ -42,14 +41,12 @@ class EDM(Network):
           The expected data, of the shape and dtype of x.
         """
         levels = layers.per_sample(sigma, x)
-        wide = levels[:, None, None, None]
-        data = self.config.sigma_data
-        total = wide**2 + data**2
+        by = edm_precondition.scalings(self.config, levels)
+        skip, out, given = (c[:, None, None, None] for c in (by.skip, by.out, by.given))
         network = UNet(self.config, self.dtype, self.remat, name="model")
-        given = x.astype(WIDE)
-        raw = network(jnp.log(levels) / 4, given * jax.lax.rsqrt(total), label)
-        out = given * data**2 / total + raw * wide * data * jax.lax.rsqrt(total)
-        return out.astype(x.dtype)
+        raw = network(by.noise, x.astype(WIDE) * given, label)
+        raw = raw[..., : self.config.channels]
+        return (skip * x.astype(WIDE) + out * raw).astype(x.dtype)
 
 
 def unused(
@@ -62,8 +59,8 @@ def unused(
       layout: name -> shape of the weights.
 
     Returns:
-      Name -> shape of the filters, which `taps` fix, and of the input that tells of
-      augmentations.
+      Name -> shape of the filters, which `taps` fix, of the input that tells of
+      augmentations, and of iDDPM's noise levels.
     """
     taps = (1, 1, len(config.taps), len(config.taps))
     extra: dict[str, tuple[int, ...]] = {}
@@ -77,4 +74,6 @@ def unused(
     if config.augment:
         rows = layout["model.map_layer0.weight"][1]
         extra["model.map_augment.weight"] = (rows, config.augment)
+    if config.preconditioning == "iddpm":
+        extra["u"] = edm_precondition.iddpm_levels().shape
     return extra

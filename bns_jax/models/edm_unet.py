@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bns_jax.models import layers
+from bns_jax.models import edm_precondition, layers
 from bns_jax.models.edm_block import Block, conv, norm
 from bns_jax.models.layers import WIDE
 
@@ -33,7 +33,9 @@ class EDMConfig:
       attention: sides, in pixels, of the levels that have attention.
       augment: inputs that told the network of augmentations in training; 0 for none.
         Sampling is without any.
-      sigma_data: the standard deviation of the data.
+      preconditioning: what surrounds the network, of Table 1 of Karras et al. (2022):
+        "edm", "vp", "ve" or "iddpm".
+      sigma_data: the standard deviation of the data, which "edm" asks for.
     """
 
     network: str = _DDPMPP
@@ -45,17 +47,29 @@ class EDMConfig:
     blocks: int = 4
     attention: tuple[int, ...] = (16,)
     augment: int = 9
+    preconditioning: str = "edm"
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
         known = (_DDPMPP, _NCSNPP, _ADM)
         if self.network not in known:
             raise ValueError(f"network must be one of {known}, got {self.network!r}")
+        edm_precondition.check(self.preconditioning, self.sigma_data)
         if self.image_size % 2 ** (len(self.multipliers) - 1):
             raise ValueError(
                 f"{len(self.multipliers)} levels do not halve an image of "
                 f"{self.image_size} pixels"
             )
+
+    @property
+    def learn_sigma(self) -> bool:
+        """Whether the network predicts a variance too, in channels of its own."""
+        return self.preconditioning == "iddpm"
+
+    def heads_of(self, layer: str, features: int) -> int:
+        """Heads of the attention layer of that name, on that many features."""
+        del layer
+        return features // _HEAD_CHANNELS if self.network == _ADM else 1
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -90,7 +104,8 @@ class UNet(nn.Module):
           label: classes (batch,); not looked at without classes.
 
         Returns:
-          What the preconditioning mixes with its input; like x, float32.
+          What the preconditioning mixes with its input, float32; of a network with a
+          variance that too, in the second half of the channels.
         """
         embedding = nn.silu(self._embed(noise, label))
         h = self._up(self._down(x, embedding), embedding)
@@ -99,7 +114,8 @@ class UNet(nn.Module):
             side = _side(self.config.image_size)
             names = (f"dec.{side}_aux_norm", f"dec.{side}_aux_conv")
         h = nn.silu(norm(h.shape[-1], self._epsilon, names[0])(h.astype(WIDE)))
-        return conv(self.config.channels, WIDE, names[1])(h)
+        channels = self.config.channels * (2 if self.config.learn_sigma else 1)
+        return conv(channels, WIDE, names[1])(h)
 
     def _down(self, x: jax.Array, embedding: jax.Array) -> list[jax.Array]:
         """From the finest level to the coarsest; all that the way up looks back at."""
@@ -197,7 +213,7 @@ class UNet(nn.Module):
         resample: str = "",
         attends: bool = False,
     ) -> jax.Array:
-        heads = 1 if self._is_song else features // _HEAD_CHANNELS
+        heads = self.config.heads_of(name, features)
         block = nn.remat(Block) if self.remat else Block
         return block(
             features,

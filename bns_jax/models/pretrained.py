@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,11 +14,11 @@ from etils import epath
 from jax.sharding import Mesh
 
 from bns_jax import parallel, velocity
-from bns_jax.models import convert, edm, published, recognise, state_dict
+from bns_jax.models import convert, edm, published, recognise, state_dict, told
 from bns_jax.models.layers import WIDE
 from bns_jax.models.network import Network
 from bns_jax.models.published import Config, Published
-from bns_jax.models.state_dict import StateDict
+from bns_jax.models.tensors import StateDict, Tensors
 from bns_jax.schedulers import DiscreteVP, Scheduler
 from bns_jax.typing import VelocityField
 
@@ -49,8 +50,7 @@ class Pretrained:
     def knows_null(self) -> bool:
         """Whether it was trained without labels too, as guidance supposes."""
         config = self.config
-        taught = getattr(config, "null_label", isinstance(config, published.DiTConfig))
-        return config.num_classes > 0 and taught
+        return config.num_classes > 0 and getattr(config, "null_label", False)
 
     def field(self, guidance: float = 0.0) -> VelocityField:
         """The velocity field, guided by the scale w; its weights are its leaves.
@@ -132,7 +132,8 @@ def load(
       name: of `published.PUBLISHED`: the architecture and what it was trained on.
       path: the weights: a file of torch.save, EDM's pickle, or safetensors with the
         same names.
-      config: entries of the architecture that differ from the published one.
+      config: entries of the architecture that differ from the published one. A pickle
+        of EDM says itself how its network is preconditioned.
       dtype: of the products inside, float32 or bfloat16.
       remat: whether the backward pass recomputes each block.
       mesh: devices to lay the weights over, along its first axis.
@@ -140,12 +141,21 @@ def load(
     Raises:
       ValueError: if the file cannot be read safely (see `state_dict.read`), or does
         not fit; says which tensors, and what it looks like instead.
+
+    Warns:
+      If EDM's tensors come alone, which leaves their preconditioning to be assumed.
     """
     origin = published.look_up(name).changed(config or {})
-    network = origin.network(dtype, remat)
     tensors = state_dict.read(path)
+    message = f"{path} does not fit {name}"
+    if isinstance(origin.config, edm.EDMConfig):
+        entries = told.preconditioning(tensors, config or {}, message)
+        if not entries and not {"preconditioning", "sigma_data"} & set(config or {}):
+            _warn_of_assumed(path, origin.config)
+        origin = origin.changed(entries)
+    network = origin.network(dtype, remat)
     shapes = network.shapes()
-    used = _checked(tensors, shapes, origin, f"{path} does not fit {name}")
+    used = _checked(tensors, shapes, origin, message)
     params = convert.to_flax(used, shapes)
     # Once and for all: as NumPy arrays they would travel at every call.
     params = parallel.fsdp(params, mesh) if mesh else jax.device_put(params)
@@ -153,7 +163,7 @@ def load(
 
 
 def _checked(
-    tensors: StateDict, shapes: Any, origin: Published, message: str
+    tensors: Tensors, shapes: Any, origin: Published, message: str
 ) -> StateDict:
     """The tensors that the network uses.
 
@@ -161,13 +171,22 @@ def _checked(
       ValueError: naming those that are missing, left over or of another shape.
     """
     expected = convert.layout(shapes)
+    tensors = tensors.fitting(expected)
     unused = {}
     if isinstance(origin.config, edm.EDMConfig):
         unused = edm.unused(origin.config, expected)
-        _check_preconditioning(tensors, message)
     used = {k: v for k, v in tensors.items() if k not in unused}
-    faults = convert.differences(used, expected)
+    faults = [
+        f"{name} is a {kind}, which is not read"
+        for name, kind in tensors.unread.items()
+        if name in expected
+    ]
+    readable = {k: v for k, v in expected.items() if k not in tensors.unread}
+    faults += convert.differences(used, readable)
     faults += convert.misfits(tensors, unused)
+    faults += convert.unusable({k: v for k, v in used.items() if k in expected})
+    faults += told.other_heads(tensors, origin.config)
+    faults += told.other_training(tensors, origin)
     if faults:
         more = len(faults) - _MOST_FAULTS
         listed = faults[:_MOST_FAULTS] + ([f"and {more} more"] if more > 0 else [])
@@ -178,8 +197,10 @@ def _checked(
     return used
 
 
-def _check_preconditioning(tensors: StateDict, message: str) -> None:
-    """A pickle says how its network was trained; its tensors do not."""
-    kind = tensors.kind if isinstance(tensors, state_dict.Pickled) else "EDMPrecond"
-    if kind != "EDMPrecond":
-        raise ValueError(f"{message}: expected an EDMPrecond, got a {kind}")
+def _warn_of_assumed(path: epath.PathLike, config: edm.EDMConfig) -> None:
+    warnings.warn(
+        f"{path} does not say how its network is preconditioned; assumed: "
+        f'"{config.preconditioning}" with sigma_data {config.sigma_data}. To say it, '
+        "give these two entries of the configuration",
+        stacklevel=3,
+    )

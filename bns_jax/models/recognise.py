@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bns_jax.models.published import PUBLISHED
-from bns_jax.models.state_dict import StateDict
+from bns_jax.models.tensors import StateDict
 
 _MARKS = {
     "label_emb.weight": "a class-conditional ADM of guided-diffusion",

@@ -14,9 +14,18 @@ import operator
 import zipfile
 from typing import IO, Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from bns_jax.models.unpickle import DTYPES, Refused, StandIn, Unpickler
+from bns_jax.unpickle import (
+    Foreign,
+    Record,
+    Refused,
+    StandIn,
+    Unpickler,
+    as_array,
+    integers,
+)
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -28,11 +37,11 @@ def load(data: bytes) -> Any:
       data: the content of the file.
 
     Returns:
-      Plain containers, arrays, and `unpickle.Record` for objects of foreign classes.
+      Plain containers, arrays, and `unpickle.Record` for objects of foreign classes and
+      for tensors that are no plain arrays (`is_tensor`).
 
     Raises:
-      Refused: if it asks for anything else; says for what.
-      ValueError: if it is damaged.
+      ValueError: if it is damaged, or no such file.
     """
     try:
         if data[:2] == b"PK":
@@ -67,12 +76,25 @@ _MOST_REPEATED = 1 << 24
 """How many numbers a tensor may have that repeats fewer, as after torch's expand."""
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
-    """A view of a storage, inside of its bounds and not to be written to."""
+def _tensor(
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    _grad: Any = None,
+    _hooks: Any = None,
+    bits: Any = None,
+) -> Any:
+    """A view of a storage, inside of its bounds and not to be written to.
+
+    A record, if the storage is one, or bits say that its numbers are conjugates.
+    """
+    if isinstance(storage, Record) or (isinstance(bits, dict) and any(bits.values())):
+        return Record(f"{_REBUILD}tensor")
     if not isinstance(storage, _Storage):
         raise Refused("holds a tensor of what is no storage")
     values = storage.values
-    (offset,), shape, strides = map(_integers, ((offset,), shape, strides))
+    (offset,), shape, strides = map(integers, ((offset,), shape, strides))
     if min((offset, *shape, *strides)) < 0:
         raise ValueError(f"a tensor of shape {shape} and strides {strides}")
     if 0 in shape:
@@ -88,28 +110,104 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.
     )
 
 
-def _integers(values: Any) -> tuple[int, ...]:
-    """The same as integers of Python; those of NumPy wrap around, past every check."""
-    if not isinstance(values, tuple | list):
-        raise ValueError(f"a shape or strides of kind {type(values).__name__}")
-    return tuple(map(operator.index, values))
+def _typed_tensor(storage: Any, *view_and_hooks: Any) -> Any:
+    """A tensor that says its dtype itself, over bytes."""
+    *view, _grad, _hooks, dtype = view_and_hooks[:6]
+    known = _NEWER.get(getattr(dtype, "name", ""))
+    if known is None or not isinstance(storage, _Storage):
+        return Record(f"{_REBUILD}tensor_v3")
+    return _tensor(_Storage(storage.values.view(known)), *view)
 
 
-_TENSORS: dict[str, Any] = {
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_parameter": lambda data, *_: data,
+def _same(data: Any, *_: Any) -> Any:
+    """A parameter is the tensor in it."""
+    return data
+
+
+def _of_class(function: Any, _: Any, arguments: Any, *state: Any) -> Any:
+    """A tensor that has attributes, or is of another class; of these it loses both."""
+    if function in _VIEWS:
+        return function(*arguments)
+    return Record(f"{_REBUILD}from_type")
+
+
+def _from_numpy(data: Any, *_: Any) -> Any:
+    """A tensor that lay on a device without storages."""
+    return data if isinstance(data, np.ndarray | Record) else Record(f"{_REBUILD}numpy")
+
+
+_REBUILD = "torch._utils._rebuild_"
+_VIEWS = [
+    StandIn(f"{_REBUILD}tensor_v2", _tensor),
+    StandIn(f"{_REBUILD}tensor", _tensor),
+    StandIn(f"{_REBUILD}tensor_v3", _typed_tensor),
+    StandIn(f"{_REBUILD}parameter", _same),
+    StandIn(f"{_REBUILD}parameter_with_state", _same),
+]
+_OTHERS: dict[str, Any] = {
+    "torch._tensor._rebuild_from_type": _of_class,
+    "torch._tensor._rebuild_from_type_v2": _of_class,
+    f"{_REBUILD}device_tensor_from_numpy": _from_numpy,
+    f"{_REBUILD}device_tensor_from_cpu_tensor": _same,
     "torch.storage._load_from_bytes": lambda data: _load_inner(data),
 }
-_NAMES = {name: StandIn(name, function) for name, function in _TENSORS.items()}
-_NAMES |= {name: StandIn(name, _StorageType(dtype)) for name, dtype in DTYPES.items()}
+_DTYPES: dict[str, Any] = {
+    "Double": np.float64,
+    "Float": np.float32,
+    "Half": np.float16,
+    "BFloat16": jnp.bfloat16,
+    "ComplexDouble": np.complex128,
+    "ComplexFloat": np.complex64,
+    "Long": np.int64,
+    "Int": np.int32,
+    "Short": np.int16,
+    "Char": np.int8,
+    "Byte": np.uint8,
+    "Bool": np.bool_,
+    "QInt8": np.int8,
+    "QUInt8": np.uint8,
+    "QInt32": np.int32,
+    "QUInt4x2": np.uint8,
+    "QUInt2x4": np.uint8,
+}
+"""The numbers in each kind of storage; those of Q are a quantized tensor's."""
+_NEWER = {
+    f"torch.{kind}": np.dtype(getattr(jnp, kind))
+    for kind in (
+        "uint16",
+        "uint32",
+        "uint64",
+        "float8_e4m3fn",
+        "float8_e4m3fnuz",
+        "float8_e5m2",
+        "float8_e5m2fnuz",
+        "float8_e8m0fnu",
+    )
+}
+"""The dtypes that torch has no kind of storage for."""
+
+_NAMES = {view.name: view for view in _VIEWS}
+_NAMES |= {name: StandIn(name, function) for name, function in _OTHERS.items()}
+_NAMES |= {
+    name: StandIn(name, _StorageType(np.dtype(dtype)))
+    for kind, dtype in (*_DTYPES.items(), ("Untyped", np.uint8))
+    for name in (f"torch.{kind}Storage", f"torch.storage.{kind}Storage")
+}
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether a record stands for a tensor or array that is not read."""
+    return isinstance(value, Record) and (
+        value.kind.startswith((_REBUILD, "torch._tensor._rebuild_"))
+        or (value.kind == "numpy.ndarray" and as_array(value) is None)
+    )
 
 
 def _reference(pid: Any) -> tuple[np.dtype, str, int]:
     """The dtype, key and length of a storage, from what a pickle says of it."""
     _, kind, key, _, count, *view = pid
     if not isinstance(kind, StandIn) or not isinstance(kind.function, _StorageType):
-        raise Refused("holds a storage of unknown kind")
+        raise Refused(f"holds a storage of unknown kind {getattr(kind, 'name', '')}")
     if not isinstance(key, str):
         raise Refused(f"holds a storage whose key is a {type(key).__name__}")
     if any(view):
@@ -149,7 +247,9 @@ def _load_archive(data: bytes) -> Any:
             raise Refused("holds big-endian numbers")
         stored: dict[str, _Storage] = {}
 
-        def storage(pid: Any) -> _Storage:
+        def storage(pid: Any) -> Any:
+            if isinstance(pid[1], Foreign):
+                return Record(pid[1].name)
             dtype, key, count = _reference(pid)
             if key not in stored:
                 numbers = _member(archive, f"{root}data/{key}", allowance)

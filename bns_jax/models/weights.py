@@ -19,6 +19,7 @@ import safetensors.numpy
 from etils import epath
 
 from bns_jax import files
+from bns_jax.models.convert import unusable
 from bns_jax.pytree import checksum
 
 _CHECKSUM = "sha256"
@@ -33,10 +34,20 @@ def save(path: epath.PathLike, params: Any, metadata: Mapping[str, Any]) -> None
       metadata: anything JSON holds: the architecture, the figures of the training.
     """
     flat = flax.traverse_util.flatten_dict(params, sep="/")
-    tensors = {name: np.asarray(leaf) for name, leaf in flat.items()}
+    tensors = {name: _by_rows(leaf) for name, leaf in flat.items()}
     header = {key: json.dumps(value) for key, value in metadata.items()}
     header[_CHECKSUM] = checksum([tensors, header])
     files.write(path, safetensors.numpy.save(tensors, header))
+
+
+def _by_rows(leaf: Any) -> np.ndarray:
+    """On the host, row by row, of native numbers.
+
+    safetensors writes the memory as it lies, whatever the strides say. What comes from
+    a device has the layout that the compiler chose there.
+    """
+    array = np.asarray(leaf, order="C")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def check(params: Any, shapes: Any, path: epath.PathLike) -> None:
@@ -48,7 +59,8 @@ def check(params: Any, shapes: Any, path: epath.PathLike) -> None:
       path: where they came from, for the message.
 
     Raises:
-      ValueError: naming each tensor that is missing, left over or of another shape.
+      ValueError: naming each tensor that is missing, left over, of another shape, or
+        of other than finite numbers where such are expected.
     """
     got = flax.traverse_util.flatten_dict(params, sep="/")
     expected = flax.traverse_util.flatten_dict(shapes, sep="/")
@@ -59,6 +71,12 @@ def check(params: Any, shapes: Any, path: epath.PathLike) -> None:
         for name in sorted(set(got) & set(expected))
         if got[name].shape != expected[name].shape
     ]
+    floating = {
+        name: leaf
+        for name, leaf in got.items()
+        if name in expected and jnp.issubdtype(expected[name].dtype, jnp.floating)
+    }
+    faults += unusable(floating)
     if faults:
         raise ValueError(f"{path} does not fit the network: " + "; ".join(faults))
 
@@ -73,12 +91,10 @@ def load(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
       ValueError: if the file is missing, is no such file, is truncated, or its
         contents do not have the checksum that its header names.
     """
-    path = epath.Path(path)
+    data = files.read(path, "weights")
     try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ValueError(f"no weights file at {path}") from error
-    try:
+        if told := files.not_data(data):
+            raise ValueError(told)
         tensors = _deserialize(data)
         header_size = int.from_bytes(data[:8], "little")
         header = dict(json.loads(data[8 : 8 + header_size])["__metadata__"])

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bns_jax.metrics.images import Range, check_range
 from bns_jax.models.inception.network import SIDE, Inception
 
 Resize = Literal["pytorch", "tensorflow"]
 
 
 def features(
-    params: Any, resize: Resize = "pytorch"
+    params: Any, resize: Resize = "pytorch", value_range: Range | None = None
 ) -> Callable[[np.ndarray], jax.Array]:
     """The features of images, for `metrics.fid`.
 
@@ -27,11 +28,13 @@ def features(
         and torch-fidelity do, and so what their reference statistics are of: it lays
         the top left corners of the images over one another instead of their centres,
         and takes 8 bits to [-1, 1) by (x - 128) / 128.
+      value_range: of images of floating-point numbers, [-1, 1] if left out; a batch
+        with nothing below 0 is then refused, see `metrics.to_bytes`.
 
     Returns:
-      A function from images (batch, height, width, channels), uint8 or floating-point
-      in [-1, 1], to their features (batch, 2048), float32. The one channel of a grey
-      image is repeated, as pytorch-fid and EDM do.
+      A function from images (batch, height, width, channels), uint8 or floating-point,
+      to their features (batch, 2048), float32. The one channel of a grey image is
+      repeated, as pytorch-fid and EDM do.
 
     Raises:
       ValueError: if `resize` is neither; by the function returned, if its argument is
@@ -51,6 +54,9 @@ def features(
             raise ValueError(
                 f"expected floating-point numbers or uint8, got {images.dtype}"
             )
+        if floating:
+            low, high = check_range(np.asarray(images, np.float32), value_range)
+            images = (images - low) * (2 / (high - low)) - 1
         return _network(params, prepare(images, resize))
 
     return function

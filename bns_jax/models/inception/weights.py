@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from bns_jax.models import state_dict
-from bns_jax.models.convert import differences
+from bns_jax.models.convert import differences, unusable
 from bns_jax.models.inception.network import SIDE, Inception
 
 _EPSILON = 1e-3
@@ -34,7 +34,8 @@ def convert(tensors: Mapping[str, np.ndarray], source: str = "the mapping") -> A
       Nested dictionaries of float32 arrays.
 
     Raises:
-      ValueError: naming each tensor that is missing, left over or of another shape.
+      ValueError: naming each tensor that is missing, left over, of another shape, or
+        of other than finite floating-point numbers.
     """
     shapes = flax.traverse_util.flatten_dict(parameter_shapes())
     layers = sorted({path[:-1] for path in shapes})
@@ -42,7 +43,7 @@ def convert(tensors: Mapping[str, np.ndarray], source: str = "the mapping") -> A
     for layer in layers:
         expected |= _layout(layer, shapes[*layer, "kernel"].shape)
     given = {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
-    faults = differences(given, expected)
+    faults = differences(given, expected) or unusable(given)
     if faults:
         raise ValueError(
             f"{source} does not fit the Inception network of FID{_likeness(given)}: "
