@@ -117,6 +117,8 @@ def check_same(
     Raises:
       ValueError: naming every entry that differs.
     """
+    if not there:
+        raise ValueError(f"{what}: it does not say which, as older versions; {advice}")
     differing = differences(there, here)
     if differing:
         raise ValueError(f"{what}; {'; '.join(differing)}; {advice}")

@@ -5,15 +5,25 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from bns_jax import distill, families, interchange, ns, parallel
+from bns_jax import (
+    distill,
+    families,
+    identity,
+    interchange,
+    ns,
+    parallel,
+    solvers,
+)
 from bns_jax.distill import Distilled, HistoryRow, Optimizer
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs, first
-from bns_jax.pytree import on_host
+from bns_jax.pytree import checksum, on_host
 from experiments import baselines, comparison, preemption, report, starts, truth
 from experiments.models import Model
 from experiments.progress import Progress
@@ -127,7 +137,8 @@ def distil_all(
     distilled: dict[int, Distilled] = {}
     for nfe in settings.nfe:
         previous = distilled[max(distilled)] if distilled else None
-        found = parallel.if_everywhere(_finished(workdir, nfe))
+        of = _identity(model, settings, pairs, nfe)
+        found = parallel.if_everywhere(_finished(workdir, nfe, of))
         distilled[nfe] = found or _distil(
             model, settings, workdir, pairs, nfe, previous
         )
@@ -190,44 +201,88 @@ def _distil(
             model.field,
             pairs["train"],
             pairs["validation"],
-            settings.optimizer,
-            batch=batch,
-            iterations=settings.iterations,
-            evaluate_every=settings.evaluate_every,
+            **_recipe(settings),
             microbatch=settings.microbatch or model.microbatch(batch),
-            seed=settings.accuracy.seed,
             checkpoint=workdir.checkpoint(f"{name}_from_{start.name}"),
             progress=progress,
             mesh=model.mesh,
             stop=preemption.asked,
         )
-    fitted = fitted._replace(forwards=start.forwards + fitted.forwards)
+    of = {**fitted.identity, **_search(settings)}
+    fitted = fitted._replace(forwards=start.forwards + fitted.forwards, identity=of)
     _write(model, workdir, name, start.name, fitted)
     return fitted
+
+
+def _recipe(settings: Settings) -> dict[str, Any]:
+    """The arguments of `distill.fit` that shape its result."""
+    return {
+        "optimizer": settings.optimizer,
+        "batch": settings.pairs_per_step,
+        "iterations": settings.iterations,
+        "evaluate_every": settings.evaluate_every,
+        "seed": settings.accuracy.seed,
+    }
+
+
+def _search(settings: Settings) -> dict[str, Any]:
+    """What of the settings shapes a solver besides, as JSON values."""
+    return {"init": settings.init, "sigma_0": settings.sigma_0}
+
+
+def _identity(
+    model: Model, settings: Settings, pairs: dict[str, Pairs], nfe: int
+) -> dict[str, Any]:
+    """What a finished solver must be of, wherever its search started from."""
+    of_run = distill.identify(
+        families.bns(solvers.euler(nfe)),
+        model.field,
+        pairs["train"],
+        pairs["validation"],
+        **_recipe(settings),
+        mesh=model.mesh,
+    )
+    return {**of_run, **_search(settings)}
 
 
 def _name(nfe: int) -> str:
     return f"{report.BESPOKE}_{nfe}"
 
 
-def _finished(workdir: Workdir, nfe: int) -> Distilled | None:
-    """What `_write` has written; None if it has not, or not all of it."""
+def _finished(workdir: Workdir, nfe: int, of: Mapping[str, Any]) -> Distilled | None:
+    """What `_write` has written; None if it has not, or not all of it.
+
+    Raises:
+      ValueError: if it is not what is asked for; names what differs.
+    """
     path, history = workdir.solver(_name(nfe)), workdir.history(_name(nfe))
     if not path.exists():
         return None
     try:
         params, metadata = interchange.load(path), interchange.load_metadata(path)
         rows = tuple(read_csv(history, HistoryRow))
-        return Distilled(
+        found = Distilled(
             params,
             rows,
             metadata["forwards"],
             metadata["iteration"],
             max(row.val_metric for row in rows),
+            metadata.get("identity", {}),
         )
+        if metadata.get("history", _digest(rows)) != _digest(rows):
+            raise ValueError(f"{history} is not the history of {path}")
     except (OSError, KeyError, ValueError) as error:
         logging.warning("%s; the solver is made again from its checkpoint", error)
         return None
+    # Which start it came from depends on the numbers of evaluations asked for then.
+    start = found.identity.get("start")
+    identity.check_same(
+        found.identity,
+        {**of, "start": start},
+        f"{path} is of another run",
+        "remove it to make it again, or choose another --workdir",
+    )
+    return found
 
 
 def _write(
@@ -241,9 +296,16 @@ def _write(
         "validation_psnr_db": round(fitted.val_metric, 3),
         "iteration": fitted.iteration,
         "forwards": fitted.forwards,
+        "history": _digest(fitted.history),
+        "identity": dict(fitted.identity),
     }
     write_csv(workdir.history(name), HistoryRow._fields, fitted.history)
     interchange.save(workdir.solver(name), fitted.params, metadata)
+
+
+def _digest(history: Sequence[HistoryRow]) -> str:
+    """What tells one history from another, but for the time that it took."""
+    return checksum([np.asarray(row[:-1], np.float64) for row in history])
 
 
 def _show_samples(

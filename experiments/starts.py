@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
-from bns_jax import distill, grids, interchange, ns, parallel
+from bns_jax import (
+    distill,
+    grids,
+    identity,
+    interchange,
+    ns,
+    parallel,
+    probing,
+)
 from bns_jax.distill import Distilled
 from bns_jax.distill.path_grid import POWERS
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
+from bns_jax.pytree import checksum
 from experiments import baselines, comparison
 from experiments.models import Model
 from experiments.workdir import Workdir
@@ -111,17 +120,43 @@ def _greedy(
         candidates.append(grids.resampled(np.append(times, 1.0)))
     path = workdir.start(f"{name}_{nfe}")
     forwards = len(candidates) * nfe * train.size
-    params = parallel.if_everywhere(_load(path))
+    of = _identity(model, train, nfe, candidates)
+    params = parallel.if_everywhere(_load(path, of))
     if params is None:
         params = distill.greedy(model.field, train, nfe, candidates, mesh=model.mesh)
         if parallel.is_main():
-            interchange.save(path, params, model.facts)
+            interchange.save(path, params, model.facts | {"identity": of})
     return Start(name, params, forwards)
 
 
-def _load(path: epath.Path) -> NSParams | None:
-    """None if it is not there, or not whole."""
+def _identity(
+    model: Model, train: Pairs, nfe: int, candidates: Sequence[grids.Grid]
+) -> dict[str, Any]:
+    """What a greedy start is of, as JSON values."""
+    answers = probing.look(model.field, train.x0, train.args, model.mesh)
+    laid = [grids.times(candidate, nfe) for candidate in candidates]
+    return {
+        **identity.of_function("field", model.field, answers),
+        "nfe": nfe,
+        "grids": checksum(laid),
+        "train": checksum((train.x0, train.x1, train.args, train.times, train.path)),
+    }
+
+
+def _load(path: epath.Path, of: Mapping[str, Any]) -> NSParams | None:
+    """None if it is not there, or not whole.
+
+    Raises:
+      ValueError: if it is not what is asked for; names what differs.
+    """
     try:
-        return interchange.load(path)
+        params, metadata = interchange.load(path), interchange.load_metadata(path)
     except ValueError:
         return None
+    identity.check_same(
+        metadata.get("identity", {}),
+        of,
+        f"{path} is another start",
+        "remove it to make it again, or choose another --workdir",
+    )
+    return params

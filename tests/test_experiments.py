@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -194,6 +195,46 @@ def test_sigterm_saves_and_the_same_command_continues(by_algorithm_2, tmp_path):
     assert (again.returncode, again.stderr) == (0, "")
     solver = pathlib.Path("solvers") / "bns_2.json"
     assert (tmp_path / solver).read_bytes() == (undisturbed / solver).read_bytes()
+
+
+def test_an_artefact_of_another_run_is_refused_by_name(by_algorithm_2, tmp_path):
+    """Solvers and starts say what they are of, whatever their file is called."""
+    workdir, flags, _ = by_algorithm_2
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    two, four = (tmp_path / "solvers" / f"bns_{nfe}.json" for nfe in (2, 4))
+    kept = two.read_bytes()
+
+    shutil.copy(two, four)
+    shutil.copy(tmp_path / "history/bns_2.csv", tmp_path / "history/bns_4.csv")
+    refused = digits(tmp_path, *flags, "--nfe=2,4")
+    assert refused.returncode == 1
+    assert f"{four} is of another run; nfe: there 2, here 4; remove" in refused.stderr
+    four.unlink()
+
+    (tmp_path / "run.flags").unlink()
+    others = ("--learning_rate=1e-3", "--init=euler", "--sigma_0=3", "--iterations=5")
+    refused = digits(tmp_path, *flags, *others)
+    assert refused.returncode == 1
+    assert f"{two} is of another run; " in refused.stderr
+    for named in (
+        "optimizer: there 'adam(0.0005, polynomial)', here 'adam(0.001, polynomial)'",
+        "init: there 'midpoint', here 'euler'",
+        "sigma_0: there 2.0, here 3.0",
+        "iterations: there 4, here 5",
+    ):
+        assert named in refused.stderr
+    assert two.read_bytes() == kept
+
+
+def test_a_start_of_another_run_is_refused_by_name(tmp_path):
+    flags = (*SMALL, "--model=mixture", "--stage=distill")
+    assert digits(tmp_path, *flags, "--nfe=2").returncode == 0
+    two, three = (tmp_path / "starts" / f"greedy_{nfe}.json" for nfe in (2, 3))
+    shutil.copy(two, three)
+    refused = digits(tmp_path, *flags, "--nfe=3")
+    assert refused.returncode == 1
+    assert f"{three} is another start; " in refused.stderr
+    assert "nfe: there 2, here 3" in refused.stderr
 
 
 def test_a_second_run_at_the_same_time_is_refused(tmp_path):

@@ -72,7 +72,13 @@ def with_optax(tx: optax.GradientTransformation, name: str = "with_optax") -> Op
       name: what a checkpoint knows it by, beside its first three steps on a parabola:
         name settings that do not show there, such as where a schedule ends.
     """
-    return Optimizer(lambda iterations: _first_order(tx), name)
+
+    def trainer(iterations: int) -> Trainer:
+        del iterations
+        plain = _first_order(tx)
+        return plain._replace(probe=partial(_probe, tx, plain.update))
+
+    return Optimizer(trainer, name)
 
 
 def _first_order(tx: optax.GradientTransformation) -> Trainer:
@@ -103,7 +109,7 @@ def _first_order(tx: optax.GradientTransformation) -> Trainer:
         )
         return Update(new_theta, new_state, loss, ~finite)
 
-    return Trainer(tx.init, update, _FORWARD_AND_BACKWARD, partial(_probe, tx, update))
+    return Trainer(tx.init, update, _FORWARD_AND_BACKWARD)
 
 
 def _probe(tx: optax.GradientTransformation, update: Any, theta: Any) -> Any:

@@ -113,6 +113,7 @@ class Run(NamedTuple):
         train, validation, theta = self.train, self.validation, self.family.theta
         path = (train.times, train.path) if isinstance(self.loss, PathLoss) else ()
         weights = self.weights / np.max(self.weights)
+        params = self.family.to_params(theta)
         trainer = self.optimizer.trainer(self.recipe.iterations)
         steps = trainer.probe(theta) if trainer.probe else []
         of_loss = _answers_of_loss(self.loss, self.family, train)
@@ -123,7 +124,8 @@ class Run(NamedTuple):
             f"optimizer_{identity.PROBE}": steps,
             **identity.of_function("loss", self.loss, of_loss),
             **identity.of_function("metric", self.metric, of_metric),
-            "start": checksum((theta, self.family.to_params(theta))),
+            "nfe": len(params.a),
+            "start": checksum((theta, params)),
             **identity.of_function("field", vf, answers),
             "train": checksum((train.x0, train.x1, train.args, weights, *path)),
             "validation": checksum((validation.x0, validation.x1, validation.args)),
