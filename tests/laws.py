@@ -59,6 +59,10 @@ class KnownSolver(NamedTuple):
     def stages(self) -> int:
         return self.entry.stages
 
+    @property
+    def full_order(self) -> dict[str, Any]:
+        return self.entry.full_order
+
     def algorithm(self, nfe: int, scheduler: Any, **options: Any) -> Any:
         return self.entry.algorithm(nfe, scheduler, **options)
 

@@ -36,7 +36,7 @@ def order_of_convergence(known, path, field, numbers_of_steps):
     errors = []
     for steps in numbers_of_steps:
         times = known.times(path, START, END, steps, before=known.history)
-        options = {}
+        options = dict(known.full_order)
         if known.history:
             past = [(t, field.flow(START, t, X0)) for t in times[: known.history]]
             options["history"] = [(t, x, field.velocity(t, x)) for t, x in past]
@@ -366,6 +366,40 @@ def test_every_solver_has_a_line_of_description_and_a_reference(name):
     assert entry.description and "\n" not in entry.description
     assert entry.reference.startswith("eq. ") or "arXiv:" in entry.reference
     assert entry.kind in ("generic", "exponential", "scale-time")
+
+
+LOWERING = [n for n, entry in solvers.CATALOGUE.items() if entry.lowers]
+
+
+@pytest.mark.parametrize("name", LOWERING)
+def test_a_lowered_end_rests_on_fewer_evaluations(name):
+    """A last step of order 1 is DDIM's, from the last point alone."""
+    path, grid = ALL_SCHEDULERS["vp"], grids.uniform(START, END)
+    full, low = (
+        solvers.build(name, 8, path, grid, lower_order_final=lower)
+        for lower in (False, True)
+    )
+    last = solvers.ddim(1, path, grid=[full.times[-1], END])
+    step = low.b[-1] - last.a[-1] * low.b[-2]
+    corrected = name.startswith("unipc")
+    if not corrected:
+        assert_close(step, [*np.zeros(7), last.b[0, 0]], 1e-13)
+    lowers = not name.startswith("unipc1")
+    assert (np.max(np.abs(full.b[-1] - low.b[-1])) > 1e-6) == lowers
+    default = solvers.build(name, 8, path, grid)
+    np.testing.assert_array_equal(default.b, low.b)
+    many = solvers.build(name, 15, path, grid)
+    expected = solvers.build(name, 15, path, grid, lower_order_final=corrected)
+    np.testing.assert_array_equal(many.b, expected.b)
+
+
+@pytest.mark.parametrize(
+    "options", [{"lower_order_final": True}, {"euler_at_final": True}]
+)
+def test_singlestep_has_no_options_of_multistep(options):
+    for build in (solvers.dpm_solver, solvers.dpm_solver_pp):
+        with pytest.raises(ValueError, match='options of steps="multi"'):
+            build(8, schedulers.vp(), steps="single", **options)
 
 
 @pytest.mark.parametrize(

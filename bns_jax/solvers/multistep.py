@@ -33,7 +33,7 @@ def adams_bashforth_algorithm(
     Raises:
       ValueError: if the order is not in 1 .. 4 or above nfe, or a step has no length.
     """
-    check_order(order, _HIGHEST_ORDER, nfe)
+    order, nfe = check_order(order, _HIGHEST_ORDER, nfe)
     times = grids.times(grid, nfe)
     if np.any(np.diff(times) == 0):
         raise ValueError(f"multistep methods need distinct times, got {times}")

@@ -50,8 +50,8 @@ def levels_of(path, steps, end):
     return times, 1.0 / path.snr(times)
 
 
-def ours(name, path, times):
-    params = solvers.build(name, len(times) - 1, path, times)
+def ours(name, path, times, **options):
+    params = solvers.build(name, len(times) - 1, path, times, **options)
     return run(params, mixture.velocity(path), mixture.X0)[-1]
 
 
@@ -59,7 +59,8 @@ def compare(name, path, scheduler, end=1.0, tolerance=1e-10, steps=10):
     times, levels = levels_of(path, steps, end)
     if end == 1.0:
         levels[-1] = 0.0
-    difference = np.abs(theirs(scheduler, levels) - ours(name, path, times))
+    options = solvers.look_up(name).full_order
+    difference = np.abs(theirs(scheduler, levels) - ours(name, path, times, **options))
     assert np.max(difference) < tolerance
 
 
@@ -94,6 +95,74 @@ def test_deis(path, order):
     scheduler = diffusers.DEISMultistepScheduler(**OPTIONS, solver_order=order)
     name = f"deis_log_rho{order}" if order > 1 else "ddim"
     compare(name, path, scheduler, end=0.999)
+
+
+MULTISTEP = {
+    "dpm_solver_pp_2m": (diffusers.DPMSolverMultistepScheduler, 2, {}),
+    "dpm_solver_pp_3m": (diffusers.DPMSolverMultistepScheduler, 3, {}),
+    "unipc2": (diffusers.UniPCMultistepScheduler, 2, {}),
+    "unipc3": (diffusers.UniPCMultistepScheduler, 3, {}),
+    "unipc3_bh1": (diffusers.UniPCMultistepScheduler, 3, {"solver_type": "bh1"}),
+    "deis_log_rho3": (diffusers.DEISMultistepScheduler, 3, {}),
+}
+"""Whose defaults are compared: the class, the order, and its other options."""
+
+
+def karras_levels(path, nfe, end):
+    """Levels from the path's largest to 0.002, the last step leading there or to 0."""
+    largest = 1.0 / float(path.snr(0.0))
+    roots = np.linspace(largest ** (1 / 7), 0.002 ** (1 / 7), nfe + (end > 0))
+    return roots**7 if end else np.append(roots**7, 0.0)
+
+
+@pytest.fixture(scope="module")
+def truth(path):
+    """The flow from X0 to each end, by small steps in log-SNR."""
+
+    def flow(end, steps=400):
+        levels = np.geomspace(1.0 / float(path.snr(0.0)), end or 1e-4, steps + 1)
+        times = path.snr_inverse(1.0 / levels).clip(0.0, 1.0)
+        return ours("unipc3", path, times, lower_order_final=False)
+
+    return {end: flow(end) for end in (0.0, 0.002)}
+
+
+NOT_TO_0 = ("deis_log_rho3", "unipc3_bh1")
+"""diffusers has no step to a level of 0 for these."""
+
+
+@pytest.mark.parametrize("nfe", [4, 6, 8, 14, 15])
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [(n, e) for n in MULTISTEP for e in (0.0, 0.002) if e or n not in NOT_TO_0],
+)
+def test_few_steps_end_as_in_diffusers(path, truth, name, nfe, end):
+    kind, order, options = MULTISTEP[name]
+    if end and kind is not diffusers.DEISMultistepScheduler:
+        options = {**SIGMA_MIN, **options}
+    scheduler = kind(num_train_timesteps=STEPS, **BETAS, solver_order=order, **options)
+    levels = karras_levels(path, nfe, end)
+    with np.errstate(divide="ignore"):
+        times = path.snr_inverse(1.0 / levels).clip(0.0, 1.0)
+    got = ours(name, path, times)
+    tolerance = FLOAT32 if "DPM" in kind.__name__ else 1e-10
+    assert np.max(np.abs(theirs(scheduler, levels) - got)) < tolerance
+    if name in ("dpm_solver_pp_3m", "unipc3") and nfe < 8:
+        full = ours(name, path, times, lower_order_final=False)
+        errors = [np.sqrt(np.mean((x - truth[end]) ** 2)) for x in (got, full)]
+        assert errors[0] < errors[1]
+
+
+def test_euler_at_final(path):
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        **OPTIONS, **SIGMA_MIN, solver_order=3, euler_at_final=True
+    )
+    times, levels = levels_of(path, 10, 0.999)
+    options = {"lower_order_final": False, "euler_at_final": True}
+    got = ours("dpm_solver_pp_3m", path, times, **options)
+    assert np.max(np.abs(theirs(scheduler, levels) - got)) < FLOAT32
+    full = ours("dpm_solver_pp_3m", path, times, lower_order_final=False)
+    assert np.max(np.abs(full - got)) > 1e-4
 
 
 @pytest.mark.parametrize("kind", ["data", "noise"])
