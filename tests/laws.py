@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bns_jax import ns, schedulers, solvers
+from bns_jax import grids, ns, schedulers, solvers
 from bns_jax.ns import NSParams
 
 ALL_SCHEDULERS = {
@@ -36,6 +36,25 @@ SMOOTH_SCHEDULERS = [
     name for name in ALL_SCHEDULERS if name not in _TABLES + _LIKE_ANOTHER
 ]
 """Those with continuous derivatives, one of a kind."""
+
+
+ALL_GRIDS: dict[str, Callable[[Any], grids.Grid]] = {
+    "uniform": lambda _: grids.uniform(),
+    "log_snr": grids.log_snr,
+    "karras": grids.karras,
+    "karras_sigma_min": lambda path: grids.karras(path, final="sigma_min"),
+    "karras_repeat": lambda path: grids.karras(path, final="repeat"),
+    "exponential": grids.exponential,
+    "beta": grids.beta,
+    "shifted": lambda _: grids.shifted(3.0),
+    "leading": lambda _: grids.timesteps("leading", offset=1),
+    "leading_skipped": lambda _: grids.timesteps("leading", skip_last=True),
+    "linspace": lambda _: grids.timesteps("linspace", final="sigma_min"),
+    "trailing": lambda _: grids.timesteps("trailing"),
+    "from_times": lambda _: lambda n: grids.from_times(np.linspace(0, 1, n + 1))(n),
+    "resampled": lambda _: grids.resampled([0.0, 0.1, 0.4, 1.0]),
+}
+"""name -> the grid of a scheduler."""
 
 
 class KnownSolver(NamedTuple):

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from bns_jax import checks
+from bns_jax import scalars
 from bns_jax.schedulers.base import Scheduler, with_namespace
 from bns_jax.typing import Array, Time
 
@@ -76,7 +76,7 @@ class VE(Scheduler):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
-        value = checks.positive("sigma_max", self.sigma_max)
+        value = scalars.positive("sigma_max", self.sigma_max)
         object.__setattr__(self, "sigma_max", value)
 
     def alpha(self, t: Time) -> Array:
@@ -120,7 +120,7 @@ class Shifted(Scheduler):
     base: Scheduler = dataclasses.field(default_factory=CondOT)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shift", checks.positive("shift", self.shift))
+        object.__setattr__(self, "shift", scalars.positive("shift", self.shift))
 
     def alpha(self, t: Time) -> Array:
         """Alpha of the base at the warped time."""

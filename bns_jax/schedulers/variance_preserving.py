@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from bns_jax import checks
+from bns_jax import scalars
 from bns_jax.schedulers.base import Scheduler, with_namespace
 from bns_jax.typing import Array, Time
 
@@ -67,7 +67,7 @@ class VP(VariancePreserving):
 
     def __post_init__(self) -> None:
         for name in ("beta_min", "beta_max"):
-            value = checks.positive(name, getattr(self, name))
+            value = scalars.positive(name, getattr(self, name))
             object.__setattr__(self, name, value)
         if self.beta_min > self.beta_max:
             raise ValueError(

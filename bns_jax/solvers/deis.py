@@ -74,7 +74,7 @@ def _correction(
 ) -> Any:
     """Alpha' sum_j C_j (e_j - e_0): what the predictions before add to DDIM."""
     finite = [(at, e) for at, e in past if np.isfinite(at.log_snr)]
-    if not np.isfinite(step.h) or len(finite) < 2:
+    if step.h == 0 or not np.isfinite(step.h) or len(finite) < 2:
         return 0.0
     # Integrals over log-SNR, in which rho = exp(-log_snr).
     along, weights = _quadrature()

@@ -96,7 +96,7 @@ def _multistep_correction(kind: Kind, step: Step, past: list[tuple[float, Any]])
     """What the steps before add to the first-order step."""
     z, scale = step.signed_h(kind), step.scale(kind)
     finite = [(log_snr, y) for log_snr, y in past if np.isfinite(log_snr)]
-    if not np.isfinite(z) or len(finite) < 2:
+    if z == 0 or not np.isfinite(z) or len(finite) < 2:
         return 0.0
     (log_snr_1, y_1), (log_snr_0, y_0) = finite[-2:]
     r_0 = (log_snr_0 - log_snr_1) / step.h
@@ -154,7 +154,7 @@ def dpm_singlestep_algorithm(
     if inner < 0:
         raise ValueError(f"both ends touch infinite log-SNR: needs nfe >= 2, got {nfe}")
     orders = [1] * first + singlestep_orders(inner, order) + [1] * last
-    laid = points(scheduler, grid, len(orders))
+    laid = points(scheduler, grid, len(orders), repeat_last=False)
 
     def algorithm(vf: VelocityField, x0: Sample) -> Sample:
         x = x0

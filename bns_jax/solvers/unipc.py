@@ -97,7 +97,7 @@ def _combine(
     """
     z, scale = step.signed_h(kind), step.scale(kind)
     finite = [(log_snr, y) for log_snr, y in past if np.isfinite(log_snr)]
-    if not np.isfinite(z) or not finite:
+    if z == 0 or not np.isfinite(z) or not finite:
         return 0.0
     log_snr_0, y_0 = finite[-1]
     used = finite[:-1][::-1] + ([new] if new is not None else [])

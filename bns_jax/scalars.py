@@ -24,10 +24,10 @@ def count(name: str, value: Any, least: int = 1) -> int:
         whole = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         whole = None
-    if whole is None or whole < least:
-        raise ValueError(
-            f"{name} must be a whole number of at least {least}, got {value!r}"
-        )
+    if whole is None:
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if whole < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
     return whole
 
 
