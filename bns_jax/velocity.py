@@ -49,7 +49,7 @@ class ModelVelocity:
     Attributes:
       network: network(t, x, *args) -> prediction, like x.
       scheduler: of the path that the network was trained on.
-      prediction: "epsilon", "data", "v" or "denoiser".
+      prediction: "epsilon", "score", "data", "v" or "denoiser".
     """
 
     network: VelocityField
@@ -104,6 +104,18 @@ def from_v(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVelocity:
       scheduler: of the path that it was trained on.
     """
     return ModelVelocity(as_pytree(fn), scheduler, "v")
+
+
+def from_score(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVelocity:
+    """The velocity of a score-prediction network (Song et al., 2021).
+
+    Undefined where alpha_t = 0, as that of an eps-prediction.
+
+    Args:
+      fn: fn(t, x, *args) -> the gradient of log p_t at x, -noise / sigma_t, like x.
+      scheduler: of the path that it was trained on.
+    """
+    return ModelVelocity(as_pytree(fn), scheduler, "score")
 
 
 def from_denoiser(
@@ -163,6 +175,18 @@ def _ends_of_epsilon(
     return Ends(_combine(1 / alpha, x, -sigma / alpha, noise), noise)
 
 
+def _ends_of_score(
+    network: VelocityField, scheduler: Scheduler, t: Array, x: Sample, *args: Any
+) -> Ends:
+    sigma = scheduler.sigma(t)
+
+    def epsilon(t: Time, x: Sample, *args: Any) -> Sample:
+        score = network(t, x, *args)
+        return _combine(-sigma, score, jnp.zeros_like(sigma), score)
+
+    return _ends_of_epsilon(epsilon, scheduler, t, x, *args)
+
+
 def _ends_of_data(
     network: VelocityField, scheduler: Scheduler, t: Array, x: Sample, *args: Any
 ) -> Ends:
@@ -198,5 +222,6 @@ _PREDICTIONS = {
     "epsilon": _ends_of_epsilon,
     "data": _ends_of_data,
     "v": _ends_of_v,
+    "score": _ends_of_score,
     "denoiser": _ends_of_denoiser,
 }

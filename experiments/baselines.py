@@ -1,4 +1,8 @@
-"""The solvers to compare with, by name."""
+"""The solvers to compare with, by name, with the options that the field uses.
+
+Multistep DPM-Solver, DPM-Solver++ and DEIS fall in order at the end below 15 steps and
+UniPC always, as in diffusers: in few steps they are far better for it.
+"""
 
 from __future__ import annotations
 

@@ -90,12 +90,16 @@ def of_catalogue(name: str) -> Specimen:
 
 
 def _build(name: str, grid: grids.Grid) -> NSParams:
-    """The solver at the first number of evaluations that it exists for."""
+    """The solver at the first number of evaluations that it exists for.
+
+    With every step of its full order: what is looked for is the method.
+    """
     *others, last = _NFES
+    options = look_up(name).full_order
     for nfe in others:
         with contextlib.suppress(ValueError):
-            return solvers.build(name, nfe, SCHEDULER, grid)
-    return solvers.build(name, last, SCHEDULER, grid)
+            return solvers.build(name, nfe, SCHEDULER, grid, **options)
+    return solvers.build(name, last, SCHEDULER, grid, **options)
 
 
 def under_cosine() -> list[Specimen]:

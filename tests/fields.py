@@ -94,6 +94,10 @@ class Gaussian:
         alpha, sigma = self.scheduler.alpha(t), self.scheduler.sigma(t)
         return sigma / self.variance(t) * (x - alpha * self.mean)
 
+    def score(self, t, x):
+        """The gradient of log p_t, of the Gaussian's own density."""
+        return -(x - self.scheduler.alpha(t) * self.mean) / self.variance(t)
+
     def v(self, t, x):
         """alpha noise - sigma data."""
         alpha, sigma = self.scheduler.alpha(t), self.scheduler.sigma(t)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bns_jax import ns, schedulers, solvers
+from bns_jax import grids, ns, schedulers, solvers
 from bns_jax.ns import NSParams
 
 ALL_SCHEDULERS = {
@@ -21,13 +21,40 @@ ALL_SCHEDULERS = {
     "alphas_cumprod": schedulers.from_alphas_cumprod(
         np.cumprod(1.0 - np.linspace(1e-3, 0.2, 100))
     ),
+    "zero_terminal": schedulers.from_alphas_cumprod(
+        [*np.cumprod(1.0 - np.linspace(1e-3, 0.2, 100))[:-1], 0.0]
+    ),
+    "constant_beta": schedulers.vp(10.0, 10.0),
     "shifted": schedulers.shifted(3.0),
     "shifted_cosine": schedulers.shifted(0.5, schedulers.cosine()),
 }
 """One of each kind."""
 
-SMOOTH_SCHEDULERS = [name for name in ALL_SCHEDULERS if name != "alphas_cumprod"]
-"""Those with continuous derivatives."""
+_LIKE_ANOTHER = ("constant_beta",)
+_TABLES = ("alphas_cumprod", "zero_terminal")
+SMOOTH_SCHEDULERS = [
+    name for name in ALL_SCHEDULERS if name not in _TABLES + _LIKE_ANOTHER
+]
+"""Those with continuous derivatives, one of a kind."""
+
+
+ALL_GRIDS: dict[str, Callable[[Any], grids.Grid]] = {
+    "uniform": lambda _: grids.uniform(),
+    "log_snr": grids.log_snr,
+    "karras": grids.karras,
+    "karras_sigma_min": lambda path: grids.karras(path, final="sigma_min"),
+    "karras_repeat": lambda path: grids.karras(path, final="repeat"),
+    "exponential": grids.exponential,
+    "beta": grids.beta,
+    "shifted": lambda _: grids.shifted(3.0),
+    "leading": lambda _: grids.timesteps("leading", offset=1),
+    "leading_skipped": lambda _: grids.timesteps("leading", skip_last=True),
+    "linspace": lambda _: grids.timesteps("linspace", final="sigma_min"),
+    "trailing": lambda _: grids.timesteps("trailing"),
+    "from_times": lambda _: lambda n: grids.from_times(np.linspace(0, 1, n + 1))(n),
+    "resampled": lambda _: grids.resampled([0.0, 0.1, 0.4, 1.0]),
+}
+"""name -> the grid of a scheduler."""
 
 
 class KnownSolver(NamedTuple):
@@ -58,6 +85,10 @@ class KnownSolver(NamedTuple):
     @property
     def stages(self) -> int:
         return self.entry.stages
+
+    @property
+    def full_order(self) -> dict[str, Any]:
+        return self.entry.full_order
 
     def algorithm(self, nfe: int, scheduler: Any, **options: Any) -> Any:
         return self.entry.algorithm(nfe, scheduler, **options)

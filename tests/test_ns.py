@@ -259,6 +259,20 @@ def test_a_loop_under_scan_is_refused(nfe):
         ns.from_solver(algorithm, nfe)
 
 
+@pytest.mark.parametrize("size", [4e3, 1e8])
+def test_large_coefficients_that_cancel_are_linear_all_the_same(size):
+    """Their rounding is that of the large terms: 1e8 eps is 2e-8."""
+
+    def algorithm(vf, x):
+        u = vf(0.0, x)
+        far = x + size * u
+        return (far - size * u) + 0.5 * vf(0.5, far)
+
+    _, a, b = ns.from_solver(algorithm, 2)
+    assert_close(a, [1.0, 1.0], 1e-7)
+    assert_close(b, [[size, 0.0], [0.0, 0.5]], 1e-7)
+
+
 @pytest.mark.parametrize(
     "algorithm",
     [

@@ -13,7 +13,7 @@ import bns_jax
 ROOT = Path(bns_jax.__file__).parents[1]
 
 FLOORS = [
-    {"typing", "pytree", "checks", "identity"},
+    {"typing", "pytree", "scalars", "checks", "identity"},
     {"schedulers", "velocity", "guidance", "grids"},
     {"ns", "scale_time"},
     {"solvers", "families"},
@@ -36,7 +36,7 @@ FLOORS = [
 FLOOR = {module: floor for floor, names in enumerate(FLOORS) for module in names}
 EXPERIMENTS = len(FLOORS)
 LIGHT = 3
-"""Up to this floor jax (and NumPy, which it brings) is all there is."""
+"""Up to this floor jax (and NumPy and SciPy, which it brings) is all there is."""
 
 KNOW_NO_SOLVER = {"ns", "scale_time", "solvers", "families", "distill", "ground_truth"}
 
@@ -103,7 +103,7 @@ def test_no_import_points_up_a_floor(path):
 
 @each(light)
 def test_lower_floors_need_jax_alone(path):
-    allowed = {"jax", "numpy", "bns_jax", *sys.stdlib_module_names}
+    allowed = {"jax", "numpy", "scipy", "bns_jax", *sys.stdlib_module_names}
     assert {name.split(".")[0] for name in imports(path)} <= allowed
 
 

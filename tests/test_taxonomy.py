@@ -61,7 +61,8 @@ SPECIMENS = {name: specimens.of_catalogue(name) for name in SOLVERS}
 def build(name, scheduler=VP):
     """A solver inside (0, 1), and the times of its iterates."""
     nfe = NFE + (name == "edm_heun")
-    params = solvers.build(name, nfe, scheduler, grids.uniform(START, END))
+    options = solvers.CATALOGUE[name].full_order
+    params = solvers.build(name, nfe, scheduler, grids.uniform(START, END), **options)
     return params, np.append(params.times[1:], END)
 
 

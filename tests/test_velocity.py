@@ -8,6 +8,7 @@ import pytest
 from bns_jax import schedulers, velocity
 from tests.fields import Gaussian
 from tests.laws import ALL_SCHEDULERS, assert_close
+from tests.parity import mixture
 
 TIMES = (0.02, 0.31, 0.5, 0.977)
 X = jnp.asarray([-1.3, 0.2, 2.4])
@@ -15,12 +16,15 @@ X = jnp.asarray([-1.3, 0.2, 2.4])
 each_scheduler = pytest.mark.parametrize(
     "scheduler", list(ALL_SCHEDULERS.values()), ids=list(ALL_SCHEDULERS)
 )
-each_prediction = pytest.mark.parametrize("kind", ["epsilon", "data", "v", "denoiser"])
+each_prediction = pytest.mark.parametrize(
+    "kind", ["epsilon", "score", "data", "v", "denoiser"]
+)
 
 
 def model(kind, field, scheduler):
     networks = {
         "epsilon": (velocity.from_epsilon, field.epsilon),
+        "score": (velocity.from_score, field.score),
         "data": (velocity.from_data, field.data),
         "v": (velocity.from_v, field.v),
         "denoiser": (velocity.from_denoiser, field.denoiser),
@@ -46,6 +50,27 @@ def test_ends_are_those_of_the_posterior(kind, scheduler):
     ends = model(kind, field, scheduler).ends(t, X)
     assert_close(ends.data, field.data(t, X), 1e-8)
     assert_close(ends.noise, field.epsilon(t, X), 1e-8)
+
+
+@pytest.mark.parametrize("name", ["vp", "constant_beta", "ve", "cond_ot"])
+def test_a_score_is_the_gradient_of_the_log_density(name):
+    path = ALL_SCHEDULERS[name]
+
+    def log_density(t, x):
+        alpha, variance = (
+            path.alpha(t),
+            path.alpha(t) ** 2 * 0.3**2 + path.sigma(t) ** 2,
+        )
+        away = x[None] - alpha * mixture.CENTRES
+        return jax.nn.logsumexp(-jnp.sum(away**2, axis=-1) / (2 * variance))
+
+    def score(t, x):
+        return jax.vmap(jax.grad(log_density, argnums=1), (None, 0))(t, x)
+
+    x = jnp.asarray(mixture.X0)
+    for t in (0.2, 0.7):
+        got = velocity.from_score(score, path)(t, x)
+        assert_close(got, mixture.velocity(path)(t, mixture.X0), 1e-9)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +140,7 @@ def test_dtype_of_x_is_kept_and_time_is_at_least_float32(kind, dtype):
 
     makers = {
         "epsilon": velocity.from_epsilon,
+        "score": velocity.from_score,
         "data": velocity.from_data,
         "v": velocity.from_v,
         "denoiser": velocity.from_denoiser,

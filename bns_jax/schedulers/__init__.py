@@ -7,12 +7,10 @@ its input: NumPy float64 for numbers and NumPy arrays, JAX for JAX arrays.
 from __future__ import annotations
 
 from bns_jax.schedulers.base import Scheduler as Scheduler
+from bns_jax.schedulers.discrete import DiscreteVP as DiscreteVP
+from bns_jax.schedulers.discrete import from_alphas_cumprod as from_alphas_cumprod
 from bns_jax.schedulers.paths import VE, CondOT, Cosine, Shifted
 from bns_jax.schedulers.variance_preserving import VP
-from bns_jax.schedulers.variance_preserving import DiscreteVP as DiscreteVP
-from bns_jax.schedulers.variance_preserving import (
-    from_alphas_cumprod as from_alphas_cumprod,
-)
 
 
 def cond_ot() -> Scheduler:
@@ -28,8 +26,14 @@ def cosine() -> Scheduler:
 def vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Scheduler:
     """Variance preserving (eq. 60), b = beta_min and B = beta_max.
 
+    Args:
+      beta_min: the rate of noise at the data.
+      beta_max: the rate of noise at the noise; beta_min for a constant rate. A model
+        whose beta is 1 over ten units of time has beta_min = beta_max = 10 here, where
+        all of time has length 1.
+
     Raises:
-      ValueError: unless 0 < beta_min < beta_max.
+      ValueError: unless 0 < beta_min <= beta_max are finite.
     """
     return VP(beta_min, beta_max)
 
@@ -38,7 +42,7 @@ def ve(sigma_max: float = 80.0) -> Scheduler:
     """Variance exploding, alpha_t = 1, sigma_t = sigma_max (1 - t) (eq. 16).
 
     Raises:
-      ValueError: unless sigma_max > 0.
+      ValueError: unless sigma_max is positive and finite.
     """
     return VE(sigma_max)
 
@@ -51,6 +55,6 @@ def shifted(shift: float, base: Scheduler | None = None) -> Scheduler:
       base: the scheduler to warp, cond_ot() if left out.
 
     Raises:
-      ValueError: unless shift > 0.
+      ValueError: unless shift is positive and finite.
     """
     return Shifted(shift, base or CondOT())

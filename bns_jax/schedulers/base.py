@@ -13,8 +13,10 @@ from bns_jax.typing import Array, Time
 
 
 def with_namespace(t: Time) -> tuple[ModuleType, Array]:
-    """The array namespace to compute in, and t as an array of it."""
+    """The array namespace to compute in, and t as a floating-point array of it."""
     if isinstance(t, jax.Array):
+        if not jnp.issubdtype(t.dtype, jnp.floating):
+            t = t.astype(jnp.result_type(float))
         return jnp, t
     return np, np.asarray(t, np.float64)
 
@@ -44,7 +46,10 @@ class Scheduler(abc.ABC):
 
     @abc.abstractmethod
     def log_snr_inverse(self, log_snr: Time) -> Array:
-        """The time at which log(alpha_t / sigma_t) has the given value."""
+        """The time at which log(alpha_t / sigma_t) has the given value.
+
+        0 where the path has no such noise: VP and VE begin with a finite amount.
+        """
 
     def snr(self, t: Time) -> Array:
         """The signal-to-noise ratio alpha_t / sigma_t; infinite where sigma_t = 0."""
@@ -58,7 +63,7 @@ class Scheduler(abc.ABC):
             return xp.log(self.alpha(t)) - xp.log(self.sigma(t))
 
     def snr_inverse(self, snr: Time) -> Array:
-        """The time at which alpha_t / sigma_t has the given value."""
+        """The time at which alpha_t / sigma_t has the given value, likewise."""
         xp, snr = with_namespace(snr)
         with np.errstate(divide="ignore"):
             return self.log_snr_inverse(xp.log(snr))

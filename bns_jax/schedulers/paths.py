@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from bns_jax import scalars
 from bns_jax.schedulers.base import Scheduler, with_namespace
 from bns_jax.typing import Array, Time
 
@@ -75,8 +76,8 @@ class VE(Scheduler):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
-        if not self.sigma_max > 0:
-            raise ValueError(f"sigma_max must be positive, got {self.sigma_max}")
+        value = scalars.positive("sigma_max", self.sigma_max)
+        object.__setattr__(self, "sigma_max", value)
 
     def alpha(self, t: Time) -> Array:
         """1."""
@@ -100,7 +101,11 @@ class VE(Scheduler):
     def log_snr_inverse(self, log_snr: Time) -> Array:
         """1 - exp(-log_snr) / sigma_max."""
         xp, log_snr = with_namespace(log_snr)
-        return 1.0 - xp.exp(-log_snr) / self.sigma_max
+        with np.errstate(over="ignore"):
+            sigma = xp.exp(-log_snr)
+        return 1.0 - xp.where(sigma > self.sigma_max, self.sigma_max, sigma) / (
+            self.sigma_max
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +120,7 @@ class Shifted(Scheduler):
     base: Scheduler = dataclasses.field(default_factory=CondOT)
 
     def __post_init__(self) -> None:
-        if not self.shift > 0:
-            raise ValueError(f"shift must be positive, got {self.shift}")
+        object.__setattr__(self, "shift", scalars.positive("shift", self.shift))
 
     def alpha(self, t: Time) -> Array:
         """Alpha of the base at the warped time."""

@@ -56,7 +56,12 @@ from bns_jax.solvers.runge_kutta import (
     runge_kutta,
     runge_kutta_algorithm,
 )
-from bns_jax.solvers.tables import from_sigmas, from_timesteps
+from bns_jax.solvers.tables import (
+    from_flow_sigmas,
+    from_flow_timesteps,
+    from_sigmas,
+    from_timesteps,
+)
 from bns_jax.solvers.unipc import (
     unipc,
     unipc_algorithm,
@@ -87,6 +92,8 @@ __all__ = [
     "edm",
     "edm_algorithm",
     "euler",
+    "from_flow_sigmas",
+    "from_flow_timesteps",
     "from_sigmas",
     "from_timesteps",
     "heun",

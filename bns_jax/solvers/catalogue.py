@@ -37,11 +37,14 @@ class Entry(NamedTuple):
 
     Attributes:
       algorithm: algorithm(nfe, scheduler, **options) -> the plain algorithm.
-      order: of convergence, on steps that touch no infinite log-SNR.
+      order: of convergence, on steps that touch no infinite log-SNR, with the options
+        of `full_order`.
       description: in one line.
       reference: where it is published.
       kind: "generic" (knows nothing of the path), "exponential" or "scale-time".
       stages: evaluations per step.
+      lowers: whether it takes lower_order_final=, by which the last steps of multistep
+        methods are of lower order.
     """
 
     algorithm: Callable[..., Solver]
@@ -50,6 +53,12 @@ class Entry(NamedTuple):
     reference: str
     kind: str
     stages: int = 1
+    lowers: bool = False
+
+    @property
+    def full_order(self) -> dict[str, Any]:
+        """The options with which the last steps are as those before."""
+        return {"lower_order_final": False} if self.lowers else {}
 
 
 def _rk(tableau: Tableau, order: int, description: str) -> Entry:
@@ -83,8 +92,10 @@ def _exponential(
     stages: int = 1,
     **fixed: Any,
 ) -> Entry:
-    algorithm = _with(function, **fixed)
-    return Entry(algorithm, converges, description, reference, "exponential", stages)
+    algorithm, lowers = _with(function, **fixed), function in _LOWERING
+    return Entry(
+        algorithm, converges, description, reference, "exponential", stages, lowers
+    )
 
 
 def _edm(order: int, description: str, stages: int, method: str) -> Entry:
@@ -98,6 +109,8 @@ _DPM = "Lu et al., 2022, arXiv:2206.00927"
 _DPM_PP = "Lu et al., 2022, arXiv:2211.01095"
 _DEIS = "Zhang and Chen, 2023, arXiv:2204.13902"
 _UNIPC = "Zhao et al., 2023, arXiv:2302.04867"
+
+_LOWERING = (dpm_multistep_algorithm, deis_algorithm, unipc_algorithm)
 
 _S, _M, _UNI = dpm_singlestep_algorithm, dpm_multistep_algorithm, unipc_algorithm
 
@@ -220,8 +233,10 @@ def algorithm(
       nfe: evaluations.
       scheduler: the path of the model.
       grid: the solver's own default if left out.
-      **options: what else the solver's `*_algorithm` takes, such as history= of the
-        multistep ones, kind= of UniPC, sigma_max= and rho= of EDM.
+      **options: what else the solver's `*_algorithm` takes, such as history= and
+        lower_order_final= of the multistep ones, kind= of UniPC, sigma_max= and rho=
+        of EDM. What is left out is as the field has it: in few steps multistep
+        methods fall in order at the end.
 
     Raises:
       ValueError: if the name is unknown (the nearest ones are given), or the solver

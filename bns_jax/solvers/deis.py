@@ -16,11 +16,13 @@ from bns_jax import grids
 from bns_jax.ns import NSParams, from_solver
 from bns_jax.schedulers import Scheduler
 from bns_jax.solvers.prediction import (
+    FEW_STEPS,
     History,
     Point,
     Step,
     check_choice,
     check_order,
+    orders_of,
     points,
     predict,
     remember,
@@ -43,20 +45,25 @@ def deis_algorithm(
     order: int,
     *,
     variable: Literal["tab", "log_rho"] = "tab",
+    lower_order_final: bool | None = None,
     grid: grids.GridLike | None = None,
     history: History = (),
 ) -> Solver:
     """DEIS as a plain algorithm."""
-    check_order(order, _HIGHEST_ORDER, nfe)
+    order, nfe = check_order(order, _HIGHEST_ORDER, nfe)
     check_choice("variable", variable, ("tab", "log_rho"))
+    if lower_order_final is None:
+        lower_order_final = nfe < FEW_STEPS
+    orders = orders_of(nfe, order, lower_order_final)
     laid = points(scheduler, grid, nfe)
 
     def algorithm(vf: VelocityField, x0: Sample) -> Sample:
         x, past = x0, [(at, seen.e) for at, seen in remember(scheduler, history)]
-        for step in steps_of(laid):
+        for step, k in zip(steps_of(laid), orders, strict=True):
             seen = predict(vf, scheduler, step.start, x)
             past = [*past, (step.start, seen.e)][-order:]
-            x = step.first_order(seen) + _correction(scheduler, variable, step, past)
+            used = past[-k:]
+            x = step.first_order(seen) + _correction(scheduler, variable, step, used)
         return x
 
     return algorithm
@@ -67,7 +74,7 @@ def _correction(
 ) -> Any:
     """Alpha' sum_j C_j (e_j - e_0): what the predictions before add to DDIM."""
     finite = [(at, e) for at, e in past if np.isfinite(at.log_snr)]
-    if not np.isfinite(step.h) or len(finite) < 2:
+    if step.h == 0 or not np.isfinite(step.h) or len(finite) < 2:
         return 0.0
     # Integrals over log-SNR, in which rho = exp(-log_snr).
     along, weights = _quadrature()
@@ -92,6 +99,7 @@ def deis(
     order: int = 3,
     *,
     variable: Literal["tab", "log_rho"] = "tab",
+    lower_order_final: bool | None = None,
     grid: grids.GridLike | None = None,
 ) -> NSParams:
     """DEIS (Zhang and Chen, 2023), one evaluation a step.
@@ -101,11 +109,20 @@ def deis(
       scheduler: the path of the model.
       order: from 1 (DDIM) to 4; the first steps are of lower order.
       variable: of the polynomial: time ("tab") or log rho ("log_rho").
+      lower_order_final: whether the order falls to 1 at the end; if left out, below 15
+        steps, as in diffusers.
       grid: of nfe steps; uniform in time if left out.
 
     Raises:
       ValueError: if the order is out of range or above nfe, or the grid is not sorted
         in [0, 1] or repeats a time.
     """
-    algorithm = deis_algorithm(nfe, scheduler, order, variable=variable, grid=grid)
+    algorithm = deis_algorithm(
+        nfe,
+        scheduler,
+        order,
+        variable=variable,
+        lower_order_final=lower_order_final,
+        grid=grid,
+    )
     return from_solver(algorithm, nfe)

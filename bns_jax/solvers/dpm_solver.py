@@ -7,6 +7,7 @@ first-order one plus S times a combination of differences of the prediction.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -17,12 +18,14 @@ from bns_jax import grids
 from bns_jax.ns import NSParams, from_solver
 from bns_jax.schedulers import Scheduler
 from bns_jax.solvers.prediction import (
+    FEW_STEPS,
     KINDS,
     History,
     Kind,
     Step,
     check_choice,
     check_order,
+    orders_of,
     point,
     points,
     predict,
@@ -50,6 +53,8 @@ def dpm_multistep_algorithm(
     order: int,
     *,
     kind: Kind,
+    lower_order_final: bool | None = None,
+    euler_at_final: bool = False,
     grid: grids.GridLike | None = None,
     history: History = (),
 ) -> Solver:
@@ -60,11 +65,17 @@ def dpm_multistep_algorithm(
       scheduler: the path of the model.
       order: from 1 to 3.
       kind: which prediction is interpolated.
+      lower_order_final: whether the last steps are of order 2, then 1; if left out,
+        below 15 steps.
+      euler_at_final: whether the last step is of order 1 in any case.
       grid: of nfe steps; uniform if left out.
       history: points before the grid; without them the first steps are of lower order.
     """
     check_choice("kind", kind, KINDS)
-    check_order(order, _HIGHEST_ORDER, nfe)
+    order, nfe = check_order(order, _HIGHEST_ORDER, nfe)
+    if lower_order_final is None:
+        lower_order_final = nfe < FEW_STEPS
+    orders = orders_of(nfe, order, lower_order_final, euler_at_final)
     laid = points(scheduler, grid, nfe)
 
     def algorithm(vf: VelocityField, x0: Sample) -> Sample:
@@ -72,10 +83,10 @@ def dpm_multistep_algorithm(
             (at.log_snr, seen.of(kind)) for at, seen in remember(scheduler, history)
         ]
         x = x0
-        for step in steps_of(laid):
+        for step, k in zip(steps_of(laid), orders, strict=True):
             seen = predict(vf, scheduler, step.start, x)
             past = [*past, (step.start.log_snr, seen.of(kind))][-order:]
-            x = step.first_order(seen) + _multistep_correction(kind, step, past)
+            x = step.first_order(seen) + _multistep_correction(kind, step, past[-k:])
         return x
 
     return algorithm
@@ -85,7 +96,7 @@ def _multistep_correction(kind: Kind, step: Step, past: list[tuple[float, Any]])
     """What the steps before add to the first-order step."""
     z, scale = step.signed_h(kind), step.scale(kind)
     finite = [(log_snr, y) for log_snr, y in past if np.isfinite(log_snr)]
-    if not np.isfinite(z) or len(finite) < 2:
+    if z == 0 or not np.isfinite(z) or len(finite) < 2:
         return 0.0
     (log_snr_1, y_1), (log_snr_0, y_0) = finite[-2:]
     r_0 = (log_snr_0 - log_snr_1) / step.h
@@ -137,13 +148,13 @@ def dpm_singlestep_algorithm(
       grid: of as many steps as nfe makes of them; uniform if left out.
     """
     check_choice("kind", kind, KINDS)
-    check_order(order, _HIGHEST_ORDER, nfe)
+    order, nfe = check_order(order, _HIGHEST_ORDER, nfe)
     first, last = (not np.isfinite(scheduler.log_snr(t)) for t in grids.ends(grid))
     inner = nfe - first - last
     if inner < 0:
         raise ValueError(f"both ends touch infinite log-SNR: needs nfe >= 2, got {nfe}")
     orders = [1] * first + singlestep_orders(inner, order) + [1] * last
-    laid = points(scheduler, grid, len(orders))
+    laid = points(scheduler, grid, len(orders), repeat_last=False)
 
     def algorithm(vf: VelocityField, x0: Sample) -> Sample:
         x = x0
@@ -189,6 +200,8 @@ def dpm_solver(
     order: int = 3,
     *,
     steps: Literal["single", "multi"] = "single",
+    lower_order_final: bool | None = None,
+    euler_at_final: bool = False,
     grid: grids.GridLike | None = None,
 ) -> NSParams:
     """DPM-Solver (Lu et al., 2022a): exponential integrators of the noise prediction.
@@ -198,16 +211,18 @@ def dpm_solver(
       scheduler: the path of the model.
       order: from 1 (DDIM) to 3.
       steps: "single" makes `order` evaluations a step, "multi" one.
+      lower_order_final: of "multi", whether the last two steps are of order 2 and 1; if
+        left out, below 15 steps, as in diffusers.
+      euler_at_final: of "multi", whether the last step is of order 1 in any case.
       grid: uniform in time if left out. "multi" takes nfe steps; how many "single"
         takes follows from nfe and order.
 
     Raises:
-      ValueError: if the order is out of range or above nfe, or the grid is not sorted
-        in [0, 1] or repeats a time.
+      ValueError: if the order is out of range or above nfe, the grid is not sorted in
+        [0, 1] or repeats a time, or an option of "multi" is given to "single".
     """
-    check_choice("steps", steps, tuple(_ALGORITHMS))
-    algorithm = _ALGORITHMS[steps](nfe, scheduler, order, kind="noise", grid=grid)
-    return from_solver(algorithm, nfe)
+    algorithm = _algorithm(steps, lower_order_final, euler_at_final)
+    return from_solver(algorithm(nfe, scheduler, order, kind="noise", grid=grid), nfe)
 
 
 def dpm_solver_pp(
@@ -216,6 +231,8 @@ def dpm_solver_pp(
     order: int = 2,
     *,
     steps: Literal["single", "multi"] = "multi",
+    lower_order_final: bool | None = None,
+    euler_at_final: bool = False,
     grid: grids.GridLike | None = None,
 ) -> NSParams:
     """DPM-Solver++ (Lu et al., 2022b): exponential integrators of the data prediction.
@@ -228,19 +245,34 @@ def dpm_solver_pp(
       scheduler: the path of the model.
       order: from 1 (DDIM) to 3.
       steps: "single" makes `order` evaluations a step, "multi" one.
+      lower_order_final: of "multi", whether the last two steps are of order 2 and 1; if
+        left out, below 15 steps, as in diffusers.
+      euler_at_final: of "multi", whether the last step is of order 1 in any case.
       grid: uniform in time if left out. "multi" takes nfe steps; how many "single"
         takes follows from nfe and order.
 
     Raises:
-      ValueError: if the order is out of range or above nfe, or the grid is not sorted
-        in [0, 1] or repeats a time.
+      ValueError: if the order is out of range or above nfe, the grid is not sorted in
+        [0, 1] or repeats a time, or an option of "multi" is given to "single".
     """
-    check_choice("steps", steps, tuple(_ALGORITHMS))
-    algorithm = _ALGORITHMS[steps](nfe, scheduler, order, kind="data", grid=grid)
-    return from_solver(algorithm, nfe)
+    algorithm = _algorithm(steps, lower_order_final, euler_at_final)
+    return from_solver(algorithm(nfe, scheduler, order, kind="data", grid=grid), nfe)
 
 
-_ALGORITHMS: dict[str, Callable[..., Solver]] = {
-    "single": dpm_singlestep_algorithm,
-    "multi": dpm_multistep_algorithm,
-}
+def _algorithm(
+    steps: str, lower_order_final: bool | None, euler_at_final: bool
+) -> Callable[..., Solver]:
+    """The algorithm of that kind, with the options of its last steps set."""
+    check_choice("steps", steps, ("single", "multi"))
+    if steps == "multi":
+        return functools.partial(
+            dpm_multistep_algorithm,
+            lower_order_final=lower_order_final,
+            euler_at_final=euler_at_final,
+        )
+    if lower_order_final is not None or euler_at_final:
+        raise ValueError(
+            'lower_order_final and euler_at_final are options of steps="multi", got '
+            'steps="single", whose orders follow from nfe'
+        )
+    return dpm_singlestep_algorithm

@@ -33,7 +33,7 @@ def ipndm_algorithm(
     history: History = (),
 ) -> Solver:
     """IPNDM as a plain algorithm."""
-    check_order(order, max(_WEIGHTS), nfe)
+    order, nfe = check_order(order, max(_WEIGHTS), nfe)
     laid = points(scheduler, grid, nfe)
 
     def algorithm(vf: VelocityField, x0: Sample) -> Sample:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bns_jax import grids
+from bns_jax import grids, scalars
 from bns_jax.ns import NSParams, from_solver
-from bns_jax.solvers.prediction import History, check_order
+from bns_jax.solvers.prediction import History, check_distinct, check_order
 from bns_jax.typing import Sample, Solver, VelocityField
 
 _HIGHEST_ORDER = 4
@@ -33,10 +33,9 @@ def adams_bashforth_algorithm(
     Raises:
       ValueError: if the order is not in 1 .. 4 or above nfe, or a step has no length.
     """
-    check_order(order, _HIGHEST_ORDER, nfe)
+    order, nfe = check_order(order, _HIGHEST_ORDER, nfe)
     times = grids.times(grid, nfe)
-    if np.any(np.diff(times) == 0):
-        raise ValueError(f"multistep methods need distinct times, got {times}")
+    check_distinct(times)
 
     def algorithm(vf: VelocityField, x0: Sample) -> Sample:
         x, past = x0, list(history)
@@ -52,6 +51,8 @@ def _increment(past: History, t_next: float) -> Sample:
     """The integral up to t_next of the polynomial through the past velocities."""
     nodes = np.array([t for t, _, _ in past])
     h, powers = t_next - nodes[-1], np.arange(len(nodes))
+    if h == 0:
+        return 0.0
     vandermonde = ((nodes - nodes[-1]) / h) ** powers[:, None]
     weights = h * np.linalg.solve(vandermonde, 1.0 / (powers + 1.0))
     return sum(w * u for w, (_, _, u) in zip(weights, past, strict=True))
@@ -99,6 +100,7 @@ def multistep_algorithm(
             f"b must sum to {expected:g} for a method that is consistent with these "
             f"a, got {sum(b)}"
         )
+    nfe = scalars.count("nfe", nfe)
     if nfe < m:
         raise ValueError(f"a method of {m} steps needs nfe >= {m}, got {nfe}")
     times = grids.times(grid, nfe)

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from bns_jax import grids
+from bns_jax import grids, scalars
 from bns_jax.schedulers import Scheduler
 from bns_jax.typing import Sample, VelocityField
 
@@ -27,6 +27,9 @@ Kind: TypeAlias = Literal["noise", "data"]
 """Which prediction an exponential integrator interpolates."""
 
 KINDS = ("noise", "data")
+
+FEW_STEPS = 15
+"""Below so many steps multistep methods fall in order at the end, by default."""
 
 History: TypeAlias = Sequence[tuple[float, Sample, Sample]]
 """(t, x, u) of points before a grid, oldest first."""
@@ -83,17 +86,42 @@ def point(scheduler: Scheduler, t: float) -> Point:
 
 
 def points(
-    scheduler: Scheduler, grid: grids.GridLike | None, steps: int
+    scheduler: Scheduler,
+    grid: grids.GridLike | None,
+    steps: int,
+    repeat_last: bool = True,
 ) -> list[Point]:
     """The points of a grid with distinct times; uniform if left out.
+
+    Args:
+      scheduler: the path of the model.
+      grid: of so many steps.
+      steps: how many.
+      repeat_last: whether the last step may have no length: the grids that end in a
+        repeated level of noise spend an evaluation there.
 
     Raises:
       ValueError: if it is no grid, or repeats a time.
     """
     times = grids.times(grid, steps)
-    if np.any(np.diff(times) == 0):
+    laid = [point(scheduler, t) for t in times]
+    check_distinct(times, repeat_last and np.isfinite(laid[-1].log_snr))
+    return laid
+
+
+def check_distinct(times: np.ndarray, repeat_last: bool = True) -> None:
+    """Refuses steps without length.
+
+    Args:
+      times: of a grid.
+      repeat_last: whether the last step may have none.
+
+    Raises:
+      ValueError: if another has none.
+    """
+    lengths = np.diff(times)
+    if np.any((lengths[:-1] if repeat_last and len(lengths) > 1 else lengths) == 0):
         raise ValueError(f"this solver needs distinct times, got {times}")
-    return [point(scheduler, t) for t in times]
 
 
 def steps_of(laid: list[Point]) -> Iterator[Step]:
@@ -133,13 +161,34 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be {named}, got {value!r}")
 
 
-def check_order(order: int, highest: int, nfe: int) -> None:
-    """Refuses an order that the method does not have, or that nfe cannot reach.
+def check_order(order: int, highest: int, nfe: int) -> tuple[int, int]:
+    """The order and nfe as whole numbers.
 
     Raises:
-      ValueError: naming the valid ones.
+      ValueError: if the method does not have that order, or nfe cannot reach it.
     """
-    if order not in range(1, highest + 1):
+    if isinstance(order, bool) or order not in range(1, highest + 1):
         raise ValueError(f"order must be from 1 to {highest}, got {order}")
+    order, nfe = scalars.count("order", order), scalars.count("nfe", nfe)
     if nfe < order:
         raise ValueError(f"order {order} needs nfe >= {order}, got {nfe}")
+    return order, nfe
+
+
+def orders_of(
+    steps: int, order: int, lower_order_final: bool, euler_at_final: bool = False
+) -> list[int]:
+    """The highest order that each step of a multistep method may have.
+
+    Args:
+      steps: how many.
+      order: of the method.
+      lower_order_final: the order falls by one a step at the end: .. 3, 2, 1.
+      euler_at_final: the last step is of order 1 in any case.
+    """
+    orders = [order] * steps
+    if lower_order_final:
+        orders = [min(order, steps - i) for i in range(steps)]
+    if euler_at_final:
+        orders[-1] = 1
+    return orders

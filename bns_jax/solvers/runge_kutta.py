@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 
-from bns_jax import grids
+from bns_jax import grids, scalars
 from bns_jax.ns import NSParams, from_solver
 from bns_jax.typing import Sample, Solver, VelocityField
 
@@ -66,7 +66,8 @@ def runge_kutta_algorithm(
     Raises:
       ValueError: if nfe is not a positive multiple of the number of stages.
     """
-    if nfe < 1 or nfe % tableau.stages:
+    nfe = scalars.count("nfe", nfe)
+    if nfe % tableau.stages:
         raise ValueError(
             f"{tableau.name} takes {tableau.stages} evaluations per step: nfe must be "
             f"a positive multiple of {tableau.stages}, got {nfe}"

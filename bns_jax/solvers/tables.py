@@ -1,73 +1,224 @@
-"""Solvers on the noise levels or time steps that published tables give."""
+"""Solvers on the noise levels or time steps that published tables give.
+
+Three readings: noise-to-signal ratios (k-diffusion, EDM, diffusers' sigmas of diffusion
+models), the noise's share of a flow model, and discrete steps of training.
+"""
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
 
-from bns_jax import grids
+from bns_jax import grids, scalars
 from bns_jax.ns import NSParams
-from bns_jax.schedulers import DiscreteVP, Scheduler
+from bns_jax.schedulers import DiscreteVP, Scheduler, cond_ot
 from bns_jax.solvers.catalogue import CATALOGUE, build, look_up
+from bns_jax.solvers.prediction import check_choice
 from bns_jax.typing import Array
 
+_FAR = 0.5
+"""A start is refused where a sample differs from pure noise by more of its size."""
 
-def from_sigmas(name: str, sigmas: Array, scheduler: Scheduler) -> NSParams:
+
+def from_sigmas(
+    name: str,
+    sigmas: Array,
+    scheduler: Scheduler,
+    *,
+    partial: bool = False,
+    **options: Any,
+) -> NSParams:
     """A solver on the noise levels that published tables give.
+
+    Tables are rounded: a first level up to 1e-4 above the scheduler's largest, relative
+    to it, counts as the largest.
 
     Args:
       name: a key of `CATALOGUE` that makes one evaluation a step.
       sigmas: (n + 1,) decreasing noise-to-signal ratios sigma / alpha, as k-diffusion
-        and EDM count them; the last one may be 0.
+        and EDM count them; the last one may be 0, or repeat the one before. Those of
+        flow models are another number: `from_flow_sigmas`.
       scheduler: the path of the model.
+      partial: whether x0 will be a sample already noised to the first level, as in
+        image-to-image; else it is pure noise, and the first level must be.
+      **options: of the solver, as `build` takes them.
 
     Raises:
-      ValueError: if the ratios do not decrease or leave the range of the scheduler, or
-        the solver makes several evaluations a step.
+      ValueError: if the ratios do not decrease or leave the range of the scheduler, the
+        first is not where the noise is, or the solver makes several evaluations a step.
     """
     _check_one_evaluation_a_step(name)
-    levels = np.asarray(sigmas, np.float64)
-    if levels.ndim != 1 or len(levels) < 2 or not np.all(np.diff(levels) < 0):
-        raise ValueError(f"sigmas must be two or more decreasing numbers, got {sigmas}")
-    largest = float(np.exp(-scheduler.log_snr(0.0)))
-    if levels[0] > largest * (1 + 1e-6) or levels[-1] < 0:
+    levels = _decreasing("sigmas", sigmas, 2)
+    if levels[-1] < 0:
+        raise ValueError(f"sigmas must not be negative, got {levels[-1]:g}")
+    grids.check_largest(scheduler, "sigmas", levels[0])
+    times = grids.at_levels(scheduler, levels)
+    return _build(name, times, scheduler, partial, options)
+
+
+def from_flow_sigmas(
+    name: str,
+    sigmas: Array,
+    scheduler: Scheduler | None = None,
+    *,
+    partial: bool = False,
+    **options: Any,
+) -> NSParams:
+    """A solver on the noise levels that tables of flow models give.
+
+    Args:
+      name: a key of `CATALOGUE` that makes one evaluation a step.
+      sigmas: (n + 1,) decreasing shares of the noise, 1 - t on the cond-OT path and
+        sigma / (alpha + sigma) on any, from 1 (noise) to 0 (data): the sigmas of
+        diffusers' FlowMatchEulerDiscreteScheduler. Shifted ones are taken as they are.
+      scheduler: the path of the model, cond_ot() if left out.
+      partial: as of `from_sigmas`.
+      **options: of the solver, as `build` takes them.
+
+    Raises:
+      ValueError: if the shares do not decrease or leave [0, 1], the first is not where
+        the noise is, or the solver makes several evaluations a step.
+    """
+    _check_one_evaluation_a_step(name)
+    shares = _decreasing("sigmas", sigmas, 2)
+    if shares[0] > 1 or shares[-1] < 0:
         raise ValueError(
-            f"sigmas must lie in [0, {largest:g}], the range of the scheduler, got "
-            f"{levels[0]:g} to {levels[-1]:g}"
+            f"sigmas of a flow model must lie in [0, 1], got {shares[0]:g} to "
+            f"{shares[-1]:g}; noise-to-signal ratios are `from_sigmas`"
         )
+    path = cond_ot() if scheduler is None else scheduler
     with np.errstate(divide="ignore"):
-        times = scheduler.snr_inverse(1.0 / levels).clip(0.0, 1.0)
-    return build(name, len(levels) - 1, scheduler, grids.from_times(times))
+        times = grids.at_levels(path, shares / (1.0 - shares))
+    return _build(name, times, path, partial, options)
+
+
+def from_flow_timesteps(
+    name: str,
+    timesteps: Array,
+    scheduler: Scheduler | None = None,
+    *,
+    steps: int = 1000,
+    partial: bool = False,
+    **options: Any,
+) -> NSParams:
+    """A solver on the time steps that tables of flow models give, steps (1 - t).
+
+    Args:
+      name: a key of `CATALOGUE` that makes one evaluation a step.
+      timesteps: (n,) decreasing numbers from `steps` (noise) to 0, whole or not; clean
+        data is added behind where they do not end with 0.
+      scheduler: the path of the model, cond_ot() if left out.
+      steps: what stands for pure noise.
+      partial: as of `from_sigmas`.
+      **options: of the solver, as `build` takes them.
+
+    Raises:
+      ValueError: as `from_flow_sigmas`.
+    """
+    steps = scalars.count("steps", steps)
+    k = _decreasing("timesteps", timesteps, 1)
+    if not (k[0] <= steps and k[-1] >= 0):
+        raise ValueError(f"timesteps must lie in [0, {steps}], got {timesteps}")
+    shares = (k if k[-1] == 0 else np.append(k, 0.0)) / steps
+    return from_flow_sigmas(name, shares, scheduler, partial=partial, **options)
 
 
 def from_timesteps(
-    name: str, timesteps: Array, scheduler: Scheduler, steps: int | None = None
+    name: str,
+    timesteps: Array,
+    scheduler: Scheduler,
+    steps: int | None = None,
+    *,
+    final: Literal["zero", "sigma_min"] = "zero",
+    partial: bool = False,
+    **options: Any,
 ) -> NSParams:
     """A solver on the discrete time steps that published tables give.
 
     Args:
       name: a key of `CATALOGUE` that makes one evaluation a step.
-      timesteps: (n,) decreasing steps k of a model trained with `steps` of them; clean
-        data is added behind.
-      scheduler: the path of the model, such as `from_alphas_cumprod` gives.
+      timesteps: (n,) decreasing steps k of a model trained with `steps` of them; the
+        end is added behind.
+      scheduler: the path of the model, such as `from_alphas_cumprod` gives. Its own
+        steps are the first ones of the training: where it left the noisiest out, a
+        first k among these stands for the noisiest it has.
       steps: of the training; if left out, those of a scheduler that
         `from_alphas_cumprod` gave, and 1000 of any other.
+      final: whether the last step leads to clean data ("zero") or to step 0
+        ("sigma_min"), which is set_alpha_to_one=False of diffusers' DDIM.
+      partial: as of `from_sigmas`.
+      **options: of the solver, as `build` takes them.
 
     Raises:
-      ValueError: if the steps do not decrease or leave 0 .. steps - 1, or the solver
-        makes several evaluations a step.
+      ValueError: if the steps do not decrease or leave 0 .. steps - 1, more than the
+        first are steps that the scheduler left out, the first is not where the noise
+        is, or the solver makes several evaluations a step.
     """
     _check_one_evaluation_a_step(name)
-    if steps is None:
-        steps = 1000
-        if isinstance(scheduler, DiscreteVP):
-            steps = len(scheduler.log_alphas) - 1
-    k = np.asarray(timesteps, np.float64)
-    if k.ndim != 1 or len(k) < 1 or not np.all(np.diff(k) < 0):
-        raise ValueError(f"timesteps must be decreasing numbers, got {timesteps}")
+    check_choice("final", final, ("zero", "sigma_min"))
+    own = len(scheduler.log_alphas) - 1 if isinstance(scheduler, DiscreteVP) else None
+    steps = (own or 1000) if steps is None else scalars.count("steps", steps)
+    if own is not None and steps < own:
+        raise ValueError(
+            f"the scheduler has {own} steps, expected a table of at least as many, got "
+            f"steps={steps}"
+        )
+    k = _decreasing("timesteps", timesteps, 1)
     if not (k[0] <= steps - 1 and k[-1] >= 0):
         raise ValueError(f"timesteps must lie in [0, {steps - 1}], got {timesteps}")
-    times = np.append(1.0 - (k + 1.0) / steps, 1.0)
-    return build(name, len(k), scheduler, grids.from_times(times))
+    if own is not None:
+        if np.any(k[1:] > own - 1):
+            raise ValueError(
+                f"the scheduler has the steps 0 .. {own - 1} of {steps}: only the "
+                f"first timestep may be beyond, got {timesteps}"
+            )
+        k = np.minimum(k, own - 1)
+    times = grids.at_steps(k, own or steps, final)
+    return _build(name, times, scheduler, partial, options)
+
+
+def _decreasing(name: str, values: Array, least: int) -> np.ndarray:
+    """The values in float64, checked: a last one may repeat the one before."""
+    table = np.asarray(values, np.float64)
+    fits = table.ndim == 1 and len(table) >= least and not np.any(np.isnan(table))
+    if fits:
+        with np.errstate(invalid="ignore"):
+            steps = np.diff(table)
+        fits = bool(np.all(steps[:-1] < 0) and np.all(steps <= 0))
+    if not fits:
+        number = "two or more decreasing numbers" if least > 1 else "decreasing numbers"
+        raise ValueError(f"{name} must be {number}, got {values}")
+    return table
+
+
+def _build(
+    name: str,
+    times: np.ndarray,
+    scheduler: Scheduler,
+    partial: bool,
+    options: dict[str, Any],
+) -> NSParams:
+    if not partial:
+        _check_start(scheduler, times[0])
+    return build(name, len(times) - 1, scheduler, grids.from_times(times), **options)
+
+
+def _check_start(scheduler: Scheduler, t: float) -> None:
+    """Refuses a start that is not where the noise is.
+
+    A solver takes x0 = sigma_0 noise for the sample alpha_t data + sigma_t noise, which
+    is right near t = 0 alone.
+    """
+    alpha, sigma = float(scheduler.alpha(t)), float(scheduler.sigma(t))
+    sigma_0 = float(scheduler.sigma(0.0))
+    if np.hypot(alpha, sigma - sigma_0) > _FAR * sigma_0:
+        raise ValueError(
+            f"the table starts at t = {t:.3g}, where a sample is {alpha:.3g} data + "
+            f"{sigma:.3g} noise, and x0 is {sigma_0:.3g} noise; expected a first entry "
+            "near the noise. The levels of a flow model are `from_flow_sigmas`, and "
+            "partial=True says that x0 is a sample noised to the first level"
+        )
 
 
 def _check_one_evaluation_a_step(name: str) -> None:

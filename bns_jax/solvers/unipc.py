@@ -21,6 +21,7 @@ from bns_jax.solvers.prediction import (
     Step,
     check_choice,
     check_order,
+    orders_of,
     points,
     predict,
     remember,
@@ -38,13 +39,15 @@ def unipc_algorithm(
     *,
     kind: Kind = "data",
     variant: Literal["bh1", "bh2"] = "bh2",
+    lower_order_final: bool = True,
     grid: grids.GridLike | None = None,
     history: History = (),
 ) -> Solver:
     """UniPC as a plain algorithm."""
-    check_order(order, _HIGHEST_ORDER, nfe)
+    order, nfe = check_order(order, _HIGHEST_ORDER, nfe)
     check_choice("kind", kind, KINDS)
     check_choice("variant", variant, ("bh1", "bh2"))
+    orders = orders_of(nfe, order, lower_order_final)
     laid = points(scheduler, grid, nfe)
 
     def algorithm(vf: VelocityField, x0: Sample) -> Sample:
@@ -52,20 +55,21 @@ def unipc_algorithm(
         past = [
             (at.log_snr, seen.of(kind)) for at, seen in remember(scheduler, history)
         ]
-        for step in steps_of(laid):
+        for step, k in zip(steps_of(laid), orders, strict=True):
             seen = predict(vf, scheduler, step.start, x)
             y = seen.of(kind)
             if last is not None:
                 # The step before, corrected by what the model sees at its end.
-                step_before, seen_before = last
+                step_before, seen_before, used = last
                 new = (step.start.log_snr, y)
                 x = step_before.first_order(seen_before) + _combine(
-                    kind, variant, step_before, past, new
+                    kind, variant, step_before, used, new
                 )
                 seen = _moved(seen, step, x, kind)
             past = [*past, (step.start.log_snr, y)][-order:]
-            x = step.first_order(seen) + _combine(kind, variant, step, past, None)
-            last = step, seen
+            used = past[-k:]
+            x = step.first_order(seen) + _combine(kind, variant, step, used, None)
+            last = step, seen, used
         return x
 
     return algorithm
@@ -93,7 +97,7 @@ def _combine(
     """
     z, scale = step.signed_h(kind), step.scale(kind)
     finite = [(log_snr, y) for log_snr, y in past if np.isfinite(log_snr)]
-    if not np.isfinite(z) or not finite:
+    if z == 0 or not np.isfinite(z) or not finite:
         return 0.0
     log_snr_0, y_0 = finite[-1]
     used = finite[:-1][::-1] + ([new] if new is not None else [])
@@ -130,6 +134,7 @@ def unipc(
     *,
     kind: Kind = "data",
     variant: Literal["bh1", "bh2"] = "bh2",
+    lower_order_final: bool = True,
     grid: grids.GridLike | None = None,
 ) -> NSParams:
     """UniPC (Zhao et al., 2023), predictor and corrector, one evaluation a step.
@@ -141,6 +146,8 @@ def unipc(
         p + 1. The first steps are of lower order.
       kind: which prediction is interpolated.
       variant: B(h) = h ("bh1") or e^h - 1 ("bh2").
+      lower_order_final: whether the order falls to 1 at the end, as in the paper and in
+        diffusers, whatever the number of steps. Without, the method shows its order.
       grid: of nfe steps; uniform in time if left out.
 
     Raises:
@@ -148,6 +155,12 @@ def unipc(
         in [0, 1] or repeats a time.
     """
     algorithm = unipc_algorithm(
-        nfe, scheduler, order, kind=kind, variant=variant, grid=grid
+        nfe,
+        scheduler,
+        order,
+        kind=kind,
+        variant=variant,
+        lower_order_final=lower_order_final,
+        grid=grid,
     )
     return from_solver(algorithm, nfe)

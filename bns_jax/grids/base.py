@@ -1,4 +1,4 @@
-"""Time grids: functions from a number of steps to steps + 1 sorted times in [0, 1]."""
+"""What a time grid is, and those that know no scheduler."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from bns_jax.schedulers import Scheduler
+from bns_jax import scalars
 from bns_jax.typing import Array
 
 Grid: TypeAlias = Callable[[int], np.ndarray]
@@ -18,53 +18,15 @@ GridLike: TypeAlias = Grid | Sequence[float] | Array
 
 
 def uniform(start: float = 0.0, end: float = 1.0) -> Grid:
-    """Equal steps from `start` to `end`."""
+    """Equal steps from `start` to `end`.
+
+    Raises:
+      ValueError: unless 0 <= start < end <= 1.
+    """
+    start, end = scalars.fraction("start", start), scalars.fraction("end", end)
+    if not start < end:
+        raise ValueError(f"expected start < end, got {start} and {end}")
     return lambda steps: np.linspace(start, end, steps + 1)
-
-
-def log_snr(scheduler: Scheduler, margin: float = 1e-3) -> Grid:
-    """Equal steps in log-SNR.
-
-    log-SNR is infinite at the ends of most schedulers, so the steps are laid between
-    `margin` and 1 - `margin`, and the two end points then moved to 0 and 1.
-
-    Args:
-      scheduler: whose log-SNR.
-      margin: in (0, 1/2).
-    """
-    if not 0 < margin < 0.5:
-        raise ValueError(f"margin must lie in (0, 1/2), got {margin}")
-    first, last = scheduler.log_snr(margin), scheduler.log_snr(1.0 - margin)
-
-    def grid(steps: int) -> np.ndarray:
-        times = scheduler.log_snr_inverse(np.linspace(first, last, steps + 1))
-        return np.concatenate([[0.0], times[1:-1], [1.0]])
-
-    return grid
-
-
-def karras(
-    scheduler: Scheduler,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
-    rho: float = 7.0,
-) -> Grid:
-    """The grid of EDM (Karras et al., 2022, eq. 5), as times of `scheduler`.
-
-    Noise-to-signal ratios fall from sigma_max to sigma_min, equally spaced in their
-    rho-th root; a last step leads to 1. The first time is not 0: a ratio of 80 is
-    reached at t = 0.0123 on the cond-OT path.
-    """
-    if not 0 < sigma_min < sigma_max:
-        raise ValueError(
-            f"expected 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}"
-        )
-
-    def grid(steps: int) -> np.ndarray:
-        roots = np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps)
-        return np.append(scheduler.snr_inverse(roots**-rho), 1.0)
-
-    return grid
 
 
 def from_times(times: Sequence[float] | Array) -> Grid:
@@ -87,8 +49,14 @@ def resampled(times: Sequence[float] | Array) -> Grid:
 
     Args:
       times: (k + 1,), sorted, of k steps, such as those of a distilled solver and 1.
+
+    Raises:
+      ValueError: if there are fewer than two, or they are not finite and sorted.
     """
     values = np.asarray(times, np.float64)
+    laid = values.ndim == 1 and len(values) > 1 and np.all(np.isfinite(values))
+    if not laid or np.any(np.diff(values) < 0):
+        raise ValueError(f"expected two or more finite, sorted times, got {times}")
 
     def grid(steps: int) -> np.ndarray:
         shares = np.linspace(0.0, 1.0, len(values))
@@ -112,8 +80,7 @@ def times(grid: GridLike | None, steps: int) -> np.ndarray:
       ValueError: if it is not of steps + 1 finite, sorted times in [0, 1], or there is
         no step.
     """
-    if steps < 1:
-        raise ValueError(f"a grid needs at least 1 step, got {steps}")
+    steps = scalars.count("the number of steps of a grid", steps)
     if grid is None:
         grid = uniform()
     laid = np.asarray((grid if callable(grid) else from_times(grid))(steps), np.float64)

@@ -1,0 +1,72 @@
+"""What a number given from outside must be: one rule for every constructor."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+
+def count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number as Python's int, such as a number of evaluations.
+
+    Args:
+      name: of the argument, for the message.
+      value: an integer of Python, NumPy or JAX.
+      least: the smallest that is allowed.
+
+    Raises:
+      ValueError: if it is no integer (a bool or a float is none), or smaller.
+    """
+    try:
+        whole = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        whole = None
+    if whole is None:
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if whole < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    return whole
+
+
+def finite(name: str, value: Any, expected: str = "a finite number") -> float:
+    """A real, finite number as Python's float.
+
+    Args:
+      name: of the argument, for the message.
+      value: a number of Python, NumPy or JAX, or an array of shape ().
+      expected: what the message says that it must be.
+
+    Raises:
+      ValueError: if it is no number, infinite or nan.
+    """
+    real = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
+    if not real or not math.isfinite(value):
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    return float(value)
+
+
+def positive(name: str, value: Any) -> float:
+    """A finite number above 0 as Python's float.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    number = finite(name, value, "positive and finite")
+    if number <= 0:
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    return number
+
+
+def fraction(name: str, value: Any) -> float:
+    """A number in [0, 1] as Python's float, such as a time.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    number = finite(name, value, "a number in [0, 1]")
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
+    return number
