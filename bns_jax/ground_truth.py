@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 
 from bns_jax import parallel
 from bns_jax.ns import check_velocity
-from bns_jax.pairs import Pairs, PairStore, concatenate
+from bns_jax.pair_store import PairStore
+from bns_jax.pairs import Pairs, concatenate
 from bns_jax.pytree import as_pytree, checksum, on_host
 from bns_jax.scale_time import RescheduledVelocity, between, identity
 from bns_jax.schedulers import Scheduler, cond_ot

@@ -20,6 +20,7 @@ FLOORS = [
     {
         "ground_truth",
         "pairs",
+        "pair_store",
         "distill",
         "metrics",
         "models",
