@@ -79,8 +79,9 @@ def _step(name: str) -> Callable[[pathlib.Path], int]:
     """The newest saved step of the checkpoints of a name, -1 before the first."""
 
     def step(folder: pathlib.Path) -> int:
-        names = (path.name for path in folder.glob(f"checkpoints/{name}*/*"))
-        return max((int(name) for name in names if name.isdigit()), default=-1)
+        steps = folder.glob(f"checkpoints/{name}*/bns_jax_*")
+        numbers = (path.name.removeprefix("bns_jax_") for path in steps)
+        return max((int(text) for text in numbers if text.isdecimal()), default=-1)
 
     return step
 
