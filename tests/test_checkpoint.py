@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 from etils import epath
 
-from bns_jax import checkpoint, checkpoint_steps, parallel
+from bns_jax import (
+    checkpoint,
+    checkpoint_steps,
+    distill,
+    families,
+    parallel,
+    solvers,
+)
+
+from . import problems
 
 
 class State(NamedTuple):
@@ -452,3 +461,32 @@ def test_a_lock_that_was_removed_ends_the_saving(tmp_path, remade):
 def test_a_checkpoint_does_not_say_where_it_lies(two_steps):
     for path in two_steps.rglob("*"):
         assert not path.is_file() or str(two_steps).encode() not in path.read_bytes()
+
+
+def fit(folder, nfe=2):
+    """The smallest search that saves its state."""
+    return distill.fit(
+        families.bns(solvers.euler(nfe)),
+        *problems.shifted_problem(),
+        iterations=1,
+        evaluate_every=1,
+        checkpoint=folder,
+    )
+
+
+def test_two_searches_in_one_directory_are_one_too_many(tmp_path):
+    with checkpoint.Checkpointer(tmp_path):
+        with pytest.raises(ValueError, match=f"{tmp_path} is in use by another run"):
+            fit(tmp_path)
+        assert names(tmp_path) == [".lock"]
+
+
+def test_the_state_of_one_evaluation_is_saved(tmp_path):
+    """Its lower triangle has no entries."""
+    done = fit(tmp_path, nfe=1)
+    assert fit(tmp_path, nfe=1).history[-1] == done.history[-1]
+
+
+def test_a_search_holds_no_infinity(tmp_path):
+    with jax.debug_infs(True):
+        assert np.isfinite(fit(tmp_path).val_metric)
