@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
-from experiments import cli, job_flags, session
+from experiments import cli, interrupt, job_flags, session
 
 if TYPE_CHECKING:
     from experiments.main_job import Settings
@@ -128,4 +128,4 @@ def _introduce(model: Model, settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    interrupt.launch(main)

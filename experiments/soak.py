@@ -23,6 +23,8 @@ from collections.abc import Callable
 
 from absl import app, flags
 
+from experiments import interrupt
+
 _KILLS = flags.DEFINE_integer("kills", 25, "How often to kill.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/soak", "Folder of all runs, which go.")
@@ -229,4 +231,4 @@ def _results(folder: pathlib.Path) -> dict[str, str | bytes]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    interrupt.launch(main)

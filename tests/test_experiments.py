@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -179,17 +180,22 @@ def test_algorithm_2_by_flags(by_algorithm_2):
     assert metadata["forwards"] == 3 * 2 * 12 * 4
 
 
-def test_sigterm_saves_and_the_same_command_continues(by_algorithm_2, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_continues(
+    by_algorithm_2, tmp_path, number
+):
     undisturbed, flags, _ = by_algorithm_2
     with started("digits", tmp_path, *flags) as process:
         while not any(tmp_path.glob("pairs/train/shard-*")):
             assert process.poll() is None
             time.sleep(0.05)
-        process.terminate()
+        process.send_signal(number)
         said, complaints = process.communicate(timeout=120)
     assert (process.returncode, complaints) == (0, "")
     assert "all is saved, the same command continues" in said
     assert not (tmp_path / "solvers").exists()
+    if number == signal.SIGINT:
+        return
     again = digits(tmp_path, *flags)
     assert (again.returncode, again.stderr) == (0, "")
     solver = pathlib.Path("solvers") / "bns_2.json"

@@ -14,7 +14,7 @@ from etils import epath
 
 from bns_jax import distill
 from bns_jax import lock as locks
-from experiments import cli, lock, preemption
+from experiments import cli, interrupt, lock, preemption
 from experiments.progress import Progress
 from experiments.workdir import Workdir
 
@@ -258,3 +258,42 @@ def test_sigterm_ends_a_stage_after_the_unit_in_hand(sigterm):
             progress(2, 3)
         # What is finished is finished.
         progress(3, 3)
+
+
+PROGRAM = """
+import hashlib, sys, time
+from experiments import interrupt
+
+def main(argv):
+    def work():
+        print("at work", flush=True)
+        # What never comes back to Python's main thread, as a compiler.
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+
+    if "defers" not in argv:
+        work()
+    with interrupt.deferred(lambda: print("asked", flush=True)):
+        work()
+
+interrupt.launch(main)
+"""
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_ends_at_once_what_it_has_asked_before(presses):
+    """The first press, where nothing is to be saved."""
+    words = ["defers"] if presses == 2 else []
+    command = [sys.executable, "-c", PROGRAM, *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+        try:
+            assert process.stdout.readline() == "at work\n"
+            if presses == 2:
+                process.send_signal(signal.SIGINT)
+                assert process.stdout.readline() == "asked\n"
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=100)
+        finally:
+            process.kill()
+    assert said == ("", "error: interrupted\n")
+    assert process.returncode == interrupt.CODE == 130
