@@ -1,175 +1,228 @@
 """Pairs (x_0, x(1)) of noise and true sample, on disk.
 
-A pairs directory is `shard-00000.npz ...` plus `manifest.json`, which lists the shards
-that are finished with their checksums, and says by a fingerprint what they are of.
-A shard counts once the manifest lists it. The manifest is there before the first, and
-then written twice, first to `manifest.backup.json`: whenever a run dies, one of the two
-is whole, and no more is lost than the shard in hand. Shards without a whole manifest
-may be of anything, and are refused.
+A pairs directory holds a plain .npy file for each leaf, of all samples, and a manifest,
+which says by a fingerprint what they are of. The samples of one chunk are a shard; it
+counts once `shard-00000.json` is there, which holds its checksum. So whenever a run
+dies, no more is lost than the shard in hand.
+
+Where a file cannot be written in part, as on gs://, and in directories of format 2, a
+shard is `shard-00000.npz`. These are read into leaf files of a temporary folder.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import logging
+import tempfile
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 
-from bns_jax import parallel
+from bns_jax import files, parallel
+from bns_jax.leaf_files import Leaf, LeafFiles, checksum, dtype_name
+from bns_jax.pair_manifest import Manifest
 from bns_jax.pairs import Pairs
-from bns_jax.pytree import differences
 
-_FORMAT = "bns_jax.pairs/2"
-_SHARD = "shard-"
-_MANIFEST, _BACKUP = "manifest.json", "manifest.backup.json"
+_DAMAGED = (ValueError, KeyError, EOFError, FileNotFoundError, zipfile.BadZipFile)
+_AXES = {"path": 1, "times": None}
+"""That of the samples, in the fields of `Pairs`; 0 in the others."""
 
 
 class PairStore:
     """The shards of one pairs directory."""
 
     def __init__(
-        self, directory: epath.PathLike, fingerprint: Mapping[str, Any], like: Pairs
+        self,
+        directory: epath.PathLike,
+        fingerprint: Mapping[str, Any],
+        like: Pairs,
+        chunk: int,
     ):
-        """Opens a directory, or starts it.
+        """Opens a directory, which the first `write` makes if it is missing.
 
         Args:
-          directory: made if missing.
+          directory: of the pairs.
           fingerprint: JSON values that say what the pairs are of.
-          like: one of the shards, or its shapes: the tree to read into.
+          like: all of the pairs, or arrays in their place: the tree to read into, and
+            how many samples there will be.
+          chunk: samples of a shard; the last one may have less.
 
         Raises:
           ValueError: if the directory holds pairs of another fingerprint, in which
             case the message lists what differs, shards without a whole manifest, or the
-            manifest of something else.
+            manifest of something else; if the fingerprint is no JSON.
+          OSError: if a manifest cannot be read.
         """
-        self._directory = epath.Path(directory)
-        self._structure = jax.tree.structure(like)
-        fingerprint = json.loads(json.dumps(dict(fingerprint)))
-        first, backup = (
-            _read_manifest(self._directory / name) for name in (_MANIFEST, _BACKUP)
+        self._directory = files.place(directory, "a pairs directory")
+        self._structure, self._count = jax.tree.structure(like), like.size
+        numbered = jax.tree.unflatten(
+            self._structure, range(len(jax.tree.leaves(like)))
         )
-        if first is None and backup is None:
-            _check_no_shards(self._directory)
-        self._first_is_whole = first is not None
-        self._manifest: dict[str, Any] = (
-            first
-            or backup
-            or {
-                "format": _FORMAT,
-                "fingerprint": fingerprint,
-                "shards": {},
-            }
-        )
-        _check_fingerprint(self._directory, self._manifest["fingerprint"], fingerprint)
-        if parallel.is_main():
-            self._directory.mkdir(parents=True, exist_ok=True)
+        self._fields = [
+            name
+            for name, tree in numbered._asdict().items()
+            for _ in jax.tree.leaves(tree)
+        ]
+        self._chunk = chunk
+        self._manifest = Manifest(self._directory, fingerprint)
+        self._in_place = _is_local(self._directory) and not self._manifest.is_older
+        self._temporary: tempfile.TemporaryDirectory | None = None
+        self._files: LeafFiles | None = None
+        self._is_made = False
+        if self._in_place and self._manifest.leaves:
+            self._files = LeafFiles(Path(self._directory), self._manifest.leaves)
 
     def read(self, index: int) -> Pairs | None:
-        """A finished shard; None if it is missing or damaged."""
-        name = _shard_name(index)
-        entry = self._manifest["shards"].get(name)
-        if entry is None:
-            return None
+        """A finished shard; None if it is missing or damaged.
+
+        Raises:
+          OSError: if it is there but cannot be read, which is no damage.
+        """
         try:
-            return _read_shard(self._directory / name, entry, self._structure)
-        except ValueError as error:
-            logging.warning("%s; it is made again", error)
+            shard = (self._read_rows if self._in_place else self._read_npz)(index)
+        except _DAMAGED as error:
+            path = self._directory / _name(index, "*")
+            logging.warning("%s is damaged: %s; it is made again", path, error)
             return None
+        if shard is not None and not self._in_place:
+            self._put(index, shard)
+        return shard
 
     def write(self, index: int, shard: Pairs) -> None:
-        """Adds a shard, then lists it in the manifest; process 0 does, for all."""
+        """Adds a shard; process 0 does, for all.
+
+        Raises:
+          OSError: if it cannot be written; names the file.
+        """
+        if parallel.is_main():
+            self._manifest.keep(self._describe(shard), np.asarray(shard.times))
+        if parallel.is_main() or not self._in_place:
+            self._put(index, shard)
+        self._opened(shard)
         if not parallel.is_main():
             return
-        leaves = {
-            f"{i:03d}": np.asarray(leaf)
-            for i, leaf in enumerate(jax.tree.leaves(shard))
-        }
-        buffer = io.BytesIO()
-        np.savez(buffer, **leaves)  # type: ignore[arg-type]
-        data, name = buffer.getvalue(), _shard_name(index)
-        if not self._first_is_whole:
-            # The backup, which comes first below, may be the only whole one.
-            self._write_manifest(_MANIFEST)
-            self._first_is_whole = True
-        (self._directory / name).write_bytes(data)
-        self._manifest["shards"][name] = {
-            "count": shard.size,
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "shapes": {key: list(leaf.shape) for key, leaf in leaves.items()},
-            "dtypes": {key: str(leaf.dtype) for key, leaf in leaves.items()},
-        }
-        for name in (_BACKUP, _MANIFEST):
-            self._write_manifest(name)
+        if self._in_place:
+            entry: dict[str, Any] = {"sha256": checksum(self._rows(shard))}
+        else:
+            data, dtypes = _as_npz(shard)
+            files.write(self._directory / _name(index, "npz"), data)
+            entry = {"sha256": checksum([data]), "dtypes": dtypes}
+        self._manifest.seal(_name(index, "json"), entry)
 
-    def _write_manifest(self, name: str) -> None:
-        sealed = {"sha256": _digest(self._manifest), **self._manifest}
-        (self._directory / name).write_text(json.dumps(sealed, indent=1))
+    def load(self) -> Pairs:
+        """All pairs, mapped into memory, once every shard has been read or written."""
+        if self._files is None:
+            raise ValueError(f"{self._directory} holds no pairs yet")
+        # Others wait, as process 0 may be writing still; a header that is damaged has
+        # not mattered so far.
+        parallel.on_main(self._files.make)
+        pairs = self._joined(self._files.map())
+        if self._temporary is not None:
+            # What is mapped stays for as long as somebody holds it.
+            self._temporary.cleanup()
+        return pairs
 
+    def _read_rows(self, index: int) -> Pairs | None:
+        """A shard out of the leaf files."""
+        seal = self._manifest.sealed(_name(index, "json"))
+        if seal is None or self._files is None:
+            return None
+        first = index * self._chunk
+        rows = self._files.read(first, min(self._chunk, self._count - first))
+        _check(checksum(rows), seal["sha256"])
+        return self._joined(rows)
 
-def _shard_name(index: int) -> str:
-    return f"{_SHARD}{index:05d}.npz"
+    def _read_npz(self, index: int) -> Pairs | None:
+        """A shard that is a file of its own."""
+        name = _name(index, "npz")
+        entry = self._manifest.sealed(_name(index, "json"))
+        entry = entry or self._manifest.older.get(name)
+        if entry is None:
+            return None
+        data = (self._directory / name).read_bytes()
+        _check(checksum([data]), entry["sha256"])
+        return jax.tree.unflatten(self._structure, _from_npz(data, entry["dtypes"]))
 
+    def _put(self, index: int, shard: Pairs) -> None:
+        """Writes a shard into the leaf files."""
+        opened = self._opened(shard)
+        if not self._is_made:
+            opened.make()
+            self._is_made = True
+        opened.write(index * self._chunk, self._rows(shard))
 
-def _digest(manifest: Mapping[str, Any]) -> str:
-    text = json.dumps(manifest, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    def _opened(self, shard: Pairs) -> LeafFiles:
+        """The leaf files, of which one shard knows the shapes."""
+        self._manifest.times = np.asarray(shard.times)
+        if self._files is None:
+            folder = Path(self._directory)
+            if not self._in_place:
+                self._temporary = tempfile.TemporaryDirectory()
+                folder = Path(self._temporary.name)
+            self._files = LeafFiles(folder, self._describe(shard))
+        return self._files
 
+    def _describe(self, shard: Pairs) -> list[Leaf]:
+        """The leaves that have samples, as they are when they have all of them."""
+        described = []
+        for i, (field, leaf) in enumerate(
+            zip(self._fields, jax.tree.leaves(shard), strict=True)
+        ):
+            axis = _AXES.get(field, 0)
+            if axis is not None:
+                shape = (*leaf.shape[:axis], self._count, *leaf.shape[axis + 1 :])
+                name = f"{i:03d}-{field}.npy"
+                described.append(Leaf(name, axis, dtype_name(leaf.dtype), shape))
+        return described
 
-def _read_manifest(path: epath.Path) -> dict[str, Any] | None:
-    """A manifest; None if it is missing or damaged."""
-    if not path.exists():
-        return None
-    try:
-        manifest = json.loads(path.read_text())
-    except ValueError as error:
-        logging.warning("%s is damaged: %s", path, error)
-        return None
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != _FORMAT:
-        raise ValueError(f"{path}: expected format {_FORMAT}, got {found}")
-    expected, got = manifest.pop("sha256", None), _digest(manifest)
-    if got == expected:
-        return manifest
-    logging.warning("%s is damaged: expected sha256 %s, got %s", path, expected, got)
-    return None
+    def _rows(self, shard: Pairs) -> list[np.ndarray]:
+        """The leaves that have samples."""
+        return [
+            np.asarray(leaf)
+            for field, leaf in zip(self._fields, jax.tree.leaves(shard), strict=True)
+            if _AXES.get(field, 0) is not None
+        ]
 
-
-def _check_no_shards(directory: epath.Path) -> None:
-    names = [path.name for path in directory.iterdir()] if directory.exists() else []
-    shards = sorted(name for name in names if name.startswith(_SHARD))
-    if shards:
-        raise ValueError(
-            f"{directory} holds {len(shards)} shards, but no whole manifest that says "
-            f"what they are of; restore {_MANIFEST}, or remove the directory to make "
-            "them again"
+    def _joined(self, rows: list[np.ndarray]) -> Pairs:
+        """Pairs again, of the leaves that have samples."""
+        left = iter(rows)
+        return jax.tree.unflatten(
+            self._structure,
+            [
+                self._manifest.times if _AXES.get(field, 0) is None else next(left)
+                for field in self._fields
+            ],
         )
 
 
-def _check_fingerprint(
-    directory: epath.Path, found: Mapping[str, Any], expected: Mapping[str, Any]
-) -> None:
-    differing = differences(found, expected)
-    if differing:
-        raise ValueError(
-            f"{directory} holds pairs of another configuration; " + "; ".join(differing)
-        )
+def _is_local(directory: epath.Path) -> bool:
+    """Whether a file can be written in part, and mapped into memory."""
+    return "://" not in str(directory)
 
 
-def _read_shard(path: epath.Path, entry: Mapping[str, Any], structure: Any) -> Pairs:
-    try:
-        data = path.read_bytes()
-        got = hashlib.sha256(data).hexdigest()
-        if got != entry["sha256"]:
-            raise ValueError(f"expected sha256 {entry['sha256']}, got {got}")
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            leaves = [arrays[key] for key in sorted(arrays.files)]
-        return jax.tree.unflatten(structure, leaves)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+def _name(index: int, suffix: str) -> str:
+    return f"shard-{index:05d}.{suffix}"
+
+
+def _check(got: str, expected: str) -> None:
+    if got != expected:
+        raise ValueError(f"expected sha256 {expected}, got {got}")
+
+
+def _as_npz(shard: Pairs) -> tuple[bytes, dict[str, str]]:
+    """A shard as a file, and the dtypes of its arrays."""
+    leaves = {f"{i:03d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(shard))}
+    buffer = io.BytesIO()
+    np.savez(buffer, **leaves)  # type: ignore[arg-type]
+    return buffer.getvalue(), {key: dtype_name(x.dtype) for key, x in leaves.items()}
+
+
+def _from_npz(data: bytes, dtypes: Mapping[str, str]) -> list[np.ndarray]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        # NumPy's files do not know the types that JAX adds.
+        return [arrays[key].view(np.dtype(dtypes[key])) for key in sorted(arrays.files)]

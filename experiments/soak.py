@@ -51,7 +51,7 @@ _JOBS = {
         "--pretrain_evaluate_every=2",
     ),
 }
-_FILES = ("solvers/*.json", "pairs/*/shard-*.npz")
+_FILES = ("solvers/*.json", "pairs/*/*.npy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Moment:
 
 
 def _shards(folder: pathlib.Path) -> int:
-    return sum(1 for _ in folder.glob("pairs/*/shard-*.npz"))
+    return sum(1 for _ in folder.glob("pairs/*/shard-*.json"))
 
 
 def _step(name: str) -> Callable[[pathlib.Path], int]:

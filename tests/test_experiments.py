@@ -124,7 +124,7 @@ class TestMainJob:
         workdir, _ = finished
         for split in ("train", "validation", "test"):
             assert (workdir / "pairs" / split / "manifest.json").exists()
-            assert (workdir / "pairs" / split / "shard-00000.npz").exists()
+            assert (workdir / "pairs" / split / "shard-00000.json").exists()
         assert "--guidance=0.2" in (workdir / "run.flags").read_text().splitlines()
         for name in ("bns_2",):
             assert (workdir / "checkpoints" / f"{name}_from_greedy").is_dir()

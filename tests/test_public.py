@@ -21,6 +21,8 @@ FLOORS = [
         "ground_truth",
         "pairs",
         "pair_store",
+        "pair_manifest",
+        "leaf_files",
         "lock",
         "distill",
         "metrics",
@@ -225,8 +227,6 @@ KEYWORDS = {
         "metric",
         "seed",
         "checkpoint",
-        "checkpoint_leaves",
-        "checkpoint_steps",
         "mesh",
     },
 } | {name: {"grid"} for name in LEADING if name.startswith("solvers.")}
