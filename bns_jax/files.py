@@ -9,6 +9,17 @@ from typing import IO
 from etils import epath
 
 
+def place(path: epath.PathLike, name: str) -> epath.Path:
+    """A path that somebody gave; "" would stand for the working directory.
+
+    Raises:
+      ValueError: if it is empty; says which argument is.
+    """
+    if not str(path):
+        raise ValueError(f"{name} must be a path, got ''")
+    return epath.Path(path)
+
+
 def write(path: epath.PathLike, data: str | bytes) -> None:
     """Writes a file under a temporary name, then moves it to its own.
 
@@ -17,12 +28,26 @@ def write(path: epath.PathLike, data: str | bytes) -> None:
     Args:
       path: the file; its folder is made.
       data: its contents; text becomes UTF-8.
+
+    Raises:
+      ValueError: if the path is empty.
+      OSError: if it cannot be written; names the file, as of a full disk.
     """
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = place(path, "the file to write")
     unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_bytes(data.encode() if isinstance(data, str) else data)
-    unfinished.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(data.encode() if isinstance(data, str) else data)
+        unfinished.replace(path)
+    except OSError as error:
+        raise named(error, path) from error
+
+
+def named(error: OSError, path: epath.Path) -> OSError:
+    """The error with the file that it is about, which a full disk does not say."""
+    if error.filename is not None or error.errno is None:
+        return error
+    return type(error)(error.errno, error.strerror, str(path))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 
 from bns_jax import guidance, identity, parallel, probing
 from bns_jax.checks import check_velocity
-from bns_jax.pairs import Pairs, PairStore, concatenate
+from bns_jax.pair_store import PairStore
+from bns_jax.pairs import Pairs, concatenate
 from bns_jax.pytree import as_pytree, checksum, on_host
 from bns_jax.scale_time import RescheduledVelocity, between
 from bns_jax.scale_time import identity as no_change
@@ -73,7 +74,8 @@ def pairs(
         several hosts give the same arguments, and a directory that all of them see.
 
     Returns:
-      The pairs, as NumPy arrays; x1 and the path have the dtypes of x0.
+      The pairs, as NumPy arrays; x1 and the path have the dtypes of x0. Those of a
+      directory are mapped into memory: what is not in use takes none.
 
     Raises:
       ValueError: if leaves have different leading axes, x0 is not finite, a time or a
@@ -103,23 +105,25 @@ def pairs(
             "chunk": size,
         }
         facts = _with_fingerprint(facts, fingerprint or {})
-        like = Pairs(x0, x0, args, save_at, save_at, x0)
-        store = PairStore(directory, facts, like)
+        like = Pairs(x0, x0, args, np.empty(count), save_at, x0)
+        store = PairStore(directory, facts, like, size)
 
     shards: list[Pairs] = []
+    evaluations = 0
     for index, first in enumerate(range(0, count, size)):
+        rows = np.arange(first, min(first + size, count))
         shard = parallel.if_everywhere(store.read(index)) if store else None
         if shard is None:
-            rows = np.arange(first, min(first + size, count))
             shard = _solve_chunk(problem, x0, args, rows, size)
             if store:
                 store.write(index, shard)
-        shards.append(shard)
+        if store is None:
+            shards.append(shard)
+        evaluations += int(np.sum(shard.nfe))
         if progress is not None:
-            mean = np.mean(np.concatenate([shard.nfe for shard in shards]))
-            done = min(first + size, count)
-            progress(done, count, f"{mean:.0f} NFE per pair")
-    return concatenate(shards)
+            done = first + len(rows)
+            progress(done, count, f"{evaluations / done:.0f} NFE per pair")
+    return concatenate(shards) if store is None else store.load()
 
 
 class _Problem(NamedTuple):
@@ -142,7 +146,7 @@ class _Problem(NamedTuple):
         """
         return {
             **identity.of_function("field", given, answers),
-            "scheduler": identity.describe(_scheduler_of(given)),
+            "scheduler": repr(_scheduler_of(given)),
             "prediction": getattr(given, "prediction", None),
             "rtol": self.rtol,
             "atol": self.atol,

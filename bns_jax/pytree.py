@@ -129,5 +129,6 @@ def checksum(tree: Any) -> str:
         array = on_host(leaf)
         header = f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};"
         digest.update(header.encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        # Without a copy: it may be mapped from a file larger than the memory.
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

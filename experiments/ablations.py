@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from absl import app, flags
 
-from experiments import cli, session
+from experiments import cli, interrupt, session
 
 _ALL = ("figure11", "table5", "sigma_0", "start", "train_pairs", "guidance")
 
@@ -110,4 +110,4 @@ def _run() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    interrupt.launch(main)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
-from experiments import cli, session
+from experiments import cli, interrupt, session
 
 if TYPE_CHECKING:
     from experiments.duel import Duel
@@ -106,4 +106,4 @@ def _duels(model: Model, workdir: Workdir, all_nfe: Sequence[int]) -> list[Duel]
 
 
 if __name__ == "__main__":
-    app.run(main)
+    interrupt.launch(main)

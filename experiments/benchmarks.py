@@ -17,6 +17,7 @@ from absl import app
 
 import bns_jax
 from bns_jax import solvers
+from experiments import interrupt
 from experiments.progress import quiet
 
 _RUNS = 15
@@ -131,4 +132,4 @@ def _network(weights: list[jax.Array], t: jax.Array, x: jax.Array) -> jax.Array:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    interrupt.launch(main)

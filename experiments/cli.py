@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -115,6 +116,22 @@ def mesh() -> Mesh | None:
             "processes, which must all take part"
         )
     return parallel.data_mesh(there[:count]) if count > 1 else None
+
+
+class JsonObject(flags.ArgumentParser):
+    """Takes a JSON object, over as many lines as you like, as text of one line."""
+
+    syntactic_help = "a JSON object"
+
+    def parse(self, argument: str) -> str:
+        """The text; "" stands for an empty object."""
+        try:
+            parsed = json.loads(argument or "{}")
+        except ValueError:
+            parsed = None
+        if not isinstance(parsed, dict):
+            raise ValueError('must be a JSON object, such as {"width": 128}')
+        return json.dumps(parsed) if argument.strip() else ""
 
 
 def parse_nfe(values: Sequence[str]) -> tuple[int, ...]:

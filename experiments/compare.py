@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
-from experiments import cli, session
+from experiments import cli, interrupt, session
 
 if TYPE_CHECKING:
     from bns_jax.ns import NSParams
@@ -95,4 +95,4 @@ def _solvers(scheduler: Scheduler) -> dict[int, dict[str, NSParams]]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    interrupt.launch(main)

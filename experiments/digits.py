@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
-from experiments import cli, job_flags, session
+from experiments import cli, interrupt, job_flags, session
 
 if TYPE_CHECKING:
     from experiments.workdir import Workdir
@@ -110,4 +110,4 @@ def _pretrain(workdir: Workdir) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    interrupt.launch(main)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
-from experiments import cli, job_flags, session
+from experiments import cli, interrupt, job_flags, session
 
 if TYPE_CHECKING:
     from experiments.main_job import Settings
@@ -32,7 +32,8 @@ _STAGE = flags.DEFINE_enum(
 _WORKDIR = flags.DEFINE_string(
     "workdir", "", "Folder of the run; runs/MODEL if left out."
 )
-_CONFIG = flags.DEFINE_string(
+_CONFIG = flags.DEFINE(
+    cli.JsonObject(),
     "config",
     "",
     "Entries of the architecture that differ from the published one, as JSON, such as "
@@ -73,14 +74,6 @@ def _is_published(name: str) -> bool:
 @flags.validator(_LABELS.name, message="must be integers, such as 207,360")
 def _are_integers(values: list[str]) -> bool:
     return all(value.strip().isdecimal() for value in values)
-
-
-@flags.validator(_CONFIG.name, message='must be a JSON object, such as {"width": 128}')
-def _is_json(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text or "{}"), dict)
-    except ValueError:
-        return False
 
 
 def main(argv: list[str]) -> None:
@@ -135,4 +128,4 @@ def _introduce(model: Model, settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    interrupt.launch(main)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import logging
 import os
 import signal
@@ -15,9 +13,12 @@ import weakref
 
 from etils import epath
 
+from bns_jax import lock as locks
+
 _NAME = ".lock"
 _BEAT_SECONDS = 10.0
 _BEATS_UNTIL_DEAD = 3
+_INSTEAD = "--workdir"
 
 
 def hold(folder: epath.Path) -> object:
@@ -25,40 +26,54 @@ def hold(folder: epath.Path) -> object:
 
     On a file system the kernel keeps the lock, and drops it when the process dies.
     Where there is no such lock, as on gs://, the holder changes a file every ten
-    seconds, and whoever finds it unchanged for thirty takes over; a holder that had
-    only been paused then gets SIGTERM, which ends it in good order.
+    seconds, and whoever finds it unchanged for thirty takes over. A holder whose lock
+    has become another's, because it had been paused or somebody removed the file, gets
+    SIGTERM, which ends it in good order.
 
     Raises:
       ValueError: if somebody else holds it; names the process.
+      OSError: if the lock cannot be written.
     """
-    path = folder / _NAME
-    if "://" not in str(path):
-        try:
-            return _FileLock(path)
-        except OSError as error:
-            # Some network file systems have no locks.
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
-                raise
-    return BeatingLock(path)
+    kept = locks.take(folder, _INSTEAD)
+    return BeatingLock(folder / _NAME) if kept is None else WatchedLock(folder, kept)
 
 
-class _FileLock:
-    """The kernel's lock on a local file."""
+class WatchedLock:
+    """The kernel's lock on a file, and a thread that sees whether the file is there."""
 
-    def __init__(self, path: epath.Path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        self._close = weakref.finalize(self, os.close, handle)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(handle, 200).decode(errors="replace")
-            self._close()
-            raise _held(path, holder) from None
-        except OSError:
-            self._close()
-            raise
-        os.ftruncate(handle, 0)
-        os.write(handle, _me().encode())
+    def __init__(
+        self, folder: epath.Path, kept: locks.FileLock, beat: float = _BEAT_SECONDS
+    ):
+        """Starts the thread.
+
+        Args:
+          folder: that is locked.
+          kept: its lock.
+          beat: seconds between two looks.
+        """
+        stopped = threading.Event()
+        thread = threading.Thread(
+            target=_keep_watching, args=(folder, kept, beat, stopped), daemon=True
+        )
+        thread.start()
+        self.release = weakref.finalize(self, _stop_watching, kept, thread, stopped)
+
+
+def _keep_watching(
+    folder: epath.Path, kept: locks.FileLock, beat: float, stopped: threading.Event
+) -> None:
+    while not stopped.wait(beat):
+        if not kept.is_held():
+            _end(folder / _NAME)
+            return
+
+
+def _stop_watching(
+    kept: locks.FileLock, thread: threading.Thread, stopped: threading.Event
+) -> None:
+    stopped.set()
+    thread.join()
+    kept.release()
 
 
 class BeatingLock:
@@ -80,7 +95,7 @@ class BeatingLock:
             now = _read(path)
             if now not in (seen, None):
                 raise _held(path, now or seen)
-        name = f"{_me()}, {uuid.uuid4().hex}"
+        name = f"{locks.me()}, {uuid.uuid4().hex}"
         path.write_text(name)
         # Of two that come at once, the later one has it.
         time.sleep(beat / 2)
@@ -108,10 +123,14 @@ def _keep_beating(
             text = _read(path)
             # A beat that failed may leave the file empty.
             if text != "" and not _is_of(name, text):
-                logging.warning("%s is no longer of this run, which ends", path)
-                os.kill(os.getpid(), signal.SIGTERM)
+                _end(path)
                 return
             path.write_text(f"{name} beat {count}")
+
+
+def _end(path: epath.Path) -> None:
+    logging.warning("%s is no longer of this run, which ends", path)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _release(
@@ -138,12 +157,4 @@ def _read(path: epath.Path) -> str | None:
 
 
 def _held(path: epath.Path, text: str | None) -> ValueError:
-    holder = (text or "unknown").partition(" beat ")[0]
-    return ValueError(
-        f"{path.parent} is in use by another run ({holder}); wait for it, or choose "
-        "another --workdir"
-    )
-
-
-def _me() -> str:
-    return f"process {os.getpid()} on {os.uname().nodename}"
+    return locks.held(path.parent, (text or "").partition(" beat ")[0], _INSTEAD)

@@ -13,6 +13,8 @@ import sys
 
 from absl import app, flags
 
+from experiments import interrupt
+
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Of the TPU slice.")
 _NFE = flags.DEFINE_integer("nfe", 8, "Evaluations of the solver.", lower_bound=1)
 _BATCH = flags.DEFINE_integer(
@@ -70,4 +72,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    interrupt.launch(main)

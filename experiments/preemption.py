@@ -1,21 +1,45 @@
-"""SIGTERM: the cloud takes its machine back, and leaves a moment to save."""
+"""SIGTERM and Ctrl-C: what is in hand is finished and saved, then the run ends.
+
+The cloud takes its machine back by SIGTERM, and leaves a moment to save.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import signal
+from collections.abc import Iterator
 
 import jax
 from jax.experimental import multihost_utils
+
+from experiments import interrupt
 
 _received: list[int] = []
 _questions = itertools.count(1)
 
 
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Inside, both are noted instead of died of; jax does so for several processes."""
+    watch()
+    with interrupt.deferred(_interrupted):
+        yield
+
+
 def watch() -> None:
-    """Notes SIGTERM instead of dying of it; jax does so for several processes."""
+    """Notes SIGTERM."""
     if jax.process_count() == 1:
         signal.signal(signal.SIGTERM, lambda number, frame: _received.append(number))
+
+
+def _interrupted() -> None:
+    if jax.process_count() == 1:
+        _received.append(signal.SIGINT)
+    else:
+        # jax hears it, and tells the others.
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def asked() -> bool:

@@ -1,4 +1,4 @@
-"""How an experiment begins and ends: its processes, SIGTERM, errors as one line."""
+"""How an experiment begins and ends: its processes, signals, errors as one line."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def running() -> Iterator[None]:
     """The main block of an experiment.
 
     Errors that name what is wrong end it with that line and code 1, as does a package
-    that is missing, such as the one for gs:// paths; SIGTERM ends it, once all is
-    saved, with code 0.
+    that is missing, such as the one for gs:// paths; SIGTERM or Ctrl-C ends it, once
+    all is saved, with code 0. A second Ctrl-C ends it at once.
     """
     from bns_jax import distill, parallel
     from experiments import preemption
@@ -40,8 +40,7 @@ def running() -> Iterator[None]:
             cli.START_TIMEOUT.value,
         )
         parallel.agree(cli.serialize_all())
-        preemption.watch()
-        with _print_on_main():
+        with preemption.watched(), _print_on_main():
             yield
     except distill.Interrupted as error:
         if parallel.is_main():

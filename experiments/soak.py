@@ -23,6 +23,8 @@ from collections.abc import Callable
 
 from absl import app, flags
 
+from experiments import interrupt
+
 _KILLS = flags.DEFINE_integer("kills", 25, "How often to kill.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/soak", "Folder of all runs, which go.")
@@ -49,7 +51,7 @@ _JOBS = {
         "--pretrain_evaluate_every=2",
     ),
 }
-_FILES = ("solvers/*.json", "pairs/*/shard-*.npz")
+_FILES = ("solvers/*.json", "pairs/*/*.npy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +74,16 @@ class Moment:
 
 
 def _shards(folder: pathlib.Path) -> int:
-    return sum(1 for _ in folder.glob("pairs/*/shard-*.npz"))
+    return sum(1 for _ in folder.glob("pairs/*/shard-*.json"))
 
 
 def _step(name: str) -> Callable[[pathlib.Path], int]:
     """The newest saved step of the checkpoints of a name, -1 before the first."""
 
     def step(folder: pathlib.Path) -> int:
-        names = (path.name for path in folder.glob(f"checkpoints/{name}*/*"))
-        return max((int(name) for name in names if name.isdigit()), default=-1)
+        steps = folder.glob(f"checkpoints/{name}*/bns_jax_*")
+        numbers = (path.name.removeprefix("bns_jax_") for path in steps)
+        return max((int(text) for text in numbers if text.isdecimal()), default=-1)
 
     return step
 
@@ -228,4 +231,4 @@ def _results(folder: pathlib.Path) -> dict[str, str | bytes]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    interrupt.launch(main)

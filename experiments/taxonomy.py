@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
+from experiments import interrupt
+
 if TYPE_CHECKING:
     from experiments.specimens import Specimen
     from experiments.workdir import Workdir
@@ -147,4 +149,4 @@ def _print_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    interrupt.launch(main)

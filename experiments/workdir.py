@@ -20,7 +20,7 @@ class Workdir:
     """Paths of a run: pairs, checkpoints, solvers, histories, tables and plots."""
 
     def __init__(self, root: epath.PathLike):
-        self.root = epath.Path(root)
+        self.root = files.place(root, "--workdir")
         self._lock: object = None
 
     def pairs(self, split: str) -> epath.Path:
@@ -62,14 +62,22 @@ class Workdir:
             by side, if `run.flags` is damaged, if another run is at work there, or if
             it cannot be written. Nothing is written then.
         """
+        _check_one_line(flags)
         parallel.on_main(lambda: self._claim(flags, frozenset(free)))
 
     def _claim(self, flags: Mapping[str, str], free: frozenset[str]) -> None:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._lock = lock.hold(self.root)
+            self._write_flags(flags, free)
         except OSError as error:
+            self._lock = None
             raise ValueError(f"{self.root} cannot be written: {error}") from error
+        except ValueError:
+            self._lock = None
+            raise
+
+    def _write_flags(self, flags: Mapping[str, str], free: frozenset[str]) -> None:
         path = self.root / "run.flags"
         there = _parse(path) if path.exists() else {}
         differing = [
@@ -118,6 +126,13 @@ def read_csv(path: epath.Path, record: type[Record]) -> list[Record]:
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no table of {list(types)}: {error}") from error
+
+
+def _check_one_line(flags: Mapping[str, str]) -> None:
+    """Refuses what a flag file, which has a line for each, cannot hold."""
+    for name, value in flags.items():
+        if value.splitlines() not in ([], [value]):
+            raise ValueError(f"--{name} must be of one line, got {value!r}")
 
 
 def _format(flags: Mapping[str, str]) -> str:

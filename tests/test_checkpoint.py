@@ -1,5 +1,7 @@
 """Laws of checkpoints: exact, damage never goes unnoticed, devices may change."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -9,8 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
-from bns_jax import checkpoint, parallel
+from bns_jax import (
+    checkpoint,
+    checkpoint_steps,
+    distill,
+    families,
+    parallel,
+    solvers,
+)
+
+from . import problems
 
 
 class State(NamedTuple):
@@ -27,6 +39,14 @@ def state(seed=0):
         "nested": (jnp.arange(3), jnp.asarray(rng.normal(), jnp.float32)),
     }
     return State(jnp.asarray(seed), theta, jax.random.key(seed))
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def steps(*numbers):
+    return [f"bns_jax_{number}" for number in numbers]
 
 
 def assert_same(got, expected):
@@ -60,7 +80,7 @@ def test_the_last_three_steps_are_kept_and_the_newest_restored(tmp_path):
     with checkpoint.Checkpointer(tmp_path) as saver:
         for step in (10, 20, 30, 40):
             saver.save(step, state(step))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["20", "30", "40"]
+    assert names(tmp_path) == steps(20, 30, 40)
     assert checkpoint.restore(tmp_path, state()).step == 40
 
 
@@ -71,7 +91,7 @@ def test_a_step_may_be_saved_again(two_steps):
 
 def test_the_newest_metadata_are_read_without_a_state(two_steps, tmp_path):
     assert checkpoint.newest_metadata(two_steps) == {"seed": 2}
-    for path in (two_steps / "2").rglob("metadata"):
+    for path in (two_steps / "bns_jax_2").rglob("metadata"):
         if path.is_file():
             path.unlink()
     assert checkpoint.newest_metadata(two_steps) == {"seed": 1}
@@ -102,7 +122,8 @@ def test_where_nothing_was_saved_nothing_is_found(tmp_path):
 
 
 def newest_files(directory):
-    return sorted(path for path in (directory / "2").rglob("*") if path.is_file())
+    newest = directory / "bns_jax_2"
+    return sorted(path for path in newest.rglob("*") if path.is_file())
 
 
 def largest(directory):
@@ -139,7 +160,7 @@ def test_a_truncated_file_falls_back_to_the_step_before(two_steps, caplog):
 def test_an_empty_step_falls_back_to_the_step_before(two_steps, caplog):
     for path in newest_files(two_steps):
         path.unlink()
-    for path in sorted((two_steps / "2").rglob("*"), reverse=True):
+    for path in sorted((two_steps / "bns_jax_2").rglob("*"), reverse=True):
         path.rmdir()
     assert falls_back(two_steps, caplog)
     # The run goes on from there, and its next save replaces the empty step.
@@ -156,7 +177,7 @@ def test_steps_that_are_damaged_make_room_and_good_ones_stay(two_steps):
     path = largest(two_steps)
     flip(path, path.stat().st_size // 2)
     checkpoint.save(two_steps, 5, state(5))
-    assert sorted(path.name for path in two_steps.iterdir()) == ["1", "5"]
+    assert names(two_steps) == steps(1, 5)
 
 
 FULL_DISK = """
@@ -182,9 +203,9 @@ def test_a_full_disk_is_an_error_and_the_steps_before_stay(two_steps):
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert re.match(f"a checkpoint in {two_steps} .*written: ", said)
     assert checkpoint.restore(two_steps, state()).step == 2
-    assert (two_steps / "3.orbax-checkpoint-tmp").exists()
+    assert (two_steps / "bns_jax_3.orbax-checkpoint-tmp").exists()
     checkpoint.save(two_steps, 3, state(3))
-    assert sorted(path.name for path in two_steps.iterdir()) == ["1", "2", "3"]
+    assert names(two_steps) == steps(1, 2, 3)
     assert_same(checkpoint.restore(two_steps, state()).state, state(3))
 
 
@@ -258,3 +279,214 @@ def test_a_state_moves_to_another_number_of_devices(tmp_path, saved_on, restored
     assert_same(found, laid(restored_on))
     assert found["x"].sharding == laid(restored_on)["x"].sharding
     assert len(found["x"].addressable_shards) == restored_on
+
+
+# --- what is not ours, and what cannot be ---------------------------------------------
+
+
+def test_nothing_is_removed_but_our_own_steps(tmp_path):
+    """Folders of numbers, of orbax, and of names that only look like numbers."""
+    strangers = ("2023/thesis.txt", "5/state/x", "²/x", "7.orbax-checkpoint-tmp/x")
+    for name in strangers:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("mine")
+    with checkpoint.Checkpointer(tmp_path) as saver:
+        for step in (5, 2023, 2024, 2025):
+            saver.save(step, state(step))
+    assert checkpoint.restore(tmp_path, state()).step == 2025
+    assert all((tmp_path / name).read_text() == "mine" for name in strangers)
+    assert [name for name in names(tmp_path) if "jax" in name] == steps(
+        2023, 2024, 2025
+    )
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: checkpoint.save("", 1, state()),
+        lambda: checkpoint.restore("", state()),
+        lambda: checkpoint.newest_metadata(""),
+    ],
+)
+def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch, use):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="directory must be a path, got ''"):
+        use()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("use", [checkpoint.restore, checkpoint.save])
+def test_a_file_that_cannot_be_read_is_no_damage(two_steps, monkeypatch, use):
+    read, before = type(epath.Path()).read_bytes, sorted(two_steps.rglob("*"))
+
+    def fails(path):
+        if "bns_jax_2" in path.parts:
+            raise OSError(5, "Input/output error", str(path))
+        return read(path)
+
+    arguments = (two_steps, state()) if use is checkpoint.restore else (two_steps, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(epath.Path()), "read_bytes", fails)
+        with pytest.raises(OSError, match=r"Input/output error: '.*bns_jax_2"):
+            use(*arguments, *(() if use is checkpoint.restore else (state(3),)))
+    assert sorted(two_steps.rglob("*")) == before
+    assert checkpoint.restore(two_steps, state()).step == 2
+
+
+SAVED_WHOLE = {
+    "no entries": {"x": jnp.zeros((0, 3)), "y": jnp.ones(2), "z": np.zeros(0)},
+    "nothing but": {"x": jnp.zeros(0)},
+    "NumPy scalars": {"f": np.float64(2.5), "i": np.int32(3), "b": np.bool_(True)},
+    "Python numbers": {"f": 2.5, "i": 3, "b": True},
+    "no axes": {"x": np.asarray(1.5), "y": jnp.asarray(2)},
+    "one name in dots": {"a.b": jnp.ones(1), "a": {"b": jnp.zeros(1)}},
+    "slashes": {"a/b": jnp.ones(1), "a": {"b": jnp.zeros(1), "": jnp.full(1, 2.0)}},
+    "a number as a name": {0: jnp.ones(1), 1: [jnp.zeros(1)]},
+    "not contiguous": {"x": np.arange(6.0).reshape(2, 3).T, "y": np.arange(6)[::2]},
+}
+
+
+def zeros_like(leaf):
+    return jnp.zeros_like(leaf) if isinstance(leaf, jax.Array) else np.zeros_like(leaf)
+
+
+@pytest.mark.parametrize("name", SAVED_WHOLE)
+def test_every_tree_of_numbers_comes_back(tmp_path, name):
+    given = SAVED_WHOLE[name]
+    like = jax.tree.map(
+        lambda leaf: type(leaf)(0) if np.isscalar(leaf) else zeros_like(leaf), given
+    )
+    checkpoint.save(tmp_path, 1, given)
+    found = checkpoint.restore(tmp_path, like).state
+    assert jax.tree.structure(found) == jax.tree.structure(given)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(given), strict=True):
+        assert isinstance(a, jax.Array) == isinstance(b, jax.Array)
+        assert np.isscalar(a) == np.isscalar(b)
+        assert np.asarray(a).dtype == np.asarray(b).dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Twins:
+    """A tree that gives two leaves one path."""
+
+    def tree_flatten_with_keys(self):
+        key = jax.tree_util.GetAttrKey("x")
+        return ((key, np.ones(1)), (key, np.zeros(1))), None
+
+    @classmethod
+    def tree_unflatten(cls, aux, leaves):
+        return cls()
+
+
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [
+        ({"x": jnp.ones(1), "name": "adam"}, r"numbers, got \['name'\]: str"),
+        ({"x": np.array([None])}, r"got \['x'\]: ndarray of object"),
+        ({"x": np.array(["a"])}, r"got \['x'\]: ndarray of <U1"),
+        ({"x": 10**30}, r"got \['x'\]: int"),
+        ({"x": Twins()}, r"two leaves at one path, \['x'\]\.x"),
+    ],
+    ids=["text", "objects", "texts", "huge", "twins"],
+)
+def test_what_is_no_number_is_named_before_anything_is_written(
+    tmp_path, refused, message
+):
+    with pytest.raises(ValueError, match=message):
+        checkpoint.save(tmp_path / "run", 1, refused)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("step", [-1, 1.5, "3", None, True])
+def test_a_step_is_an_integer_from_0(tmp_path, step):
+    with pytest.raises(ValueError, match="step must be an integer from 0"):
+        checkpoint.save(tmp_path / "run", step, state())
+
+
+def test_metadata_that_are_no_json_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="metadata must be JSON values"):
+        checkpoint.save(tmp_path / "run", 1, state(), {"x": np.zeros(2)})
+
+
+def reformat(directory, number):
+    """The newest step as another version would have left it, seal and all."""
+    item = directory / "bns_jax_2" / "meta"
+    body = json.loads((item / "metadata").read_text()) | {"format": number}
+    (item / "metadata").write_text(json.dumps(body))
+    checkpoint_steps.seal(epath.Path(item))
+
+
+def test_a_newer_version_says_what_to_do(two_steps):
+    reformat(two_steps, 3)
+    for use in (checkpoint.restore, checkpoint.save):
+        with pytest.raises(ValueError, match=r"has format 3.* reads 2: continue with"):
+            use(two_steps, *((state(),) if use is checkpoint.restore else (3, state())))
+
+
+def test_an_older_version_says_what_to_do(two_steps):
+    """Its steps were folders named by a number alone."""
+    for number in (1, 2):
+        (two_steps / f"bns_jax_{number}").rename(two_steps / str(number))
+    with pytest.raises(ValueError, match=r"step 2 in .* has format 1"):
+        checkpoint.restore(two_steps, state())
+
+
+def test_a_second_run_in_the_same_directory_is_refused(tmp_path):
+    with checkpoint.Checkpointer(tmp_path / "run") as first:
+        first.save(1, state(1))
+        assert f"process {os.getpid()}" in (tmp_path / "run" / ".lock").read_text()
+        with pytest.raises(ValueError, match=r"in use by another run \(process"):
+            checkpoint.save(tmp_path / "run", 2, state(2))
+        # To read is no harm.
+        first.save(3, state(3))
+    assert checkpoint.restore(tmp_path / "run", state()).step == 3
+    assert names(tmp_path / "run") == steps(1, 3)
+
+
+@pytest.mark.parametrize("remade", [False, True])
+def test_a_lock_that_was_removed_ends_the_saving(tmp_path, remade):
+    with (
+        pytest.raises(OSError, match="another run may be at work"),
+        checkpoint.Checkpointer(tmp_path) as saver,
+    ):
+        saver.save(1, state(1))
+        (tmp_path / ".lock").unlink()
+        if remade:
+            (tmp_path / ".lock").write_text("somebody")
+        saver.save(2, state(2))
+    assert checkpoint.restore(tmp_path, state()).step == 1
+
+
+def test_a_checkpoint_does_not_say_where_it_lies(two_steps):
+    for path in two_steps.rglob("*"):
+        assert not path.is_file() or str(two_steps).encode() not in path.read_bytes()
+
+
+def fit(folder, nfe=2):
+    """The smallest search that saves its state."""
+    return distill.fit(
+        families.bns(solvers.euler(nfe)),
+        *problems.shifted_problem(),
+        iterations=1,
+        evaluate_every=1,
+        checkpoint=folder,
+    )
+
+
+def test_two_searches_in_one_directory_are_one_too_many(tmp_path):
+    with checkpoint.Checkpointer(tmp_path):
+        with pytest.raises(ValueError, match=f"{tmp_path} is in use by another run"):
+            fit(tmp_path)
+        assert names(tmp_path) == [".lock"]
+
+
+def test_the_state_of_one_evaluation_is_saved(tmp_path):
+    """Its lower triangle has no entries."""
+    done = fit(tmp_path, nfe=1)
+    assert fit(tmp_path, nfe=1).history[-1] == done.history[-1]
+
+
+def test_a_search_holds_no_infinity(tmp_path):
+    with jax.debug_infs(True):
+        assert np.isfinite(fit(tmp_path).val_metric)

@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -124,7 +125,7 @@ class TestMainJob:
         workdir, _ = finished
         for split in ("train", "validation", "test"):
             assert (workdir / "pairs" / split / "manifest.json").exists()
-            assert (workdir / "pairs" / split / "shard-00000.npz").exists()
+            assert (workdir / "pairs" / split / "shard-00000.json").exists()
         assert "--guidance=0.2" in (workdir / "run.flags").read_text().splitlines()
         for name in ("bns_2",):
             assert (workdir / "checkpoints" / f"{name}_from_greedy").is_dir()
@@ -180,17 +181,22 @@ def test_algorithm_2_by_flags(by_algorithm_2):
     assert metadata["forwards"] == 3 * 2 * 12 * 4
 
 
-def test_sigterm_saves_and_the_same_command_continues(by_algorithm_2, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_continues(
+    by_algorithm_2, tmp_path, number
+):
     undisturbed, flags, _ = by_algorithm_2
     with started("digits", tmp_path, *flags) as process:
         while not any(tmp_path.glob("pairs/train/shard-*")):
             assert process.poll() is None
             time.sleep(0.05)
-        process.terminate()
+        process.send_signal(number)
         said, complaints = process.communicate(timeout=120)
     assert (process.returncode, complaints) == (0, "")
     assert "all is saved, the same command continues" in said
     assert not (tmp_path / "solvers").exists()
+    if number == signal.SIGINT:
+        return
     again = digits(tmp_path, *flags)
     assert (again.returncode, again.stderr) == (0, "")
     solver = pathlib.Path("solvers") / "bns_2.json"

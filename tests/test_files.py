@@ -90,3 +90,10 @@ def test_a_kill_while_writing_leaves_the_file_as_it_was(tmp_path, monkeypatch, n
     write(path, 2)
     assert path.read_bytes() != before
     assert not list(path.parent.glob("*.unfinished"))
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path):
+    (tmp_path / "table.csv.unfinished").symlink_to("/dev/full")
+    path = tmp_path / "table.csv"
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
+        files.write(path, "x" * 100_000)

@@ -167,15 +167,16 @@ def test_one_process_agrees_with_itself():
     assert parallel.if_everywhere(0) == 0
     assert parallel.if_everywhere(None) is None
     done = []
-    parallel.on_main(lambda: done.append(1))
+    assert parallel.on_main(lambda: done.append(1)) == ""
     assert done == [1]
+    assert parallel.on_main(lambda: "ö") == "ö"
 
 
 def test_what_fails_on_process_0_is_an_error_that_says_so():
     def full():
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(ValueError, match="No space left"):
+    with pytest.raises(OSError, match="No space left"):
         parallel.on_main(full)
 
 

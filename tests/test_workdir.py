@@ -13,7 +13,8 @@ import pytest
 from etils import epath
 
 from bns_jax import distill
-from experiments import lock, preemption
+from bns_jax import lock as locks
+from experiments import cli, interrupt, lock, preemption
 from experiments.progress import Progress
 from experiments.workdir import Workdir
 
@@ -103,6 +104,30 @@ def test_a_holder_that_lost_its_lock_ends_and_leaves_the_file(
     assert f"{path} is no longer of this run, which ends" in caplog.text
 
 
+@pytest.mark.parametrize("remade", [False, True])
+def test_a_file_lock_that_was_removed_ends_its_holder(
+    tmp_path, sigterm, caplog, remade
+):
+    kept = locks.take(epath.Path(tmp_path), "--workdir")
+    held = lock.WatchedLock(epath.Path(tmp_path), kept, 0.02)
+    assert not preemption.asked()
+    (tmp_path / ".lock").unlink()
+    if remade:
+        (tmp_path / ".lock").write_text(STRANGER)
+    wait_until(preemption.asked)
+    del held
+    assert "no longer of this run, which ends" in caplog.text
+    # What is another's stays.
+    assert (tmp_path / ".lock").exists() == remade
+
+
+def test_after_a_run_no_lock_says_where_it_was(tmp_path):
+    held = hold("file", tmp_path)
+    assert os.uname().nodename in (tmp_path / ".lock").read_text()
+    del held
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("first", "then"), [("", STRANGER), (STRANGER, "")])
 def test_a_lock_read_while_it_is_written_is_held(tmp_path, monkeypatch, first, then):
     """Its reader may find it empty."""
@@ -150,6 +175,28 @@ def test_flags_that_differ_are_listed_side_by_side(tmp_path):
         "  --guidance: there 0.2, here 0.5",
     ]
     assert (tmp_path / "run.flags").read_bytes() == before
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\n", "\r", "a\u2028b"])
+def test_a_value_of_several_lines_is_refused(tmp_path, value):
+    """A flag file has a line for each."""
+    with pytest.raises(ValueError, match="--config must be of one line"):
+        Workdir(tmp_path / "run").claim({"config": value})
+    assert not (tmp_path / "run").exists()
+
+
+def test_json_over_several_lines_is_a_value_of_one():
+    parse = cli.JsonObject().parse
+    assert parse('{"width":\n 128,\n"x": "\u2028"}') == '{"width": 128, "x": "\\u2028"}'
+    assert parse("") == ""
+    for text in ("[1]", "{", "3", '{"x": 1} 2'):
+        with pytest.raises(ValueError, match="must be a JSON object"):
+            parse(text)
+
+
+def test_an_empty_workdir_is_not_the_working_directory():
+    with pytest.raises(ValueError, match="--workdir must be a path, got ''"):
+        Workdir("")
 
 
 def test_flags_that_are_not_whole_are_refused(tmp_path):
@@ -211,3 +258,42 @@ def test_sigterm_ends_a_stage_after_the_unit_in_hand(sigterm):
             progress(2, 3)
         # What is finished is finished.
         progress(3, 3)
+
+
+PROGRAM = """
+import hashlib, sys, time
+from experiments import interrupt
+
+def main(argv):
+    def work():
+        print("at work", flush=True)
+        # What never comes back to Python's main thread, as a compiler.
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+
+    if "defers" not in argv:
+        work()
+    with interrupt.deferred(lambda: print("asked", flush=True)):
+        work()
+
+interrupt.launch(main)
+"""
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_ends_at_once_what_it_has_asked_before(presses):
+    """The first press, where nothing is to be saved."""
+    words = ["defers"] if presses == 2 else []
+    command = [sys.executable, "-c", PROGRAM, *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+        try:
+            assert process.stdout.readline() == "at work\n"
+            if presses == 2:
+                process.send_signal(signal.SIGINT)
+                assert process.stdout.readline() == "asked\n"
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=100)
+        finally:
+            process.kill()
+    assert said == ("", "error: interrupted\n")
+    assert process.returncode == interrupt.CODE == 130

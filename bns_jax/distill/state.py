@@ -70,7 +70,12 @@ def initial_state(family: Family, trainer: Trainer, seed: int) -> TrainerState:
         opt_state=jax.tree.map(jnp.copy, trainer.init(theta)),
         key=jax.random.key(seed),
         best_theta=jax.tree.map(jnp.copy, theta),
-        # With a dtype of its own, as all later ones: or the step is traced twice.
-        best_metric=jnp.full((), -jnp.inf, jnp.result_type(float)),
+        # With a dtype of its own, as all later ones: or the step is traced twice. No
+        # infinity, which jax_debug_infs would take for a fault of the step.
+        best_metric=_lowest(jnp.result_type(float)),
         rejected=jnp.zeros((), jnp.int32),
     )
+
+
+def _lowest(dtype: Any) -> jax.Array:
+    return jnp.full((), jnp.finfo(dtype).min, dtype)

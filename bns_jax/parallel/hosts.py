@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -54,24 +55,35 @@ def if_everywhere(found: Found | None) -> Found | None:
     return found if np.all(there) else None
 
 
-def on_main(action: Callable[[], None]) -> None:
+def on_main(action: Callable[[], str | None]) -> str:
     """Lets process 0 do something while the others wait.
 
     Args:
-      action: what to do; only what it does outside of the processes counts.
+      action: what to do; what it does outside of the processes counts, and the text
+        that it returns.
+
+    Returns:
+      The text, in every process.
 
     Raises:
-      ValueError: in every process, if the action raises one or an OSError.
+      ValueError: in every process, if the action raises one.
+      OSError: likewise.
     """
-    refused = ""
+    said = ["", ""]
+    failed: ValueError | OSError | None = None
     if is_main():
         try:
-            action()
+            said[1] = action() or ""
         except (ValueError, OSError) as error:
-            refused = str(error) or type(error).__name__
-    (refused, *_) = gather_text(refused)
-    if refused:
-        raise ValueError(refused)
+            failed = error
+            kind = "OSError" if isinstance(error, OSError) else "ValueError"
+            said = [kind, str(error) or type(error).__name__]
+    kind, text = json.loads(gather_text(json.dumps(said))[0])
+    if failed is not None:
+        raise failed
+    if kind:
+        raise (OSError if kind == "OSError" else ValueError)(text)
+    return text
 
 
 def agree(settings: Mapping[str, str]) -> None:
@@ -83,11 +95,7 @@ def agree(settings: Mapping[str, str]) -> None:
     Raises:
       ValueError: in every process, naming what differs and who has which value.
     """
-    lines = "\n".join(f"{name}={value}" for name, value in settings.items())
-    there = [
-        dict(line.split("=", 1) for line in text.splitlines())
-        for text in gather_text(lines)
-    ]
+    there = [json.loads(text) for text in gather_text(json.dumps(dict(settings)))]
     differing = []
     for name in sorted(set().union(*there)):
         values = [found.get(name) for found in there]
