@@ -1,7 +1,8 @@
-"""Checks of what a user's functions return; they run while JAX traces them."""
+"""Checks of samples, and of what functions of them return while JAX traces them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -70,7 +71,7 @@ def check_per_sample(values: Any, batch: int, what: str) -> None:
     Raises:
       ValueError: naming it, what was expected, and what came.
     """
-    if not isinstance(values, jax.Array | np.ndarray):
+    if not hasattr(values, "shape"):
         raise ValueError(
             f"the {what} must return one number per sample, expected an array "
             f"({batch},), got {type(values).__name__}"
@@ -80,3 +81,71 @@ def check_per_sample(values: Any, batch: int, what: str) -> None:
             f"the {what} must return one floating-point number per sample, expected "
             f"shape {(batch,)}, got {values.dtype} of shape {values.shape}"
         )
+
+
+def check_rows(trees: Mapping[str, Any]) -> int:
+    """Checks that all leaves are arrays of one leading axis, that of the samples.
+
+    Args:
+      trees: pytrees by the name of the argument that they came as.
+
+    Returns:
+      N, at least 1.
+
+    Raises:
+      TypeError: if a leaf is no array of numbers.
+      ValueError: if they are of different lengths, or there are no samples.
+    """
+    shapes = {}
+    for name, tree in trees.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            where = f"{name}{jax.tree_util.keystr(path)}"
+            _check_numbers(where, leaf)
+            shapes[where] = np.shape(leaf)[:1]
+    if len(set(shapes.values())) != 1 or () in shapes.values():
+        raise ValueError(
+            "every leaf must have one leading batch axis of equal length, got "
+            + ", ".join(f"{where} {shape}" for where, shape in shapes.items())
+            + "; what is the same for all samples is closed over, or broadcast to them"
+        )
+    ((count,),) = set(shapes.values())
+    if count == 0:
+        raise ValueError("expected at least one sample, got none")
+    return int(count)
+
+
+def _check_numbers(where: str, leaf: Any) -> None:
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        raise TypeError(
+            f"{where} must be numbers, got typed PRNG keys; give "
+            "jax.random.key_data(keys), and wrap them again inside the field"
+        )
+    dtype = np.asarray(leaf).dtype if dtype is None else dtype
+    if not (jnp.issubdtype(dtype, np.number) or dtype == np.bool_):
+        raise TypeError(
+            f"{where} must be an array of numbers, got {leaf!r:.60} of dtype {dtype}; "
+            "what is none is closed over by the field"
+        )
+
+
+def check_finite(name: str, tree: Any) -> None:
+    """Checks that samples are finite real numbers of floating point.
+
+    Args:
+      name: of the argument.
+      tree: a pytree of arrays with a leading batch axis.
+
+    Raises:
+      ValueError: naming the leaf and the first sample that is not.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        where, array = f"{name}{jax.tree_util.keystr(path)}", np.asarray(leaf)
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(
+                f"{where} must be of a real floating-point dtype, got {array.dtype}"
+            )
+        finite = np.isfinite(array.astype(np.float32) if array.itemsize < 4 else array)
+        if not np.all(finite):
+            sample = int(np.argwhere(~finite)[0][0])
+            raise ValueError(f"{where} must be finite, sample {sample} is not")

@@ -12,8 +12,8 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from bns_jax import guidance, identity, parallel, probing
-from bns_jax.checks import check_velocity
+from bns_jax import guidance, identity, parallel, probing, scalars
+from bns_jax.checks import check_finite, check_rows, check_velocity
 from bns_jax.pair_store import PairStore
 from bns_jax.pairs import Pairs, concatenate
 from bns_jax.pytree import as_pytree, checksum, on_host
@@ -78,19 +78,18 @@ def pairs(
       directory are mapped into memory: what is not in use takes none.
 
     Raises:
+      TypeError: if a leaf of x0 or args is no array of numbers.
       ValueError: if leaves have different leading axes, x0 is not finite, a time or a
         tolerance is out of range, the directory holds pairs of another configuration,
         or a solve fails: the message names the sample and the time.
     """
     save_at = _check_times(save_at)
+    count = check_rows({"x0": x0, "args": args})
     x0, args = jax.tree.map(np.asarray, (x0, args))
-    count = _check_batch(x0, args)
+    _check_noise(x0)
     x0 = jax.tree.map(_as_jax_holds_it, x0)
-    if not (rtol > 0 and atol > 0):
-        raise ValueError(f"tolerances must be positive, got rtol={rtol}, atol={atol}")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
-    size = min(chunk or _CHUNK, count)
+    rtol, atol = scalars.positive("rtol", rtol), scalars.positive("atol", atol)
+    size = min(_CHUNK if chunk is None else scalars.count("chunk", chunk), count)
     given = as_pytree(vf)
     field, scale = guidance.with_scale_as_argument(given, count)
     problem = _Problem(
@@ -298,26 +297,9 @@ def _as_jax_holds_it(leaf: np.ndarray) -> np.ndarray:
     return leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
 
 
-def _check_batch(x0: Sample, args: Any) -> int:
-    """The number of samples, once it is sure that there is one."""
-    lengths = {
-        f"{name}{jax.tree_util.keystr(path)}": leaf.shape[:1]
-        for name, tree in (("x0", x0), ("args", args))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-    if len(set(lengths.values())) != 1 or () in lengths.values():
-        raise ValueError(
-            "every leaf of x0 and args must have one leading batch axis, got "
-            + ", ".join(f"{name} {shape}" for name, shape in lengths.items())
-        )
+def _check_noise(x0: Sample) -> None:
+    check_finite("x0", x0)
     for path, leaf in jax.tree_util.tree_leaves_with_path(x0):
-        where = f"x0{jax.tree_util.keystr(path)}"
         if leaf.dtype not in (np.float32, np.float64):
+            where = f"x0{jax.tree_util.keystr(path)}"
             raise ValueError(f"{where} must be float32 or float64, got {leaf.dtype}")
-        if not np.all(np.isfinite(leaf)):
-            sample = int(np.argwhere(~np.isfinite(leaf))[0][0])
-            raise ValueError(f"{where} must be finite, sample {sample} is not")
-    ((count,),) = set(lengths.values())
-    if count == 0:
-        raise ValueError("x0 must hold at least one sample, got none")
-    return int(count)

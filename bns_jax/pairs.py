@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from bns_jax.typing import Sample
+from bns_jax import scalars
+from bns_jax.checks import check_finite, check_rows
+from bns_jax.typing import Array, Sample
 
 
 class Pairs(NamedTuple):
@@ -34,47 +38,104 @@ class Pairs(NamedTuple):
         """N."""
         return len(self.nfe)
 
+    @classmethod
+    def of(
+        cls,
+        x0: Sample,
+        x1: Sample,
+        args: tuple[Any, ...] = (),
+        times: Array | None = None,
+        path: Sample = None,
+        nfe: Array | None = None,
+    ) -> Pairs:
+        """Pairs that somebody else has solved.
+
+        Without the trajectories the greedy start has to solve for them again, and the
+        loss of bespoke scale-time solvers cannot be used.
+
+        Args:
+          x0: noise, each leaf (N, ...).
+          x1: the samples that the exact flow makes of it, like x0.
+          args: the conditioning, a tuple of pytrees of (N, ...).
+          times: (K,), of the points of the path; uniform from 0 to 1 if left out.
+          path: the true trajectory, each leaf (K, N, ...); K = 0 if left out.
+          nfe: (N,), evaluations that each took; 0 if left out.
+
+        Raises:
+          TypeError: if a leaf is no array of numbers.
+          ValueError: if they do not belong together; see `check`.
+        """
+        if not isinstance(args, tuple):
+            raise ValueError(f"args must be a tuple, got {type(args).__name__}")
+        count = check_rows({"x0": x0, "x1": x1, "args": args})
+        if path is None:
+            path = jax.tree.map(lambda leaf: np.asarray(leaf)[None][:0], x0)
+        points = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(path)}
+        if times is None:
+            times = np.linspace(0.0, 1.0, min(points)[0] if () not in points else 0)
+        nfe = np.zeros(count, np.int64) if nfe is None else np.asarray(nfe)
+        pairs = cls(x0, x1, args, nfe, np.asarray(times, np.float64), path)
+        check(pairs)
+        return jax.tree.map(np.asarray, pairs)
+
 
 def check(pairs: Pairs) -> None:
     """Checks that pairs belong together.
 
     Raises:
-      ValueError: if x0 and x1 differ in tree or shapes, a leaf of x0, x1, args or nfe
-        has another count than the rest, there are none, or a value is not finite.
+      TypeError: if a leaf is no array of numbers.
+      ValueError: if x0 and x1 differ in tree, shapes or dtypes, a leaf of x0, x1, args
+        or nfe has another count than the rest, there are none, a value is not finite,
+        the path is not of these samples, or its times are not sorted in [0, 1].
     """
-    trees = [jax.tree.structure(tree) for tree in (pairs.x0, pairs.x1)]
-    if not trees[0] == trees[1]:  # type: ignore[operator]
-        raise ValueError(f"x0 and x1 must have one tree, got {trees[0]} and {trees[1]}")
-    counts = {
-        f"{name}{jax.tree_util.keystr(path)}": np.shape(leaf)[:1]
-        for name, tree in pairs._asdict().items()
-        if name not in ("times", "path")
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-    if len(set(counts.values())) != 1:
+    named = pairs._asdict()
+    check_rows({name: named[name] for name in ("x0", "x1", "args", "nfe")})
+    _check_alike("x1", pairs.x1, pairs.x0, 0)
+    for name in ("x0", "x1"):
+        check_finite(name, named[name])
+    times = np.asarray(pairs.times)
+    if times.ndim != 1 or not np.all((times >= 0) & (times <= 1)):
+        raise ValueError(f"times must be a vector in [0, 1], got {pairs.times}")
+    if np.any(np.diff(times) < 0):
+        raise ValueError(f"times must be sorted, got {pairs.times}")
+    _check_alike("path", pairs.path, pairs.x0, len(times))
+    nfe = np.asarray(pairs.nfe)
+    if nfe.ndim != 1 or not np.issubdtype(nfe.dtype, np.integer):
         raise ValueError(
-            "pairs must be of equal length, got leading axes "
-            + ", ".join(f"{name} {shape}" for name, shape in counts.items())
+            f"nfe must be whole numbers of shape (N,), got {nfe.dtype} of {nfe.shape}"
         )
-    if pairs.size == 0:
-        raise ValueError("expected at least one pair, got none")
-    for x0, x1 in zip(
-        jax.tree.leaves(pairs.x0), jax.tree.leaves(pairs.x1), strict=True
-    ):
-        if np.shape(x0) != np.shape(x1):
+
+
+def _check_alike(name: str, tree: Any, x0: Any, points: int) -> None:
+    """Checks the tree, shapes and dtypes of x1, or of a path of so many points."""
+    there, expected = jax.tree.structure(tree), jax.tree.structure(x0)
+    if not there == expected:  # type: ignore[operator]
+        raise ValueError(
+            f"x0 and {name} must have one tree, got {expected} and {there}"
+        )
+    axis = () if name == "x1" else (points,)
+    for leaf, like in zip(jax.tree.leaves(tree), jax.tree.leaves(x0), strict=True):
+        shape = (*axis, *np.shape(like))
+        if np.shape(leaf) != shape:
+            raise ValueError(f"expected {name} of shape {shape}, got {np.shape(leaf)}")
+        if jnp.result_type(leaf) != jnp.result_type(like):
             raise ValueError(
-                f"x0 and x1 must have equal shapes, got {np.shape(x0)} and "
-                f"{np.shape(x1)}"
+                f"x0 and {name} must have one dtype, got {jnp.result_type(like)} and "
+                f"{jnp.result_type(leaf)}"
             )
-        for name, leaf in (("x0", x0), ("x1", x1)):
-            finite = np.isfinite(np.asarray(leaf, np.float64))
-            if not np.all(finite):
-                sample = int(np.argwhere(~finite)[0][0])
-                raise ValueError(f"{name} must be finite, sample {sample} is not")
 
 
-def concatenate(parts: list[Pairs]) -> Pairs:
-    """Joins pairs of the same kind along the sample axis."""
+def concatenate(parts: Sequence[Pairs]) -> Pairs:
+    """Joins pairs of the same kind along the sample axis.
+
+    Raises:
+      ValueError: if there are none, or they differ in tree, in the shapes or dtypes of
+        a sample, or in the times of their paths.
+    """
+    if not parts:
+        raise ValueError("expected at least one set of pairs, got none")
+    for part in parts[1:]:
+        _check_same_kind(parts[0], part)
 
     def join(axis: int, *leaves: np.ndarray) -> np.ndarray:
         return np.concatenate(leaves, axis)
@@ -86,8 +147,32 @@ def concatenate(parts: list[Pairs]) -> Pairs:
     return Pairs(x0, x1, args, nfe, parts[0].times, path)
 
 
+def _check_same_kind(one: Pairs, other: Pairs) -> None:
+    """Checks that two sets of pairs can be joined."""
+    if not np.array_equal(one.times, other.times):
+        raise ValueError(
+            f"pairs must have the same times, got {one.times} and {other.times}"
+        )
+    kinds = [
+        jax.tree.map(
+            lambda leaf: f"{jnp.result_type(leaf)}{list(np.shape(leaf)[1:])}",
+            (part.x0, part.x1, part.args),
+        )
+        for part in (one, other)
+    ]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"pairs must be of one kind, got samples of {kinds[0]} and {kinds[1]}"
+        )
+
+
 def first(pairs: Pairs, count: int) -> Pairs:
-    """The first so many pairs."""
+    """The first so many pairs; all of them if there are less.
+
+    Raises:
+      ValueError: if count is no whole number of at least 1.
+    """
+    count = scalars.count("count", count)
     x0, x1, args, nfe = jax.tree.map(lambda leaf: leaf[:count], pairs[:4])
     path = jax.tree.map(lambda leaf: leaf[:, :count], pairs.path)
     return Pairs(x0, x1, args, nfe, pairs.times, path)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bns_jax import scalars
 from bns_jax.ns import NSParams, from_updates
 from bns_jax.schedulers import Scheduler
 from bns_jax.typing import Array, Sample, Solver, Time, VelocityField
@@ -132,11 +133,9 @@ def precondition(scheduler: Scheduler, sigma_0: float) -> ScaleTime:
     """Eq. 14: the change to (alpha_t, sigma_0 sigma_t), a wider source.
 
     Raises:
-      ValueError: unless sigma_0 > 0.
+      ValueError: unless sigma_0 is positive and finite.
     """
-    if not sigma_0 > 0:
-        raise ValueError(f"sigma_0 must be positive, got {sigma_0}")
-    return between(scheduler, _Noisier(scheduler, float(sigma_0)))
+    return between(scheduler, _Noisier(scheduler, scalars.positive("sigma_0", sigma_0)))
 
 
 def transform(vf: VelocityField, scale_time: ScaleTime) -> VelocityField:

@@ -172,5 +172,5 @@ def test_only_valid_solvers_start_a_family():
 
 @pytest.mark.parametrize("sigma_0", [0.0, -2.0])
 def test_the_width_of_the_source_is_checked(sigma_0):
-    with pytest.raises(ValueError, match=f"sigma_0 must be positive, got {sigma_0}"):
+    with pytest.raises(ValueError, match=f"must be positive and finite, got {sigma_0}"):
         families.preconditioned(FAMILY, schedulers.vp(), sigma_0)

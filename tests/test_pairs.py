@@ -3,10 +3,11 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bns_jax import pairs
+from bns_jax import ground_truth, pairs
 from bns_jax.pairs import Pairs
 
 TIMES = np.array([0.0, 0.5, 1.0])
@@ -23,7 +24,14 @@ def of_size(count, start=0):
     x = np.arange(start, start + count, dtype=float)[:, None] * np.ones((1, 2))
     label = {"class": np.arange(start, start + count)}
     path = np.stack([x, 2 * x, 3 * x])
-    return Pairs({"x": x}, {"x": 3 * x}, (label,), 7 + x[:, 0], TIMES, {"x": path})
+    return Pairs(
+        {"x": x},
+        {"x": 3 * x},
+        (label,),
+        7 + np.arange(start, start + count),
+        TIMES,
+        {"x": path},
+    )
 
 
 def test_concatenate_joins_samples():
@@ -59,10 +67,23 @@ def _with_nan(x):
         ({"x1": {"x": np.zeros((3, 2))}}, r"equal length.*x1\['x'\] \(3,\)"),
         ({"args": (np.zeros(5),)}, r"equal length.*args\[0\] \(5,\)"),
         ({"nfe": np.zeros(3)}, r"equal length.*nfe \(3,\)"),
-        ({"x1": {"x": np.zeros((4, 3))}}, r"equal shapes, got \(4, 2\) and \(4, 3\)"),
+        ({"x1": {"x": np.zeros((4, 3))}}, r"x1 of shape \(4, 2\), got \(4, 3\)"),
+        (
+            {"x1": {"x": np.zeros((4, 2), np.float32)}},
+            "one dtype, .*4 and float32",
+        ),
+        ({"x0": {"x": np.zeros((4, 2), int)}}, "one dtype, .*int64 and float64"),
+        ({"path": np.zeros((3, 4, 2))}, "x0 and path must have one tree"),
+        ({"path": {"x": np.zeros((3, 5, 2))}}, r"path of shape \(3, 4, 2\), got"),
+        ({"path": {"x": np.zeros((2, 4, 2))}}, r"path of shape \(3, 4, 2\), got"),
+        ({"times": TIMES[:2]}, r"path of shape \(2, 4, 2\), got \(3, 4, 2\)"),
+        ({"times": TIMES[::-1]}, "times must be sorted"),
+        ({"times": 2 * TIMES}, r"times must be a vector in \[0, 1\]"),
+        ({"times": np.full(3, np.nan)}, r"times must be a vector in \[0, 1\]"),
+        ({"nfe": np.zeros(4)}, r"nfe must be whole numbers .*got float64"),
         ({"x1": np.zeros((4, 2))}, "one tree"),
-        ({"x1": _with_nan(_large().x1["x"])}, "x1 must be finite, sample 2"),
-        ({"x0": _with_nan(_large().x0["x"])}, "x0 must be finite, sample 2"),
+        ({"x1": _with_nan(_large().x1["x"])}, r"x1\['x'\] must be finite, sample 2"),
+        ({"x0": _with_nan(_large().x0["x"])}, r"x0\['x'\] must be finite, sample 2"),
     ],
 )
 def test_pairs_that_do_not_belong_together_are_refused(changes, message):
@@ -71,5 +92,68 @@ def test_pairs_that_do_not_belong_together_are_refused(changes, message):
 
 
 def test_no_pairs_are_refused():
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="at least one sample"):
         pairs.check(of_size(0))
+
+
+STRANGE = {
+    "a keyword": "text",
+    "words": np.array(["a", "b", "c", "d"]),
+    "objects": np.array([None] * 4),
+    "typed keys": jax.random.split(jax.random.key(0), 4),
+}
+
+
+@pytest.mark.parametrize("label", list(STRANGE.values()), ids=list(STRANGE))
+def test_conditioning_that_is_no_array_of_numbers_is_refused(label):
+    x = np.zeros((4, 2))
+    for call in (
+        lambda: Pairs.of(x, x, (label,)),
+        lambda: ground_truth.pairs(lambda t, x, label: x, x, label),
+    ):
+        with pytest.raises(TypeError, match=r"args\[0\] must be .*numbers, got"):
+            call()
+
+
+@pytest.mark.parametrize("label", [3, np.zeros(5), np.zeros((1, 4))])
+def test_conditioning_without_the_batch_axis_is_refused_with_advice(label):
+    x = np.zeros((4, 2))
+    for call in (
+        lambda: Pairs.of(x, x, (label,)),
+        lambda: ground_truth.pairs(lambda t, x, label: x, x, label),
+    ):
+        with pytest.raises(ValueError, match="is closed over, or broadcast"):
+            call()
+
+
+def test_the_pairs_of_others_are_pairs():
+    whole = of_size(4)
+    got = Pairs.of(whole.x0, whole.x1, whole.args, TIMES, whole.path, whole.nfe)
+    assert_equal(got, whole)
+    uniform = Pairs.of(whole.x0, whole.x1, whole.args, path=whole.path)
+    np.testing.assert_array_equal(uniform.times, TIMES)
+    np.testing.assert_array_equal(uniform.nfe, 0)
+    bare = Pairs.of(jnp.zeros((4, 2)), jnp.ones((4, 2)))
+    assert bare.path.shape == (0, 4, 2)
+    assert bare.times.shape == (0,)
+    assert_equal(
+        pairs.concatenate([bare, bare]), Pairs.of(np.zeros((8, 2)), np.ones((8, 2)))
+    )
+    assert pairs.first(bare, 3).path.shape == (0, 3, 2)
+    with pytest.raises(ValueError, match="args must be a tuple, got ndarray"):
+        Pairs.of(np.zeros((4, 2)), np.zeros((4, 2)), np.zeros(4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"times": np.array([0.0, 0.4, 1.0])}, "the same times"),
+        ({"x1": {"x": np.zeros((3, 2), np.float32)}}, "of one kind"),
+        ({"args": ()}, "of one kind"),
+    ],
+)
+def test_pairs_of_different_kinds_are_not_joined(changes, message):
+    with pytest.raises(ValueError, match=message):
+        pairs.concatenate([of_size(2), of_size(3)._replace(**changes)])
+    with pytest.raises(ValueError, match="at least one set of pairs"):
+        pairs.concatenate([])

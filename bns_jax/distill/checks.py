@@ -9,12 +9,16 @@ from functools import partial
 import jax
 import numpy as np
 
-from bns_jax import ns, pairs
+from bns_jax import ns, pairs, scalars
+from bns_jax.checks import check_per_sample
 from bns_jax.distill.evaluate import score
 from bns_jax.distill.optimizer import Metric, Objective
 from bns_jax.distill.state import Recipe
 from bns_jax.families import Family
 from bns_jax.pairs import Pairs
+
+_LEAST_WEIGHT = 1e-30
+"""Less would be 0 in float32."""
 
 
 def check_inputs(
@@ -28,10 +32,10 @@ def check_inputs(
 ) -> None:
     """Everything that can be wrong with the data, found before the work starts."""
     for name in ("batch", "iterations", "evaluate_every"):
-        if getattr(recipe, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(recipe, name)}")
-    if patience is not None and patience < 1:
-        raise ValueError(f"patience must be at least 1, got {patience}")
+        scalars.count(name, getattr(recipe, name))
+    scalars.count("seed", recipe.seed, least=0)
+    if patience is not None:
+        scalars.count("patience", patience)
     for data in (train, validation):
         pairs.check(data)
     if recipe.batch > train.size:
@@ -54,7 +58,9 @@ def check_inputs(
         )
     if not (np.all(np.isfinite(weights)) and np.all(weights > 0)):
         raise ValueError("weights must be positive and finite")
-    if microbatch is not None and (microbatch < 1 or recipe.batch % microbatch):
+    if microbatch is not None and recipe.batch % scalars.count(
+        "microbatch", microbatch
+    ):
         raise ValueError(
             f"microbatch must divide the batch of {recipe.batch}, got {microbatch}"
         )
@@ -72,16 +78,12 @@ def check_shapes(objective: Objective, family: Family, metric: Metric) -> None:
     rows, params = objective.rows, family.to_params(family.theta)
     batch = len(rows.weights)
     scored = partial(score, metric, params, objective.vf)
-    shapes = {
-        "loss": jax.eval_shape(objective.losses, family.theta, rows).shape,
-        "metric": jax.eval_shape(scored, rows.x0, rows.x1, rows.args).shape,
+    returned = {
+        "loss": jax.eval_shape(objective.losses, family.theta, rows),
+        "metric": jax.eval_shape(scored, rows.x0, rows.x1, rows.args),
     }
-    for name, shape in shapes.items():
-        if shape != (batch,):
-            raise ValueError(
-                f"the {name} must return one number per sample, expected shape "
-                f"{(batch,)}, got {shape}"
-            )
+    for name, values in returned.items():
+        check_per_sample(values, batch, name)
 
 
 def _row_hashes(data: Pairs) -> np.ndarray:

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bns_jax import ns, parallel
+from bns_jax import ns, pairs, parallel
+from bns_jax.checks import check_per_sample
 from bns_jax.distill.optimizer import Metric
 from bns_jax.metrics import psnr
 from bns_jax.ns import NSParams
@@ -39,7 +40,25 @@ def evaluate(
 
     Returns:
       (N,), the metric of each sample.
+
+    Raises:
+      TypeError: if a leaf of the pairs is no array of numbers.
+      ValueError: if the solver is none, the pairs do not belong together, or the field
+        or the metric returns something else than expected.
     """
+    ns.validate(params)
+    pairs.check(data)
+    return measure(params, vf, data, metric, mesh)
+
+
+def measure(
+    params: NSParams,
+    vf: VelocityField,
+    data: Pairs,
+    metric: Metric = psnr,
+    mesh: Mesh | None = None,
+) -> np.ndarray:
+    """`evaluate` of what is known to be sound."""
     size = PER_DEVICE * parallel.batch_devices(mesh)
     vf, values = parallel.place(as_pytree(vf), mesh), []
     params = jax.tree.map(on_host, params)
@@ -70,7 +89,9 @@ def score(
     args: tuple[Any, ...],
 ) -> jax.Array:
     """The metric of one batch, (batch,)."""
-    return metric(ns.sample(params, vf, x0, *args), x1)
+    values = metric(ns.sample(params, vf, x0, *args), x1)
+    check_per_sample(values, len(jax.tree.leaves(x0)[0]), "metric")
+    return values
 
 
 def take(data: Pairs, rows: np.ndarray) -> Any:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bns_jax import identity
+from bns_jax import identity, scalars
 from bns_jax.distill.optimizer import Objective, Optimizer, Trainer, Update
 
 _FORWARD_AND_BACKWARD = 3
@@ -32,8 +32,7 @@ def adam(
     Raises:
       ValueError: if the rate is not positive or the schedule unknown.
     """
-    if not learning_rate > 0:
-        raise ValueError(f"learning_rate must be positive, got {learning_rate}")
+    learning_rate = scalars.positive("learning_rate", learning_rate)
     if schedule not in ("polynomial", "cosine"):
         raise ValueError(f'schedule must be "polynomial" or "cosine", got {schedule!r}')
 

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from bns_jax import checkpoint as checkpoints
 from bns_jax import ns, parallel, probing
 from bns_jax.distill.checks import check_inputs, check_shapes
-from bns_jax.distill.evaluate import evaluate, mean_over_misses, take
+from bns_jax.distill.evaluate import mean_over_misses, measure, take
 from bns_jax.distill.finite import report_not_finite
 from bns_jax.distill.gauss_newton import gauss_newton
 from bns_jax.distill.losses import psnr_loss
@@ -124,6 +124,7 @@ def fit(
       counts as iteration 0, so the result never validates below it.
 
     Raises:
+      TypeError: if a leaf of the pairs is no array of numbers.
       ValueError: if a number is out of its range, the pairs do not belong together, are
         fewer than a batch or hold fewer numbers than the family, the weights are not
         positive, the family does not start from a valid solver, the field or the loss
@@ -258,7 +259,7 @@ def _validate(
     params: NSParams,
 ) -> tuple[TrainerState, float]:
     """Measures a solver, and keeps its theta if it is the best so far."""
-    values = evaluate(params, vf, validation, metric, mesh)
+    values = measure(params, vf, validation, metric, mesh)
     value = mean_over_misses(values)
     if int(state.step) == 0 and not value > -math.inf:
         sample = int(np.argmin(np.isfinite(values)))

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from bns_jax import scalars
 from bns_jax.distill.algebra import in_double, jacobian
 from bns_jax.distill.last_row import refit
 from bns_jax.distill.optimizer import (
@@ -83,12 +84,14 @@ def gauss_newton(
     Raises:
       ValueError: if an argument is out of its range.
     """
+    memory, sketches = (
+        scalars.finite("memory", memory),
+        scalars.count("sketches", sketches),
+    )
     if not 0 <= memory < 1:
         raise ValueError(f"memory must lie in [0, 1), got {memory}")
-    if sketches < 1:
-        raise ValueError(f"sketches must be at least 1, got {sketches}")
-    if not damping > 0:
-        raise ValueError(f"damping must be positive, got {damping}")
+    sketches = scalars.count("sketches", sketches)
+    damping = scalars.positive("damping", damping)
 
     def init(theta: Any) -> GaussNewtonState:
         point, _ = ravel_pytree(theta)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bns_jax import grids, parallel
+from bns_jax import grids, ground_truth, pairs, parallel, scalars
+from bns_jax.checks import check_velocity
 from bns_jax.distill.evaluate import PER_DEVICE
 from bns_jax.distill.path_grid import path_grids
 from bns_jax.families.spline import check_covers, interpolate
@@ -39,7 +40,8 @@ def greedy(
 
     Args:
       vf: the field.
-      train: pairs with at least 4 points of the trajectory.
+      train: pairs with at least 4 points of the trajectory; without any, it is solved
+        for anew.
       nfe: evaluations.
       candidates: grids, each of nfe + 1 times of which the last is not evaluated;
         `path_grids(train)` if left out. The one that comes closest on `train` is kept.
@@ -54,9 +56,11 @@ def greedy(
         outside [0, 1], or the path has fewer than 4 points or does not lead from 0 to
         1, or chunk is no positive number, or a velocity on the way is not finite.
     """
+    nfe = scalars.count("nfe", nfe)
     chunk = PER_DEVICE * parallel.batch_devices(mesh) if chunk is None else chunk
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    chunk = scalars.count("chunk", chunk)
+    pairs.check(train)
+    train = _with_path(vf, train, mesh)
     check_covers(train.times)
     if candidates is None:
         candidates = path_grids(train)
@@ -67,6 +71,14 @@ def greedy(
     velocities = partial(_velocities, vf, train.args, chunk, mesh)
     fitted = [_fit_rows(velocities, train, times) for times in laid]
     return min(fitted, key=lambda result: result[1])[0]
+
+
+def _with_path(vf: VelocityField, train: Pairs, mesh: Mesh | None) -> Pairs:
+    """Pairs whose trajectory is there: where it is not, it is solved for."""
+    if len(train.times):
+        return train
+    solved = ground_truth.pairs(vf, train.x0, *train.args, mesh=mesh)
+    return train._replace(times=solved.times, path=solved.path)
 
 
 def _fit_rows(
@@ -127,7 +139,10 @@ def _velocities(
 
 @jax.jit
 def _call(vf: VelocityField, t: jax.Array, x: Sample, args: tuple[Any, ...]) -> Sample:
-    return vf(time_like(t, x), x, *args)
+    time = time_like(t, x)
+    u = vf(time, x, *args)
+    check_velocity(u, x, time)
+    return u
 
 
 def _fit_row(columns: list[np.ndarray], target: np.ndarray, rounds: int) -> np.ndarray:

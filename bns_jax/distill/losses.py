@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bns_jax import scalars
 from bns_jax.metrics import mean_squared_error
 from bns_jax.metrics.psnr import mean_over_entries
 from bns_jax.typing import Sample
@@ -57,11 +58,9 @@ def huber_loss(delta: float = 1.0) -> Callable[[Sample, Sample], jax.Array]:
       loss(x, target) -> (batch,).
 
     Raises:
-      ValueError: unless delta > 0.
+      ValueError: unless delta is positive and finite.
     """
-    if not delta > 0:
-        raise ValueError(f"delta must be positive, got {delta}")
-    return _Huber(delta)
+    return _Huber(scalars.positive("delta", delta))
 
 
 @dataclasses.dataclass(frozen=True)

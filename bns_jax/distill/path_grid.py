@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
+from bns_jax import scalars
 from bns_jax.grids import Grid
 from bns_jax.pairs import Pairs
 
@@ -35,7 +36,7 @@ def path_grid(pairs: Pairs, power: float) -> Grid:
     Raises:
       ValueError: if there are fewer points or power is negative.
     """
-    times = np.asarray(pairs.times, np.float64)
+    times, power = np.asarray(pairs.times, np.float64), scalars.finite("power", power)
     if len(times) < 3 or not power >= 0:
         raise ValueError(
             f"expected at least 3 points of the path and power >= 0, got {len(times)} "

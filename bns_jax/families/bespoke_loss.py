@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bns_jax import scalars
 from bns_jax.families.bst import BSTTheta, by_step, find_base, knots_of
 from bns_jax.families.spline import check_covers, interpolate
 from bns_jax.ns import NSParams, from_solver, sample
@@ -73,6 +74,7 @@ def bespoke_loss(base: str, *, lipschitz: float = 1.0) -> PathLoss:
         or does not lead from 0 to 1.
     """
     find_base(base)
+    lipschitz = scalars.finite("lipschitz", lipschitz)
     if not lipschitz >= 0:
         raise ValueError(f"lipschitz must not be negative, got {lipschitz}")
     return _BespokeLoss(base, lipschitz)
