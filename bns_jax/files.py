@@ -25,6 +25,10 @@ def write(path: epath.PathLike, data: str | bytes) -> None:
     unfinished.replace(path)
 
 
+class Missing(ValueError):
+    """There is no file of this path."""
+
+
 @contextlib.contextmanager
 def opened(path: epath.PathLike, kind: str) -> Iterator[IO[bytes]]:
     """A file to read bytes from.
@@ -34,13 +38,13 @@ def opened(path: epath.PathLike, kind: str) -> Iterator[IO[bytes]]:
       kind: what it should be, for the message: "solver", "weights", ...
 
     Raises:
-      ValueError: if there is no such file.
+      Missing: if there is no such file.
       OSError: if there is, but it cannot be read.
     """
     try:
         file = epath.Path(path).open("rb")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise ValueError(f"no {kind} file at {path}") from error
+        raise Missing(f"no {kind} file at {path}") from error
     with file:
         yield file
 
