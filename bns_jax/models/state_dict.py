@@ -37,7 +37,7 @@ def read(path: epath.PathLike) -> Tensors:
         one set of them; says what it holds instead.
 
     Warns:
-      If there are averaged weights, but not by name, and others are read.
+      UserWarning: if there are averaged weights, but not by name, and others are read.
     """
     try:
         with files.opened(path, "weights") as file:
