@@ -62,7 +62,12 @@ def _tensors(file: IO[bytes]) -> Tensors:
     is_safetensors = int.from_bytes(begin[:8], "little") < size and begin[8:9] == b"{"
     if begin[:2] == b"PK" or (begin[:1] == b"\x80" and not is_safetensors):
         return _weights(torch_file.load(file))
-    return Tensors(weights.tensors(file.read()))
+    try:
+        return Tensors(weights.tensors(file.read()))
+    except ValueError as error:
+        raise ValueError(
+            f"expected a file of torch.save, a pickle or safetensors: {error}"
+        ) from error
 
 
 def _weights(content: Any) -> Tensors:
