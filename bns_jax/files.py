@@ -17,12 +17,22 @@ def write(path: epath.PathLike, data: str | bytes) -> None:
     Args:
       path: the file; its folder is made.
       data: its contents; text becomes UTF-8.
+
+    Raises:
+      OSError: naming the path, if it cannot be written, such as on a full disk.
     """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_bytes(data.encode() if isinstance(data, str) else data)
-    unfinished.replace(path)
+    try:
+        unfinished.write_bytes(data.encode() if isinstance(data, str) else data)
+        unfinished.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)  # a full disk has no room for it
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 class Missing(ValueError):
