@@ -482,6 +482,15 @@ def test_a_dit_may_lack_the_null_label_and_be_of_another_ratio(tmp_path):
     assert error(np.asarray(got), np.asarray(expected)) < 1e-5
 
 
+def test_a_network_is_found_in_its_wrapper(tmp_path):
+    fixture, path = Fixture("edm_ddpmpp_tiny"), tmp_path / "wrapped.pkl"
+    wrapped = weight_files.wrapped(fixture.tensors, "EDMPrecond", 0.25)
+    path.write_bytes(weight_files.whole(wrapped))
+    model = pretrained.load("edm_cifar10_cond_vp", path, config=unsaid(fixture))
+    assert model.config.sigma_data == 0.25
+    jax.tree.map(np.testing.assert_array_equal, model.params, fixture.params)
+
+
 @pytest.mark.parametrize(
     ("name", "small", "prefix"),
     [

@@ -181,7 +181,6 @@ def _harvest(network: Record) -> Tensors:
       ValueError: if its layers are no layers, contain one another, or are too many.
     """
     found = Tensors()
-    found.kind = network.kind
     layers, count = [("", network)], 0
     while layers:
         prefix, layer = layers.pop()
@@ -190,6 +189,7 @@ def _harvest(network: Record) -> Tensors:
         longest = len(prefix) + max(map(len, (*dict(parts), *settings)), default=0)
         if count > _MOST_NAMES or longest > _LONGEST_NAME:
             raise ValueError("its layers contain one another, or are too many")
+        found.kinds[prefix] = layer.kind
         found.settings |= {f"{prefix}{name}": v for name, v in settings.items()}
         for name, part in parts:
             array = as_array(part)
