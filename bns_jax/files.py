@@ -40,6 +40,8 @@ def write(path: epath.PathLike, data: str | bytes) -> None:
         unfinished.write_bytes(data.encode() if isinstance(data, str) else data)
         unfinished.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)  # A full disk has no room for it.
         raise named(error, path) from error
 
 
@@ -48,6 +50,10 @@ def named(error: OSError, path: epath.Path) -> OSError:
     if error.filename is not None or error.errno is None:
         return error
     return type(error)(error.errno, error.strerror, str(path))
+
+
+class Missing(ValueError):
+    """There is no file of this path."""
 
 
 @contextlib.contextmanager
@@ -59,13 +65,13 @@ def opened(path: epath.PathLike, kind: str) -> Iterator[IO[bytes]]:
       kind: what it should be, for the message: "solver", "weights", ...
 
     Raises:
-      ValueError: if there is no such file.
+      Missing: if there is no such file.
       OSError: if there is, but it cannot be read.
     """
     try:
         file = epath.Path(path).open("rb")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise ValueError(f"no {kind} file at {path}") from error
+        raise Missing(f"no {kind} file at {path}") from error
     with file:
         yield file
 

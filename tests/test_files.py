@@ -1,5 +1,7 @@
 """The law of files: whoever dies while writing one leaves what was there."""
 
+import errno
+
 import numpy as np
 import pytest
 from etils import epath
@@ -92,8 +94,20 @@ def test_a_kill_while_writing_leaves_the_file_as_it_was(tmp_path, monkeypatch, n
     assert not list(path.parent.glob("*.unfinished"))
 
 
-def test_a_full_disk_is_named_with_the_file(tmp_path):
-    (tmp_path / "table.csv.unfinished").symlink_to("/dev/full")
-    path = tmp_path / "table.csv"
-    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
-        files.write(path, "x" * 100_000)
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_is_said_with_the_path(tmp_path, monkeypatch, name):
+    write, path = WRITERS[name], epath.Path(tmp_path / "folder" / name)
+    write(path, 1)
+    before = path.read_bytes()
+
+    def full(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "write_bytes", full)
+        with pytest.raises(
+            (OSError, ValueError), match=f"No space .* device: '{path}'"
+        ):
+            write(path, 2)
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob("*.unfinished"))

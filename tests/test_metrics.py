@@ -1,10 +1,13 @@
 """Laws of the ratios of signal to noise, and of how sure their means are."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bns_jax import metrics
+from bns_jax import distill, metrics
 
 
 @pytest.mark.parametrize("offset", [2.0, 0.1, 1e-3])
@@ -72,6 +75,118 @@ def test_snr_knows_no_scale_and_pools_pytrees(rng):
     np.testing.assert_allclose(metrics.snr(50 * x, 50 * target), expected, rtol=1e-12)
     split = [{"a": y[:, :2], "b": y[:, 2:].reshape(4, 2, 2)} for y in (x, target)]
     np.testing.assert_allclose(metrics.snr(*split), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("peak", [1.0, 2.0, 255.0, 8.0])
+def test_psnr_knows_the_scale_that_it_is_told(rng, peak):
+    x, target = rng.uniform(-1, 1, (2, 5, 3, 2))
+    expected = metrics.psnr(x, target)
+    got = metrics.psnr(x * peak / 2, target * peak / 2, peak)
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+    told = functools.partial(metrics.psnr, data_range=peak)
+    np.testing.assert_allclose(
+        jax.jit(told)(x, target), expected + 20 * np.log10(peak / 2), rtol=1e-12
+    )
+
+
+def test_the_range_of_data_is_measured():
+    data = {"a": np.array([[-0.3, 1.0]]), "b": jnp.array([[7.7, 2.0]], jnp.float64)}
+    np.testing.assert_allclose(metrics.data_range(data), 8.0, rtol=1e-12)
+    assert metrics.data_range(np.arange(256, dtype=np.uint8)) == 255.0
+    for empty in (np.zeros((0, 2)), {}, np.ones(3), np.array([1.0, np.nan])):
+        with pytest.raises(ValueError, match="expected data of finite numbers that"):
+            metrics.data_range(empty)
+
+
+@pytest.mark.parametrize("peak", [0.0, -1.0, np.inf, np.nan])
+def test_a_range_without_meaning_is_refused(peak):
+    with pytest.raises(ValueError, match="data_range must be positive and finite"):
+        metrics.psnr(np.zeros((2, 3)), np.ones((2, 3)), peak)
+
+
+# --- what no metric takes ------------------------------------------------------------
+
+OF_PAIRS = {
+    "mean_squared_error": metrics.mean_squared_error,
+    "psnr": metrics.psnr,
+    "snr": metrics.snr,
+    "psnr_loss": distill.psnr_loss,
+    "mse_loss": distill.mse_loss,
+    "snr_loss": distill.snr_loss,
+    "huber_loss": distill.huber_loss(),
+}
+OF_ARRAYS = {
+    "data_range": metrics.data_range,
+    "bootstrap_interval": metrics.bootstrap_interval,
+    "moments": lambda x: metrics.moments(x.reshape(-1, 1)),
+    "statistics": lambda x: metrics.statistics(x.reshape(-1, 1), lambda y: y),
+    "frechet_distance": lambda x: metrics.frechet_distance(
+        metrics.Gaussian(x, np.eye(len(x))), metrics.Gaussian(x, np.eye(len(x)))
+    ),
+    "image_statistics": lambda x: metrics.image_statistics(
+        x.reshape(-1, 1, 1, 1), lambda y: y.reshape(-1, 1)
+    ),
+}
+
+
+def test_every_public_metric_is_checked():
+    others = {"fid", "merge", "gaussian", "to_bytes"}  # by those that they call
+    files = {"read_statistics", "write_statistics"}
+    public = {name for name in dir(metrics) if callable(getattr(metrics, name))}
+    classes = {"Gaussian", "Moments"}
+    assert public - others - files - classes == {
+        *(name for name in OF_PAIRS if hasattr(metrics, name)),
+        *OF_ARRAYS,
+    }
+
+
+UNEQUAL = [
+    (np.zeros((4, 1)), np.arange(4.0), r"got \(4, 1\) and \(4,\)"),
+    (np.zeros((4, 3)), np.zeros((4, 1)), r"got \(4, 3\) and \(4, 1\)"),
+    (np.zeros((4, 3)), np.zeros((1, 3)), r"got \(4, 3\) and \(1, 3\)"),
+    (np.zeros((2, 3)), np.float64(0), r"got .*\(\)"),
+    (np.float64(1), np.float64(0), r"batch axis, got shape \(\)"),
+    (np.zeros((4, 0)), np.zeros((4, 0)), r"one number .* got shape \(4, 0\)"),
+    ({"a": np.zeros((4, 1))}, np.zeros((4, 1)), "one structure, got .*a.* and"),
+    ({}, {}, "one structure"),
+    (
+        {"a": np.zeros((4, 1)), "b": np.zeros((3, 1))},
+        {"a": np.zeros((4, 1)), "b": np.zeros((3, 1))},
+        r"one leading batch axis, got shape \(3, 1\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("x", "target", "message"), UNEQUAL)
+@pytest.mark.parametrize("name", list(OF_PAIRS))
+def test_samples_of_other_shapes_than_their_targets_are_refused(
+    name, x, target, message
+):
+    for metric in (OF_PAIRS[name], jax.jit(OF_PAIRS[name])):
+        with pytest.raises(ValueError, match=message):
+            metric(x, target)
+
+
+@pytest.mark.parametrize("name", list(OF_PAIRS))
+def test_complex_samples_and_what_are_no_numbers_are_refused(name):
+    ones = np.ones((2, 3))
+    for pair in ((1j * ones, ones), (ones, jnp.asarray(1j * ones))):
+        with pytest.raises(ValueError, match="expected real numbers, got complex128"):
+            OF_PAIRS[name](*pair)
+    with pytest.raises(TypeError, match="expected an array of numbers, got <U1"):
+        OF_PAIRS[name](np.full((2, 3), "x"), ones)
+
+
+@pytest.mark.parametrize("name", list(OF_ARRAYS))
+def test_complex_arrays_and_what_are_no_numbers_are_refused(name):
+    with pytest.raises(ValueError, match="got complex128"):
+        OF_ARRAYS[name](np.arange(1, 5) * 1j)
+    with pytest.raises((TypeError, ValueError), match="got <U1"):
+        OF_ARRAYS[name](np.full(4, "x"))
+
+
+def test_no_samples_have_no_metric():
+    assert metrics.psnr(np.zeros((0, 3)), np.zeros((0, 3))).shape == (0,)
 
 
 # --- the bootstrap -------------------------------------------------------------------

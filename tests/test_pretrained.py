@@ -13,8 +13,14 @@ from jax.sharding import Mesh
 
 import bns_jax
 from bns_jax import parallel, solvers
-from bns_jax.models import pretrained, published, recognise, state_dict
-from bns_jax.models.edm_unet import UNet
+from bns_jax.models import (
+    edm_precondition,
+    pretrained,
+    published,
+    recognise,
+    state_dict,
+)
+from bns_jax.models.edm_unet import EDMConfig, UNet
 from bns_jax.models.tensors import Tensors
 from tests import weight_files
 from tests.published import FIXTURES, Fixture, error
@@ -307,7 +313,13 @@ def test_a_pickle_says_how_its_network_is_preconditioned(
     path = tmp_path / "network.pkl"
     path.write_bytes(weight_files.network(tensors, kind, data, **constants))
     model = pretrained.load(name, path, config=unsaid(fixture))
+    assert edm_precondition.CLASSES[kind] == model.config.preconditioning
     sigma = LEVEL_600
+    got = edm_precondition.scalings(model.config, jnp.array([sigma], jnp.float32))
+    expected = table_1(kind, sigma, data)
+    np.testing.assert_allclose(np.concatenate(got), expected, rtol=1e-5, atol=1e-3)
+    if kind in ("VPPrecond", "VEPrecond"):
+        return  # the network is one of the others
     x, classes = inputs(fixture, sigma)
     skip, out, given, noise = table_1(kind, sigma, data)
     inner = UNet(fixture.network.config)
@@ -318,6 +330,27 @@ def test_a_pickle_says_how_its_network_is_preconditioned(
     expected = -80.0 * (np.asarray(x) - denoised) / sigma
     got = velocity(model.field(), 1 - sigma / 80, x, *classes)
     assert error(got, expected) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["edm", "vp", "ve", "iddpm"])
+def test_preconditionings_are_those_of_table_1_at_every_level(kind):
+    config = EDMConfig(preconditioning=kind, sigma_data=0.3)
+    (name,) = (k for k, v in edm_precondition.CLASSES.items() if v == kind)
+    levels = np.geomspace(0.01, 80, 20)
+    if kind == "iddpm":  # between its own the step is fractional
+        levels = edm_precondition.iddpm_levels()[[999, 990, 800, 400, 100, 10]]
+    given = jnp.asarray(levels, jnp.float32)
+    got = np.stack(edm_precondition.scalings(config, given), axis=1)
+    expected = [table_1(name, level, 0.3) for level in levels]
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-3)
+
+
+def test_iddpms_step_is_monotonic_and_stays_in_its_range():
+    config = EDMConfig(preconditioning="iddpm")
+    levels = jnp.geomspace(1e-5, 1e5, 500, dtype=jnp.float32)
+    steps = np.asarray(edm_precondition.scalings(config, levels).noise)
+    assert np.all(np.diff(steps) >= 0)
+    assert (steps[0], steps[-1]) == (0, 999)
 
 
 @pytest.mark.parametrize(
@@ -447,6 +480,15 @@ def test_a_dit_may_lack_the_null_label_and_be_of_another_ratio(tmp_path):
     label = jnp.array([0, classes, classes - 1][: len(x)])
     expected, got = (apply(m.network, m.params, step, x, label) for m in models)
     assert error(np.asarray(got), np.asarray(expected)) < 1e-5
+
+
+def test_a_network_is_found_in_its_wrapper(tmp_path):
+    fixture, path = Fixture("edm_ddpmpp_tiny"), tmp_path / "wrapped.pkl"
+    wrapped = weight_files.wrapped(fixture.tensors, "EDMPrecond", 0.25)
+    path.write_bytes(weight_files.whole(wrapped))
+    model = pretrained.load("edm_cifar10_cond_vp", path, config=unsaid(fixture))
+    assert model.config.sigma_data == 0.25
+    jax.tree.map(np.testing.assert_array_equal, model.params, fixture.params)
 
 
 @pytest.mark.parametrize(

@@ -178,3 +178,17 @@ def test_only_finite_numbers_are_weights(params, kind):
     message = "Dense_0/bias: (expected floating-point numbers, got|5 numbers are not f)"
     with pytest.raises(ValueError, match=message):
         weights.check(changed, params, "model")
+
+
+def test_what_the_file_cannot_hold_is_refused(tmp_path):
+    path = tmp_path / "weights"
+    for leaf in (
+        np.ones(2, np.complex64),
+        np.array(["x"]),
+        np.ones(1, jnp.float8_e5m2),
+    ):
+        with pytest.raises(ValueError, match=rf"numbers of F64, .*{leaf.dtype}"):
+            weights.save(path, {"x": leaf}, {})
+    with pytest.raises(ValueError, match="metadata must be JSON values"):
+        weights.save(path, {"x": np.ones(2)}, {"loss": np.float32(1)})
+    assert not path.exists()

@@ -259,6 +259,14 @@ def network(arrays, kind="EDMPrecond", sigma_data=0.5, **settings):
     return whole(mapping({"ema": opcodes, "loss_fn": loss}))
 
 
+def wrapped(arrays, kind, sigma_data):
+    """The opcodes of such a network inside of a layer that runs it on many devices."""
+    told = {"sigma_data": plain(sigma_data)}
+    inner = _network(arrays, lambda state: _persistent(kind, told | state))
+    parallel = "torch.nn.parallel.data_parallel.DataParallel"
+    return _layer(parallel, {"_modules": mapping({"module": inner})})
+
+
 def safe(arrays):
     """A safetensors file."""
     import safetensors.numpy

@@ -6,6 +6,7 @@ from bns_jax.metrics.fid import image_statistics as image_statistics
 from bns_jax.metrics.frechet import Gaussian as Gaussian
 from bns_jax.metrics.frechet import frechet_distance as frechet_distance
 from bns_jax.metrics.images import to_bytes as to_bytes
+from bns_jax.metrics.psnr import data_range as data_range
 from bns_jax.metrics.psnr import mean_squared_error as mean_squared_error
 from bns_jax.metrics.psnr import psnr as psnr
 from bns_jax.metrics.psnr import snr as snr

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bns_jax.metrics.checks import check_real
+
 
 def bootstrap_interval(
     values: np.ndarray,
@@ -26,6 +28,7 @@ def bootstrap_interval(
       ValueError: if `values` is not a vector of at least one finite number, or
         `confidence` or `resamples` is out of its range.
     """
+    check_real(values)
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)):
         raise ValueError(

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bns_jax.metrics.checks import check_real
+
 _SLACK = 1e-4
 """How far below zero, of the largest, an eigenvalue may be by rounding to float32."""
 
@@ -62,6 +64,8 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 
 def check(given: Gaussian) -> Gaussian:
     """The same in float64; refused unless a mean and a symmetric matrix of its size."""
+    for part in given:
+        check_real(part)
     mean, covariance = (np.asarray(part, np.float64) for part in given)
     if mean.ndim != 1 or not mean.size or covariance.shape != 2 * mean.shape:
         raise ValueError(

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from bns_jax.metrics.checks import check_real
 from bns_jax.metrics.frechet import Gaussian, same_size
 from bns_jax.typing import Array
 
@@ -41,6 +42,7 @@ def moments(features: Array) -> Moments:
     Raises:
       ValueError: if they are not a matrix of finite numbers with at least a row.
     """
+    check_real(features)
     features = np.asarray(features, np.float64)
     if features.ndim != 2 or not features.size or not np.all(np.isfinite(features)):
         raise ValueError(

@@ -117,8 +117,7 @@ class DiT(Network):
 
     The sum that runs through the blocks stays in float32.
 
-    Attributes: as of `Network`; the dtype is that of attention and the two-layer
-      networks.
+    Attributes: as of `Network`; the dtype is that of attention and two-layer networks.
     """
 
     config: DiTConfig

@@ -143,7 +143,7 @@ def load(
         not fit; says which tensors, and what it looks like instead.
 
     Warns:
-      If EDM's tensors come alone, which leaves their preconditioning to be assumed.
+      UserWarning: if EDM's tensors come alone, and their preconditioning is assumed.
     """
     origin = published.look_up(name).changed(config or {})
     tensors = state_dict.read(path)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from etils import epath
@@ -12,6 +13,7 @@ from etils import epath
 from bns_jax import files
 from bns_jax.models import torch_file, weights
 from bns_jax.models.tensors import Settings, Tensors
+from bns_jax.models.torch_tensors import is_tensor
 from bns_jax.unpickle import Record, as_array
 
 _AVERAGED = ("ema", "model_ema", "ema_model", "ema_state_dict", "shadow")
@@ -35,15 +37,13 @@ def read(path: epath.PathLike) -> Tensors:
         one set of them; says what it holds instead.
 
     Warns:
-      If there are averaged weights, but not by name, and others are read.
+      UserWarning: if there are averaged weights, but not by name, and others are read.
     """
-    data = files.read(path, "weights")
     try:
-        if told := files.not_data(data):
-            raise ValueError(told)
-        if data[:2] == b"PK" or (data[:1] == b"\x80" and not _is_safetensors(data)):
-            return _weights(torch_file.load(data)).unwrapped()
-        return Tensors(weights.tensors(data)).unwrapped()
+        with files.opened(path, "weights") as file:
+            return _tensors(file).unwrapped()
+    except files.Missing:
+        raise
     except ValueError as error:
         raise ValueError(f"{path} was not read: {error}") from error
     except RecursionError as error:
@@ -52,12 +52,22 @@ def read(path: epath.PathLike) -> Tensors:
         ) from error
 
 
-def _is_safetensors(data: bytes) -> bool:
-    """Whether it begins with the length of a JSON header, and then the header.
-
-    The length may begin as a pickle does; a pickle does not begin with a length.
-    """
-    return int.from_bytes(data[:8], "little") < len(data) and data[8:9] == b"{"
+def _tensors(file: IO[bytes]) -> Tensors:
+    """The weights in an open file of any kind."""
+    begin, size = file.read(512), file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if told := files.not_data(begin):
+        raise ValueError(told)
+    # A header of JSON after its length, which may begin as a pickle does.
+    is_safetensors = int.from_bytes(begin[:8], "little") < size and begin[8:9] == b"{"
+    if begin[:2] == b"PK" or (begin[:1] == b"\x80" and not is_safetensors):
+        return _weights(torch_file.load(file))
+    try:
+        return Tensors(weights.tensors(file.read()))
+    except ValueError as error:
+        raise ValueError(
+            f"expected a file of torch.save, a pickle or safetensors: {error}"
+        ) from error
 
 
 def _weights(content: Any) -> Tensors:
@@ -131,7 +141,7 @@ def _named(content: Mapping[Any, Any]) -> Tensors:
             continue
         if array is not None:
             found[name] = array
-        elif torch_file.is_tensor(value):
+        elif is_tensor(value):
             found.unread[name] = value.kind
     return found
 
@@ -171,7 +181,6 @@ def _harvest(network: Record) -> Tensors:
       ValueError: if its layers are no layers, contain one another, or are too many.
     """
     found = Tensors()
-    found.kind = network.kind
     layers, count = [("", network)], 0
     while layers:
         prefix, layer = layers.pop()
@@ -180,12 +189,13 @@ def _harvest(network: Record) -> Tensors:
         longest = len(prefix) + max(map(len, (*dict(parts), *settings)), default=0)
         if count > _MOST_NAMES or longest > _LONGEST_NAME:
             raise ValueError("its layers contain one another, or are too many")
+        found.kinds[prefix] = layer.kind
         found.settings |= {f"{prefix}{name}": v for name, v in settings.items()}
         for name, part in parts:
             array = as_array(part)
             if array is not None:
                 found[prefix + name] = array
-            elif torch_file.is_tensor(part):
+            elif is_tensor(part):
                 found.unread[prefix + name] = part.kind
             elif isinstance(part, Record):
                 layers.append((f"{prefix}{name}.", part))

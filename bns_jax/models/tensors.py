@@ -18,21 +18,26 @@ class Tensors(StateDict):
     """The tensors of a file by name.
 
     Attributes:
-      kind: the class of a network that was pickled whole; "" for tensors alone.
+      kinds: the classes of a network that was pickled whole and of its layers, by the
+        prefix of their names: "" the network's own.
       settings: the numbers and texts that such a network and its layers hold besides,
         by the same names: "sigma_data", "blocks.0.attn.num_heads", ...
       arguments: those of the program that trained it, where it wrote them beside.
       unread: name -> what it is, of tensors that are no plain arrays.
     """
 
-    kind = ""
-
     def __init__(self, items: Mapping[str, np.ndarray] | None = None):
         """Holds the given ones, and nothing besides."""
         super().__init__(items or {})
+        self.kinds: dict[str, str] = {}
         self.settings: Settings = {}
         self.arguments: Settings = {}
         self.unread: dict[str, str] = {}
+
+    @property
+    def kind(self) -> str:
+        """The class of a network that was pickled whole; "" for tensors alone."""
+        return self.kinds.get("", "")
 
     def __bool__(self) -> bool:
         """Whether there are any, read or not."""
@@ -74,7 +79,8 @@ class Tensors(StateDict):
             return {k.removeprefix(prefix): v for k, v in items.items() if k != _COUNT}
 
         found = Tensors(cut(self))
-        found.kind, found.arguments = self.kind, self.arguments
+        found.kinds = cut({k: v for k, v in self.kinds.items() if k.startswith(prefix)})
+        found.arguments = self.arguments
         found.settings, found.unread = cut(self.settings), cut(self.unread)
         return found
 

@@ -32,10 +32,20 @@ def save(path: epath.PathLike, params: Any, metadata: Mapping[str, Any]) -> None
       path: the file; local or of any scheme that etils.epath knows. Its folder is made.
       params: nested dictionaries with string keys and array leaves.
       metadata: anything JSON holds: the architecture, the figures of the training.
+
+    Raises:
+      ValueError: if a leaf is of numbers that the file has no kind for, or the metadata
+        are no JSON values.
     """
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     tensors = {name: _by_rows(leaf) for name, leaf in flat.items()}
-    header = {key: json.dumps(value) for key, value in metadata.items()}
+    other = {k: v.dtype for k, v in tensors.items() if v.dtype not in _DTYPES.values()}
+    if other:
+        raise ValueError(f"expected numbers of {', '.join(_DTYPES)}, got {other}")
+    try:
+        header = {key: json.dumps(value) for key, value in metadata.items()}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata must be JSON values: {error}") from error
     header[_CHECKSUM] = checksum([tensors, header])
     files.write(path, safetensors.numpy.save(tensors, header))
 
