@@ -20,8 +20,8 @@ from etils import epath
 
 import bns_jax
 from bns_jax import distill, interchange, parallel, solvers
+from bns_jax.solvers import COMMON
 from experiments import (
-    baselines,
     comparison,
     duel,
     lock,
@@ -30,7 +30,6 @@ from experiments import (
     report,
     truth,
 )
-from experiments.baselines import COMMON
 from experiments.mixture import Mixture
 from tests.fields import Gaussian
 from tests.laws import ALL_SCHEDULERS, assert_close
@@ -338,7 +337,7 @@ def test_settings_that_cannot_be_are_named(changes, message):
 
 def test_names_and_weights_that_are_not_there_are_named():
     with pytest.raises(ValueError, match="expected a grid of"):
-        baselines.expand(["ddim@kerras"])
+        solvers.expand(["ddim@kerras"])
     with pytest.raises(ValueError, match="the mixture has no weights"):
         models.load("mixture", 0.2, "file")
 

@@ -4,6 +4,7 @@ Each comes twice: as a plain algorithm, named `*_algorithm`, and traced into thr
 arrays. `CATALOGUE` lists them by name, and `build(name, nfe, scheduler)` makes them.
 """
 
+from bns_jax.solvers.baselines import ALL, COMMON, build_all, expand
 from bns_jax.solvers.catalogue import (
     CATALOGUE,
     Entry,
@@ -68,7 +69,9 @@ from bns_jax.solvers.unipc import (
 )
 
 __all__ = [
+    "ALL",
     "CATALOGUE",
+    "COMMON",
     "EULER",
     "HEUN",
     "MIDPOINT",
@@ -81,6 +84,7 @@ __all__ = [
     "adams_bashforth_algorithm",
     "algorithm",
     "build",
+    "build_all",
     "ddim",
     "ddim_algorithm",
     "deis",
@@ -92,6 +96,7 @@ __all__ = [
     "edm",
     "edm_algorithm",
     "euler",
+    "expand",
     "from_flow_sigmas",
     "from_flow_timesteps",
     "from_sigmas",
