@@ -15,7 +15,9 @@ import sys
 from typing import BinaryIO
 
 _SERVICE = re.compile(rb"[EW]\d{4} [\d:.]+ +\d+ (coordination_service|preemption_sync)")
-_DUMP = re.compile(rb"F\d{4} [\d:.]+ +\d+ (client|coordination_service|preemption_sync)")
+_DUMP = re.compile(
+    rb"F\d{4} [\d:.]+ +\d+ (client|coordination_service|preemption_sync)"
+)
 _OURS = b"error: "
 
 

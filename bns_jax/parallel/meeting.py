@@ -137,6 +137,7 @@ class Meeting:
             reason = f"two processes came as number {number} of {self._count}"
         if reason:
             line.send({"error": reason})
+            line.socket.close()
             raise ValueError(reason)
         self._lines[number] = line
 
