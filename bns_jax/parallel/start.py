@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import glob
 import importlib.util
+import operator
 import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -50,7 +52,9 @@ def start(
             "expected coordinator_address, num_processes and process_id together, got "
             f"{coordinator_address}, {num_processes}, {process_id}"
         )
-    if not 0 <= process_id < num_processes:
+    num_processes = _integer("num_processes", num_processes, 1)
+    process_id = _integer("process_id", process_id, 0)
+    if process_id >= num_processes:
         raise ValueError(
             f"process_id must lie from 0 to {num_processes - 1}, got {process_id}"
         )
@@ -89,8 +93,19 @@ def _on_cloud_tpu() -> bool:
     return "tpu" in platforms and installed and bool(chips)
 
 
+def _integer(name: str, value: Any, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise ValueError(f"{name} must be an integer from {least}, got {value!r}")
+    return number
+
+
 def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+    host, _, port = str(text).rpartition(":")
+    is_number = port.isascii() and port.isdigit()
+    if not host or not is_number or not 0 < int(port) < 2**16:
         raise ValueError(f"coordinator_address must be host:port, got {text!r}")
     return host.strip("[]"), int(port)
