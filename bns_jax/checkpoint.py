@@ -165,7 +165,7 @@ class Checkpointer:
         """
         assert self.directory is not None
         directory = self.directory
-        parallel.on_main(lambda: checkpoint_steps.remove_unfinished(directory))
+        parallel.on_main(lambda: checkpoint_steps.tidy(directory))
         return self._survey().damaged
 
     def _survey(self) -> Survey:

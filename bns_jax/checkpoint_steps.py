@@ -75,8 +75,10 @@ def seal(item: epath.Path) -> None:
     (item / _SEAL).write_text(json.dumps(dict(_checksums(item))))
 
 
-def remove_unfinished(directory: epath.Path) -> None:
-    """Removes what saves that died have left."""
+def tidy(directory: epath.Path) -> None:
+    """Removes what saves that died have left, and paths that they had no time for."""
+    for step in _steps(directory):
+        forget_paths(directory, step)
     if directory.exists():
         for path in directory.iterdir():
             if path.name.startswith(f"{PREFIX}_") and _UNFINISHED in path.name:
