@@ -97,6 +97,7 @@ class Checkpointer:
             "metadata": _json(metadata or {}),
             "leaves": checkpoint_leaves.describe(state),
         }
+        checkpoint_leaves.check_values(state)
         step = _check_step(step)
         if self.directory is None:
             return
@@ -225,7 +226,7 @@ def save(
     metadata: dict[str, Any] | None = None,
 ) -> None:
     """Saves a pytree and waits until it is committed; see `Checkpointer.save`."""
-    with Checkpointer(directory) as saver:
+    with Checkpointer(_absolute(directory)) as saver:
         saver.save(step, state, metadata)
 
 
@@ -249,13 +250,13 @@ def restore(directory: epath.PathLike, like: State) -> Restored | None:
       OSError: if a step cannot be read.
     """
     # A reader takes no lock: what is committed stays whole.
-    with contextlib.closing(_Reader(directory)) as reader:
+    with contextlib.closing(_Reader(_absolute(directory))) as reader:
         return reader.restore(like)
 
 
 def newest_metadata(directory: epath.PathLike) -> dict[str, Any] | None:
     """The metadata of the newest step that is whole; None if there is no step."""
-    return Checkpointer(directory).metadata()
+    return Checkpointer(_absolute(directory)).metadata()
 
 
 class _Reader(Checkpointer):

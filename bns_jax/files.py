@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from etils import epath
 
 
@@ -9,10 +11,10 @@ def place(path: epath.PathLike, name: str) -> epath.Path:
     """A path that somebody gave; "" would stand for the working directory.
 
     Raises:
-      ValueError: if it is empty; says which argument is.
+      ValueError: if it is empty or none; says which argument is.
     """
-    if not str(path):
-        raise ValueError(f"{name} must be a path, got ''")
+    if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path):
+        raise ValueError(f"{name} must be a path, got {path!r}")
     return epath.Path(path)
 
 

@@ -18,6 +18,7 @@ _SERVICE = re.compile(rb"[EW]\d{4} [\d:.]+ +\d+ (coordination_service|preemption
 _DUMP = re.compile(
     rb"F\d{4} [\d:.]+ +\d+ (client|coordination_service|preemption_sync)"
 )
+_NOISE = re.compile(rb"W\d{4} [\d:.]+ +\d+ preemption_notifier")
 _OURS = b"error: "
 
 
@@ -48,6 +49,8 @@ def copy(source: BinaryIO, target: BinaryIO, line: bytes) -> None:
     held: list[bytes] = []
     is_dump = has_ended = False
     for text in source:
+        if _NOISE.match(text):
+            continue
         has_ended = has_ended or text.startswith(_OURS)
         is_dump = is_dump or _DUMP.match(text) is not None
         if held or is_dump or _SERVICE.match(text):

@@ -167,6 +167,7 @@ OURS = b"error: process 1 has died\n"
         # Without an end it may be what somebody looks for.
         (SERVICE + b"more\n", SERVICE + b"more\n"),
         (b"no line feed", b"no line feed"),
+        (b"W1127 05:13:46.801640   15686 preemption_notifier.cc:90] SIGTERM\n", b""),
     ],
 )
 def test_a_dump_becomes_one_line(said, passed):
