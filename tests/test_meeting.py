@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from bns_jax.parallel import meeting
+from bns_jax.parallel import connection, meeting
 from bns_jax.parallel.meeting import Meeting
 from experiments import dump_filter
 
@@ -121,7 +121,9 @@ def test_another_count_is_refused(port):
 def test_a_stranger_is_no_process(port):
     first = Process(0, 2, port)
     for said in (b"", b"GET / HTTP/1.1\r\n", b"[1]\n", b'{"process": "1"}\n'):
-        with contextlib.closing(meeting._connected(HOST, port, 1e9, 20.0)) as stranger:
+        with contextlib.closing(
+            connection.connected(HOST, port, 1e9, 20.0)
+        ) as stranger:
             stranger.sendall(said)
             stranger.shutdown(socket.SHUT_WR)
             stranger.recv(1)
