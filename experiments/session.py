@@ -69,21 +69,24 @@ def running() -> Iterator[None]:
         if not several:
             sys.exit(f"error: {error}")
         _fail(str(error))
-    except BaseException as error:
+    except JaxRuntimeError as error:
         if not several:
             raise
-        if not isinstance(error, JaxRuntimeError):
-            traceback.print_exc()
-        _fail(str(error).partition("\n")[0] or type(error).__name__)
+        _fail(str(error).partition("\n")[0])
+    except Exception as error:
+        if not several:
+            raise
+        _fail(type(error).__name__, traceback.format_exc())
 
 
-def _fail(reason: str) -> None:
+def _fail(reason: str, trace: str = "") -> None:
     """Ends one of several processes, and tells the others why."""
     from bns_jax import parallel
 
     # It may have failed because another is gone, which is then what to say.
     time.sleep(_HEARSAY_SECONDS)
     with _ending:
+        os.write(2, trace.encode())
         _say_last(reason)
         parallel.finish(reason)
         os._exit(1)
