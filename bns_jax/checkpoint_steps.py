@@ -142,6 +142,8 @@ def _after(prefix: str, directory: epath.Path | None) -> list[str]:
     if directory is None or not directory.exists():
         return []
     found = (
-        re.fullmatch(f"{prefix}([0-9]+)", path.name) for path in directory.iterdir()
+        re.fullmatch(f"{prefix}(0|[1-9][0-9]*)", path.name)
+        for path in directory.iterdir()
+        if path.is_dir()
     )
     return [match[1] for match in found if match]
