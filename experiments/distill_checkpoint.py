@@ -38,6 +38,7 @@ _CONFIG = flags.DEFINE(
     "",
     "Entries of the architecture that differ from the published one, as JSON, such as "
     '{"null_label": true} for an ADM trained with label dropout.',
+    serializer=flags.ArgumentSerializer(),
 )
 _DTYPE = flags.DEFINE_enum(
     "dtype",

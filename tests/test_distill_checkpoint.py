@@ -126,7 +126,7 @@ def test_the_estimate_alone_starts_nothing(tmp_path):
     done = run("dit_xl_2", path, tmp_path / "run", "--stage=estimate", "--remat")
     assert done.returncode == 0, done.stderr
     assert "of weights; a field call on a chunk" in done.stdout
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"run.flags", ".lock"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"run.flags"}
 
 
 @pytest.mark.parametrize(
