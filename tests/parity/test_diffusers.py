@@ -266,6 +266,51 @@ def test_unipc_corrects_at_a_repeated_last_level(path):
     assert np.max(np.abs(theirs(scheduler, levels) - got)) < 1e-10
 
 
+@pytest.mark.parametrize("start", ["heun", "runge_kutta"])
+def test_pndm(path, start):
+    scheduler = diffusers.PNDMScheduler(
+        num_train_timesteps=STEPS,
+        **BETAS,
+        skip_prk_steps=start == "heun",
+        set_alpha_to_one=True,
+        timestep_spacing="trailing",
+    )
+    # In float64, as the path has them.
+    scheduler.alphas_cumprod = torch.tensor(
+        path.alpha(1.0 - (np.arange(STEPS) + 1.0) / STEPS) ** 2
+    )
+    scheduler.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
+    scheduler.set_timesteps(10)
+    x = torch.tensor(mixture.X0)
+    for t in scheduler.timesteps:
+        alpha = float(scheduler.alphas_cumprod[t]) ** 0.5
+        sigma = (1.0 - alpha**2) ** 0.5
+        m = mixture.data(alpha, sigma, x.numpy())
+        x = scheduler.step(torch.tensor((x.numpy() - alpha * m) / sigma), t, x)
+        x = x.prev_sample
+    params = solvers.pndm(
+        len(scheduler.timesteps), path, start=start, grid=grids.timesteps("trailing")
+    )
+    asked = np.array([path.timestep(t) for t in params.times])
+    np.testing.assert_allclose(asked, scheduler.timesteps.numpy(), atol=1e-6)
+    got = run(params, mixture.velocity(path), mixture.X0)[-1]
+    assert np.max(np.abs(x.numpy() - got)) < 1e-10
+
+
+def test_heun_with_an_euler_last_step():
+    scheduler = diffusers.FlowMatchHeunDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(6)
+    path = schedulers.cond_ot()
+    field, x = mixture.velocity(path), torch.tensor(mixture.X0)
+    for t in scheduler.timesteps:
+        u = torch.tensor(-field(1.0 - float(t) / 1000, x.numpy()))
+        x = scheduler.step(u, t, x).prev_sample
+    sigmas = np.unique(scheduler.sigmas.numpy().astype(np.float64))[::-1]
+    params = solvers.heun_euler(11, grid=1.0 - sigmas)
+    got = run(params, field, mixture.X0)[-1]
+    assert np.max(np.abs(x.numpy() - got)) < 2 * FLOAT32
+
+
 @pytest.mark.parametrize("tokens", [256, 1024, 4096])
 def test_dynamic_shift(tokens):
     shift = grids.dynamic_shift(tokens)
