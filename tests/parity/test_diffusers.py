@@ -266,6 +266,45 @@ def test_unipc_corrects_at_a_repeated_last_level(path):
     assert np.max(np.abs(theirs(scheduler, levels) - got)) < 1e-10
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        diffusers.DDIMScheduler,
+        diffusers.DPMSolverMultistepScheduler,
+        diffusers.UniPCMultistepScheduler,
+        diffusers.EulerDiscreteScheduler,
+    ],
+)
+def test_schedules_of_zero_terminal_snr(kind):
+    """Their last alpha_bar is 0, or 2^-24; DDIM on v, from pure noise."""
+    scheduler = kind(
+        num_train_timesteps=STEPS,
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+    )
+    table = scheduler.alphas_cumprod.numpy().astype(np.float64)
+    path = schedulers.from_alphas_cumprod(table)
+    assert path.alpha(0.0) < 2.5e-4
+    if kind is not diffusers.DDIMScheduler:
+        return
+    scheduler.register_to_config(clip_sample=False)
+    scheduler.alphas_cumprod = torch.tensor(table)
+    scheduler.set_timesteps(8)
+    x = torch.tensor(mixture.X0)
+    for t in scheduler.timesteps:
+        alpha, sigma = table[t] ** 0.5, (1.0 - table[t]) ** 0.5
+        m = mixture.data(alpha, sigma, x.numpy())
+        v = (alpha * x.numpy() - m) / sigma
+        x = scheduler.step(torch.tensor(v), t, x).prev_sample
+    params = solvers.from_timesteps("ddim", scheduler.timesteps.numpy(), path)
+    got = run(params, mixture.velocity(path), mixture.X0)[-1]
+    assert np.max(np.abs(x.numpy() - got)) < 1e-6
+
+
 @pytest.mark.parametrize("start", ["heun", "runge_kutta"])
 def test_pndm(path, start):
     scheduler = diffusers.PNDMScheduler(
