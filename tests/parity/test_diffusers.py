@@ -227,9 +227,8 @@ def test_grids_of_levels(path, name, final):
         **{f"use_{name}_sigmas": True},
     )
     scheduler.set_timesteps(9)
-    sigma_min = 1.0 / float(path.snr(0.999))
     end = "zero" if final == "zero" else "repeat"
-    times = getattr(grids, name)(path, sigma_min, final=end)(9)
+    times = getattr(grids, name)(path, final=end)(9)
     got = path.sigma(times) / path.alpha(times)
     np.testing.assert_allclose(got, scheduler.sigmas.numpy(), rtol=1e-4)
     assert times[0] < 1e-6
