@@ -435,8 +435,9 @@ def test_a_lowered_end_rests_on_fewer_evaluations(name):
         assert_close(step, [*np.zeros(7), last.b[0, 0]], 1e-13)
     lowers = not name.startswith("unipc1")
     assert (np.max(np.abs(full.b[-1] - low.b[-1])) > 1e-6) == lowers
-    default = solvers.build(name, 8, path, grid)
-    np.testing.assert_array_equal(default.b, low.b)
+    for default in ({}, {"lower_order_final": None}):
+        got = solvers.build(name, 8, path, grid, **default)
+        np.testing.assert_array_equal(got.b, low.b)
     many = solvers.build(name, 15, path, grid)
     expected = solvers.build(name, 15, path, grid, lower_order_final=corrected)
     np.testing.assert_array_equal(many.b, expected.b)

@@ -45,7 +45,8 @@ class Entry(NamedTuple):
       reference: where it is published.
       kind: "generic" (knows nothing of the path), "exponential" or "scale-time".
       stages: evaluations per step.
-      extra: evaluations beyond `stages` for every step, or fewer of them.
+      extra: evaluations beyond `stages` for each step; -1 where the last step makes one
+        less.
       lowers: whether it takes lower_order_final=, by which the last steps of multistep
         methods are of lower order.
     """
