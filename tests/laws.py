@@ -24,18 +24,14 @@ ALL_SCHEDULERS = {
     "zero_terminal": schedulers.from_alphas_cumprod(
         [*np.cumprod(1.0 - np.linspace(1e-3, 0.2, 100))[:-1], 0.0]
     ),
-    "constant_beta": schedulers.vp(10.0, 10.0),
     "shifted": schedulers.shifted(3.0),
     "shifted_cosine": schedulers.shifted(0.5, schedulers.cosine()),
 }
 """One of each kind."""
 
-_LIKE_ANOTHER = ("constant_beta",)
 _TABLES = ("alphas_cumprod", "zero_terminal")
-SMOOTH_SCHEDULERS = [
-    name for name in ALL_SCHEDULERS if name not in _TABLES + _LIKE_ANOTHER
-]
-"""Those with continuous derivatives, one of a kind."""
+SMOOTH_SCHEDULERS = [name for name in ALL_SCHEDULERS if name not in _TABLES]
+"""Those with continuous derivatives."""
 
 
 ALL_GRIDS: dict[str, Callable[[Any], grids.Grid]] = {

@@ -147,7 +147,9 @@ def test_a_constant_data_prediction_is_followed_exactly(solver, scheduler):
 @each_scheduler
 def test_weights_are_finite_on_the_whole_interval(solver, scheduler):
     known, path = ALL_SOLVERS[solver], ALL_SCHEDULERS[scheduler]
-    laid = {name: make(path) for name, make in ALL_GRIDS.items()}
+    few = ("uniform", "log_snr", "karras")
+    names = ALL_GRIDS if scheduler in ("cond_ot", "vp", "zero_terminal") else few
+    laid = {name: ALL_GRIDS[name](path) for name in names}
     laid["log_snr"] = grids.log_snr(path, margin_of(known))
     nfe = known.at_least(8)
     for name, grid in laid.items():
