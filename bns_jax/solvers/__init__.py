@@ -40,6 +40,10 @@ from bns_jax.solvers.multistep import (
     multistep,
     multistep_algorithm,
 )
+from bns_jax.solvers.pndm import (
+    pndm,
+    pndm_algorithm,
+)
 from bns_jax.solvers.runge_kutta import (
     EULER,
     HEUN,
@@ -50,6 +54,8 @@ from bns_jax.solvers.runge_kutta import (
     Tableau,
     euler,
     heun,
+    heun_euler,
+    heun_euler_algorithm,
     midpoint,
     ralston,
     rk3,
@@ -102,12 +108,16 @@ __all__ = [
     "from_sigmas",
     "from_timesteps",
     "heun",
+    "heun_euler",
+    "heun_euler_algorithm",
     "ipndm",
     "ipndm_algorithm",
     "look_up",
     "midpoint",
     "multistep",
     "multistep_algorithm",
+    "pndm",
+    "pndm_algorithm",
     "ralston",
     "rk3",
     "rk4",

@@ -17,6 +17,8 @@ _GRIDS: dict[str, Callable[[Scheduler], grids.Grid]] = {
     "uniform": lambda _: grids.uniform(),
     "log_snr": grids.log_snr,
     "karras": grids.karras,
+    "exponential": grids.exponential,
+    "beta": grids.beta,
 }
 
 COMMON = (
@@ -40,8 +42,15 @@ COMMON = (
 )
 """Those that people use most."""
 
-ALL = (*CATALOGUE, "dpm_solver_pp_2m@log_snr")
-"""Every solver on its own grid, and the best known of them on the grid of its paper."""
+ALL = (
+    *CATALOGUE,
+    "dpm_solver_pp_2m@log_snr",
+    "dpm_solver_pp_3m@log_snr",
+    "unipc3@log_snr",
+    "dpm_solver_pp_2m@karras",
+)
+"""Every solver on its own grid, and the best known of them on the grids of their papers
+and of public samplers."""
 
 _SETS = {"common": COMMON, "all": ALL}
 
