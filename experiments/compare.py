@@ -67,7 +67,7 @@ def _compare() -> None:
     accuracy = truth.Accuracy(cli.RTOL.value, cli.ATOL.value, cli.SEED.value)
     counts = {"test": cli.TEST_PAIRS.value}
     test = truth.make_pairs(model, counts, accuracy, workdir)["test"]
-    rows = comparison.compare(model, solvers, test)
+    rows = comparison.compare(model, solvers, test, workdir.results("test"))
     comparison.write(rows, model, workdir)
     print(f"\nPSNR (dB) on {test.size} pairs, {model.title}\n\n{report.table(rows)}\n")
     print(f"in {workdir.root}: table.csv  psnr_vs_nfe.png")

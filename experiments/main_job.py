@@ -159,15 +159,18 @@ def evaluate_all(
         for nfe in settings.nfe
     }
     bespoke = {nfe: {report.BESPOKE: fit.params} for nfe, fit in distilled.items()}
-    others = comparison.compare(model, built, test)
+    kept = workdir.results("test"), workdir.results("train")
+    others = comparison.compare(model, built, test, kept[0])
     rows = list(others)
-    for row in comparison.compare(model, bespoke, test):
+    trained = comparison.compare(model, bespoke, pairs["train"], kept[1])
+    for row, on_train in zip(
+        comparison.compare(model, bespoke, test, kept[0]), trained, strict=True
+    ):
         fitted = distilled[row.nfe]
-        trained = comparison.psnr(model, fitted.params, pairs["train"])
         rows.append(
             row._replace(
                 gain_db=row.psnr_db - comparison.best(others, row.nfe).psnr_db,
-                overfit_db=float(np.mean(trained)) - row.psnr_db,
+                overfit_db=on_train.psnr_db - row.psnr_db,
                 forwards=fitted.forwards,
                 seconds=fitted.history[-1].seconds,
             )

@@ -102,7 +102,12 @@ def find(
         return _greedy(model, pairs["train"], nfe, previous, workdir)
     if init == BEST:
         built = solvers.build_all(solvers.COMMON, nfe, model.scheduler)
-        rows = comparison.compare(model, {nfe: built}, pairs["validation"])
+        rows = comparison.compare(
+            model,
+            {nfe: built},
+            pairs["validation"],
+            workdir.results("validation"),
+        )
         init = comparison.best(rows, nfe).solver
     return Start(init, solvers.build_all([init], nfe, model.scheduler)[init])
 
