@@ -12,6 +12,28 @@ import numpy as np
 from bns_jax.typing import Array, Sample, wider
 
 
+def check_floating(name: str, tree: Any) -> None:
+    """Checks that samples are real floating-point numbers, whatever their values.
+
+    Args:
+      name: of the argument.
+      tree: a pytree of arrays or numbers, traced ones too.
+
+    Raises:
+      TypeError: if a leaf is no array of numbers.
+      ValueError: if one is of another dtype; names it.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        where = f"{name}{jax.tree_util.keystr(path)}"
+        _check_numbers(where, leaf)
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(
+                f"every leaf of {name} must be of a floating-point dtype, got {dtype} "
+                f"at {where}"
+            )
+
+
 def check_like(output: Sample, x: Sample, what: str) -> None:
     """Checks that a function of a sample returned something of its shape.
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bns_jax.checks import check_like
+from bns_jax.checks import check_floating, check_like
 from bns_jax.pytree import as_pytree
 from bns_jax.typing import Array, Sample, Time, VelocityField
 
@@ -36,6 +36,7 @@ class GuidedVelocity:
 
     def __call__(self, t: Time, x: Sample, *args: Any) -> Sample:
         """The guided velocity, like x."""
+        check_floating("x", x)
         w, args = self._scale_and_rest(args)
         cond, uncond = self.cond(t, x, *args), self.uncond(t, x, *args)
         check_like(cond, x, "the conditional field")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bns_jax.checks import check_like
+from bns_jax.checks import check_floating, check_like
 from bns_jax.guidance import guided as guided
 from bns_jax.pytree import as_pytree
 from bns_jax.schedulers import Scheduler, ve
@@ -141,6 +141,7 @@ def between_ends(ends: Ends, scheduler: Scheduler, t: Array) -> Sample:
 
 def time_like(t: Time, x: Sample) -> Array:
     """Time as a JAX array of the dtype of x, or float32 where that has 16 bits."""
+    check_floating("x", x)
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(x)]
     dtype = jnp.float64 if jnp.float64 in dtypes else jnp.float32
     return jnp.asarray(t, dtype)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bns_jax.checks import check_velocity
+from bns_jax.checks import check_floating, check_velocity
 from bns_jax.ns import adjoint
 from bns_jax.ns.params import NSParams, check_shapes
 from bns_jax.pytree import as_pytree
@@ -42,6 +42,7 @@ def sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sampl
       ValueError: if the arrays of `params` have shapes that disagree, x0 has a leaf
         that is not of a floating-point dtype, or the field returns something else.
     """
+    check_floating("x0", x0)
     return _sample(params, as_pytree(vf), x0, *args)
 
 
@@ -51,6 +52,7 @@ def sample_path(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> 
     Returns:
       x_1 .. x_n stacked on a new leading axis.
     """
+    check_floating("x0", x0)
     return _sample_path(params, as_pytree(vf), x0, *args)
 
 
@@ -62,6 +64,7 @@ def sample_velocities(
     Returns:
       x_n, and u_0 .. u_{n-1} stacked on a new leading axis.
     """
+    check_floating("x0", x0)
     return _sample_velocities(params, as_pytree(vf), x0, *args)
 
 
@@ -78,6 +81,7 @@ def sample_pullback(
       x_n, and a function of cotangents of it, with a leading axis (S,), to those of
       the three arrays, of their dtypes and with that axis too.
     """
+    check_floating("x0", x0)
     solver = _as_arrays(params, as_pytree(vf), x0, args)
     Y, _ = adjoint.iterates(*solver)
     x_n = jax.tree.map(lambda x, y: y[-1].astype(x.dtype), x0, Y)
@@ -119,7 +123,7 @@ def _as_arrays(
     among the arrays, and so has its derivatives too.
     """
     check_shapes(params)
-    x0 = jax.tree.map(_as_floating, x0)
+    x0 = jax.tree.map(jnp.asarray, x0)
     t_dtype = wider(jnp.float32, *(x.dtype for x in jax.tree.leaves(x0)))
     times, a, b = map(jnp.asarray, params)
     times = times.astype(t_dtype)
@@ -149,12 +153,3 @@ def _coefficients(values: Array, dtype: Any) -> Array:
     return (
         values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(dtype)
     )
-
-
-def _as_floating(x: Any) -> Array:
-    x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(
-            f"every leaf of x0 must be of a floating-point dtype, got {x.dtype}"
-        )
-    return x

@@ -18,7 +18,10 @@ def with_namespace(t: Time) -> tuple[ModuleType, Array]:
         if not jnp.issubdtype(t.dtype, jnp.floating):
             t = t.astype(jnp.result_type(float))
         return jnp, t
-    return np, np.asarray(t, np.float64)
+    values = np.asarray(t)
+    if values.dtype.kind in "OUSc":
+        raise TypeError(f"times must be real numbers, got {values.dtype}")
+    return np, values.astype(np.float64)
 
 
 class Scheduler(abc.ABC):
