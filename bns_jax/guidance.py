@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bns_jax import conditioning
 from bns_jax.checks import check_like
 from bns_jax.pytree import as_pytree
 from bns_jax.typing import Array, Sample, Time, VelocityField
@@ -41,6 +42,12 @@ class GuidedVelocity:
         check_like(cond, x, "the conditional field")
         check_like(uncond, x, "the unconditional field")
         return self._guide(w, cond, uncond)
+
+    def check_args(self, args: tuple[Any, ...]) -> None:
+        """Lets both fields check the conditioning; see `conditioning.check`."""
+        _, args = self._scale_and_rest(args)
+        for vf in (self.cond, self.uncond):
+            conditioning.check(vf, args)
 
     @property
     def scheduler(self) -> Scheduler | None:

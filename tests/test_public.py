@@ -13,7 +13,7 @@ import bns_jax
 ROOT = Path(bns_jax.__file__).parents[1]
 
 FLOORS = [
-    {"typing", "pytree", "scalars", "checks", "identity"},
+    {"typing", "pytree", "scalars", "checks", "conditioning", "identity"},
     {"schedulers", "velocity", "guidance", "grids"},
     {"ns", "scale_time"},
     {"solvers", "families"},
