@@ -153,6 +153,8 @@ def checkpoint(
     dtype: str = "float32",
     remat: bool = False,
     labels: Sequence[int] = (),
+    guided_channels: int | None = None,
+    zeros: bool = False,
 ) -> Model:
     """A published checkpoint.
 
@@ -164,22 +166,25 @@ def checkpoint(
       dtype: to compute in, "float32" or "bfloat16".
       remat: whether the backward pass recomputes each block of the network.
       labels: classes to draw; all of them if left out.
+      guided_channels: guides so many leading channels; all of them if left out. The
+        published figures of DiT and SiT guide 3 of 4.
+      zeros: whether zeros stand for the weights where there is no path, as an estimate
+        of time and memory needs no more.
 
     Raises:
       ValueError: if the weights are missing, unsafe, damaged or of another network, a
-        label is out of range, or guidance is asked of a network without classes.
+        label is out of range, guidance is asked of a network without classes, or there
+        are not so many channels.
     """
-    if not path:
+    options: dict[str, Any] = {"dtype": jnp.dtype(dtype), "remat": remat}
+    if path:
+        loaded = pretrained.load(name, path, config=config, **options)
+    elif zeros:
+        loaded = pretrained.without_weights(name, config=config, **options)
+    else:
         raise ValueError(
             f"--model={name} needs --weights, the path of {PUBLISHED[name].file}"
         )
-    loaded = pretrained.load(
-        name,
-        path,
-        config=config,
-        dtype=jnp.dtype(dtype),
-        remat=remat,
-    )
     classes = loaded.config.num_classes
     if labels and not all(0 <= label < classes for label in labels):
         raise ValueError(
@@ -202,7 +207,9 @@ def checkpoint(
         float(loaded.scheduler.sigma(0.0)),
         tuple(labels),
     )
-    field = loaded.field(guidance)
+    if guided_channels is not None:
+        facts["guided_channels"] = guided_channels
+    field = loaded.field(guidance, channels=guided_channels)
     return Model(name, field, loaded.scheduler, draw, guidance, facts)
 
 

@@ -171,6 +171,35 @@ def load(
     return Pretrained(origin, network, params, origin.scheduler)
 
 
+def without_weights(
+    name: str,
+    *,
+    config: Mapping[str, Any] | None = None,
+    dtype: Any = WIDE,
+    remat: bool = False,
+) -> Pretrained:
+    """A published architecture with zeros in place of its weights.
+
+    The shapes are known without a file, and they are all that time and memory depend
+    on; what it answers means nothing.
+
+    Args:
+      name: of `published.PUBLISHED`; the rest as in `load`.
+      config: entries of the architecture that differ from the published one.
+      dtype: of the products inside, float32 or bfloat16.
+      remat: whether the backward pass recomputes each block.
+
+    Raises:
+      ValueError: if there is no such name or entry.
+    """
+    origin = published.look_up(name).changed(config or {})
+    network = origin.network(dtype, remat)
+    params = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), network.shapes()
+    )
+    return Pretrained(origin, network, params, origin.scheduler)
+
+
 def _checked(
     tensors: Tensors, shapes: Any, origin: Published, message: str
 ) -> StateDict:
