@@ -8,7 +8,7 @@ Every explicit solver with n evaluations of the velocity field is three small ar
 """
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from bns_jax import families as families
 from bns_jax import grids as grids
@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 
 _LOADED_ON_USE = (
     "checkpoint",
+    "comparison",
     "distill",
     "ground_truth",
     "identity",
@@ -39,11 +40,13 @@ _LOADED_ON_USE = (
 )
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name == "compare":
+        return importlib.import_module("bns_jax.comparison").compare
     if name in _LOADED_ON_USE:
         return importlib.import_module(f"bns_jax.{name}")
     raise AttributeError(f"module 'bns_jax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LOADED_ON_USE])
+    return sorted([*globals(), *_LOADED_ON_USE, "compare"])

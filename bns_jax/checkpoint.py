@@ -10,6 +10,7 @@ Nothing is removed but steps that this module wrote.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import operator
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from bns_jax.identity import differences
 
 State = TypeVar("State")
 _KEPT_STEPS = 3
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Restored(NamedTuple):
@@ -73,7 +75,14 @@ class Checkpointer:
             if kind is None:
                 raise
         finally:
-            self._close()
+            self.close()
+
+    def close(self) -> None:
+        """Lets go of the directory, without a word of a save that failed."""
+        if self._opened is not None:
+            self._opened.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def save(
         self, step: int, state: Any, metadata: dict[str, Any] | None = None
@@ -97,6 +106,7 @@ class Checkpointer:
             "metadata": _json(metadata or {}),
             "leaves": checkpoint_leaves.describe(state),
         }
+        checkpoint_leaves.check_values(state)
         step = _check_step(step)
         if self.directory is None:
             return
@@ -156,7 +166,12 @@ class Checkpointer:
                 f"the lock of {self.directory} was removed: another run may be at work"
             )
         if self._lock is None and self.directory.exists():
-            self._lock = lock.take(self.directory, "checkpoint directory")
+            try:
+                self._lock = lock.take(self.directory, "checkpoint directory")
+            except OSError as error:
+                # What is finished can be read where nothing can be written.
+                if make or error.errno not in _READ_ONLY:
+                    raise
 
     def _clear(self) -> list[int]:
         """Removes what a save that died has left; returns the steps not whole.
@@ -165,7 +180,7 @@ class Checkpointer:
         """
         assert self.directory is not None
         directory = self.directory
-        parallel.on_main(lambda: checkpoint_steps.remove_unfinished(directory))
+        parallel.on_main(lambda: checkpoint_steps.tidy(directory))
         return self._survey().damaged
 
     def _survey(self) -> Survey:
@@ -211,12 +226,6 @@ class Checkpointer:
             )
         return self._opened
 
-    def _close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
-        if self._lock is not None:
-            self._lock.release()
-
 
 def save(
     directory: epath.PathLike,
@@ -225,7 +234,7 @@ def save(
     metadata: dict[str, Any] | None = None,
 ) -> None:
     """Saves a pytree and waits until it is committed; see `Checkpointer.save`."""
-    with Checkpointer(directory) as saver:
+    with Checkpointer(_absolute(directory)) as saver:
         saver.save(step, state, metadata)
 
 
@@ -249,18 +258,13 @@ def restore(directory: epath.PathLike, like: State) -> Restored | None:
       OSError: if a step cannot be read.
     """
     # A reader takes no lock: what is committed stays whole.
-    with contextlib.closing(_Reader(directory)) as reader:
+    with contextlib.closing(Checkpointer(_absolute(directory))) as reader:
         return reader.restore(like)
 
 
 def newest_metadata(directory: epath.PathLike) -> dict[str, Any] | None:
     """The metadata of the newest step that is whole; None if there is no step."""
-    return Checkpointer(directory).metadata()
-
-
-class _Reader(Checkpointer):
-    def close(self) -> None:
-        self._close()
+    return Checkpointer(_absolute(directory)).metadata()
 
 
 class _SealedState(ocp.StandardCheckpointHandler):

@@ -38,6 +38,25 @@ def describe(state: Any) -> dict[str, str]:
     return described
 
 
+def check_values(state: Any) -> None:
+    """Checks that every leaf has a value.
+
+    Raises:
+      ValueError: if one is traced, or has been deleted.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if isinstance(leaf, jax.core.Tracer):
+            reason = "is traced: save outside of jit"
+        elif isinstance(leaf, jax.ShapeDtypeStruct):
+            reason = "is a shape alone"
+        elif isinstance(leaf, jax.Array) and leaf.is_deleted():
+            reason = "has been deleted or donated"
+        else:
+            continue
+        name = jax.tree_util.keystr(path)
+        raise ValueError(f"the leaves of a state must have values, but {name} {reason}")
+
+
 def pack(state: Any) -> dict[str, Any]:
     """The leaves that have entries, by their number."""
     leaves = jax.tree.leaves(state)

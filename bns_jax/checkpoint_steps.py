@@ -75,8 +75,10 @@ def seal(item: epath.Path) -> None:
     (item / _SEAL).write_text(json.dumps(dict(_checksums(item))))
 
 
-def remove_unfinished(directory: epath.Path) -> None:
-    """Removes what saves that died have left."""
+def tidy(directory: epath.Path) -> None:
+    """Removes what saves that died have left, and paths that they had no time for."""
+    for step in _steps(directory):
+        forget_paths(directory, step)
     if directory.exists():
         for path in directory.iterdir():
             if path.name.startswith(f"{PREFIX}_") and _UNFINISHED in path.name:
@@ -140,6 +142,8 @@ def _after(prefix: str, directory: epath.Path | None) -> list[str]:
     if directory is None or not directory.exists():
         return []
     found = (
-        re.fullmatch(f"{prefix}([0-9]+)", path.name) for path in directory.iterdir()
+        re.fullmatch(f"{prefix}(0|[1-9][0-9]*)", path.name)
+        for path in directory.iterdir()
+        if path.is_dir()
     )
     return [match[1] for match in found if match]

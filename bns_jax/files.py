@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import IO
 
@@ -13,10 +14,10 @@ def place(path: epath.PathLike, name: str) -> epath.Path:
     """A path that somebody gave; "" would stand for the working directory.
 
     Raises:
-      ValueError: if it is empty; says which argument is.
+      ValueError: if it is empty or none; says which argument is.
     """
-    if not str(path):
-        raise ValueError(f"{name} must be a path, got ''")
+    if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path):
+        raise ValueError(f"{name} must be a path, got {path!r}")
     return epath.Path(path)
 
 

@@ -16,6 +16,7 @@ from bns_jax import guidance, identity, parallel, probing, scalars
 from bns_jax.checks import check_finite, check_rows, check_velocity
 from bns_jax.pair_store import PairStore
 from bns_jax.pairs import Pairs, concatenate
+from bns_jax.progress import on_terminal
 from bns_jax.pytree import as_pytree, checksum, on_host
 from bns_jax.scale_time import RescheduledVelocity, between
 from bns_jax.scale_time import identity as no_change
@@ -69,7 +70,8 @@ def pairs(
       fingerprint: JSON values to keep with the pairs on disk and to compare when
         they are continued: the model's name, guidance, seed. What is compared anyway
         (field, weights, x0, tolerances, ...) may not be named again.
-      progress: called after each chunk with the samples done and N.
+      progress: called after each chunk with the samples done and N; a line on a
+        terminal if left out.
       mesh: devices to lay each chunk over, along the mesh's first axis. Processes on
         several hosts give the same arguments, and a directory that all of them see.
 
@@ -109,6 +111,7 @@ def pairs(
         like = Pairs(x0, x0, args, np.empty(count), save_at, x0)
         store = PairStore(directory, facts, like, size)
 
+    report = progress or on_terminal("pairs", "samples")
     shards: list[Pairs] = []
     evaluations = 0
     for index, first in enumerate(range(0, count, size)):
@@ -121,9 +124,8 @@ def pairs(
         if store is None:
             shards.append(shard)
         evaluations += int(np.sum(shard.nfe))
-        if progress is not None:
-            done = first + len(rows)
-            progress(done, count, f"{evaluations / done:.0f} NFE per pair")
+        done = first + len(rows)
+        report(done, count, f"{evaluations / done:.0f} NFE per pair")
     return concatenate(shards) if store is None else store.load()
 
 

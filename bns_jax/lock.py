@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
 import weakref
 
 from etils import epath
@@ -67,7 +68,7 @@ def held(folder: epath.Path, holder: str, instead: str) -> ValueError:
 
 def me() -> str:
     """This process, for people."""
-    return f"process {os.getpid()} on {os.uname().nodename}"
+    return f"process {os.getpid()} on {platform.node()}"
 
 
 def _locked(path: epath.Path, instead: str) -> int:

@@ -72,8 +72,8 @@ def main(argv: list[str]) -> None:
 
 
 def _run() -> None:
-    from bns_jax import distill
-    from experiments import report, studies, study, truth
+    from bns_jax import distill, tables
+    from experiments import studies, study, truth
     from experiments.workdir import Workdir, write_csv
 
     model = session.load_model()
@@ -102,7 +102,7 @@ def _run() -> None:
         cells = [result.cells() for result in results]
         columns = study.Result._fields
         print(f"\n{name}, PSNR (dB) on {cli.TEST_PAIRS.value} test pairs\n")
-        print(report.aligned([list(columns), [], *cells]), "\n", flush=True)
+        print(tables.aligned([list(columns), [], *cells]), "\n", flush=True)
         write_csv(workdir.root / f"{name}.csv", columns, cells)
         title = f"{name}: {model.name}"
         path = workdir.root / f"{name}.png"

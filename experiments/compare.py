@@ -49,11 +49,9 @@ def main(argv: list[str]) -> None:
     """Runs the comparison."""
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    from experiments import baselines
-
     with session.running():
         if _LIST.value:
-            print(baselines.describe())
+            print(_describe())
         else:
             _compare()
 
@@ -69,21 +67,31 @@ def _compare() -> None:
     accuracy = truth.Accuracy(cli.RTOL.value, cli.ATOL.value, cli.SEED.value)
     counts = {"test": cli.TEST_PAIRS.value}
     test = truth.make_pairs(model, counts, accuracy, workdir)["test"]
-    rows = comparison.compare(model, solvers, test)
+    rows = comparison.compare(model, solvers, test, workdir.results("test"))
     comparison.write(rows, model, workdir)
     print(f"\nPSNR (dB) on {test.size} pairs, {model.title}\n\n{report.table(rows)}\n")
     print(f"in {workdir.root}: table.csv  psnr_vs_nfe.png")
 
 
+def _describe() -> str:
+    """A line for every solver: its name, what it is, and where it is published."""
+    from bns_jax import solvers, tables
+
+    lines = [["solver", "", "reference"], []]
+    for name, entry in solvers.CATALOGUE.items():
+        lines.append([name, entry.description, entry.reference])
+    return tables.aligned(lines, "<")
+
+
 def _solvers(scheduler: Scheduler) -> dict[int, dict[str, NSParams]]:
     """Those of --solvers at each of --nfe, and those of --solver_files at theirs."""
     from bns_jax import interchange
-    from experiments import baselines
+    from bns_jax import solvers as library
 
-    names = baselines.expand(_SOLVERS.value)
+    names = library.expand(_SOLVERS.value)
     solvers = collections.defaultdict[int, dict[str, "NSParams"]](dict)
     for nfe in cli.parse_nfe(cli.NFE.value):
-        solvers[nfe] = baselines.build(names, nfe, scheduler)
+        solvers[nfe] = library.build_all(names, nfe, scheduler)
     for path in _SOLVER_FILES.value:
         params = interchange.load(path)
         nfe = len(params.a)

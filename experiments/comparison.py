@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from etils import epath
 
-from bns_jax import distill, metrics
+from bns_jax import comparison, distill
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 from experiments import report
@@ -17,7 +18,10 @@ from experiments.workdir import Workdir, write_csv
 
 
 def compare(
-    model: Model, solvers: Mapping[int, Mapping[str, NSParams]], pairs: Pairs
+    model: Model,
+    solvers: Mapping[int, Mapping[str, NSParams]],
+    pairs: Pairs,
+    directory: epath.Path | None = None,
 ) -> list[Row]:
     """The mean PSNR of every solver.
 
@@ -25,30 +29,31 @@ def compare(
       model: its field.
       solvers: number of evaluations -> name -> solver.
       pairs: to measure on.
+      directory: where results are kept, and read if they are there.
 
     Returns:
       One row each, in the order given.
     """
-    rows: list[Row] = []
-    total = sum(map(len, solvers.values()))
+    chosen = {
+        (name, nfe): params
+        for nfe, named in solvers.items()
+        for name, params in named.items()
+    }
     with Progress("compare", "solver") as progress:
-        for nfe, named in solvers.items():
-            for name, params in named.items():
-                rows.append(_row(name, nfe, psnr(model, params, pairs)))
-                progress(len(rows), total, f"{name} {nfe}")
-    return rows
+        results = comparison.measure_all(
+            model.field,
+            pairs,
+            chosen,
+            mesh=model.mesh,
+            directory=directory,
+            report=progress,
+        )
+    return [Row(*result) for result in results]
 
 
 def psnr(model: Model, params: NSParams, pairs: Pairs) -> np.ndarray:
     """What a solver reaches on each pair, in dB."""
     return distill.evaluate(params, model.field, pairs, mesh=model.mesh)
-
-
-def _row(name: str, nfe: int, reached: np.ndarray) -> Row:
-    low = high = np.nan  # A solver that blows up has no interval.
-    if np.all(np.isfinite(reached)):
-        low, high = metrics.bootstrap_interval(reached)
-    return Row(name, nfe, float(np.mean(reached)), low, high)
 
 
 def best(rows: list[Row], nfe: int) -> Row:

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from matplotlib import pyplot as plt
 
-from bns_jax import distill, families, solvers
+from bns_jax import distill, families, solvers, tables
 from bns_jax.distill import HistoryRow, Optimizer
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
@@ -156,7 +156,7 @@ def table(duels: Sequence[Duel]) -> str:
     lines: list[list[str]] = [["", *(f"NFE {duel.nfe}" for duel in duels)], []]
     for label in columns[0]:
         lines.append([label, *(column[label] for column in columns)])
-    return report.aligned(lines)
+    return tables.aligned(lines)
 
 
 def _column(duel: Duel) -> dict[str, str]:

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bns_jax import parallel
+from bns_jax import parallel, solvers, tables
 from bns_jax.typing import Sample, VelocityField
-from experiments import baselines, report, starts
+from experiments import starts
 from experiments.main_job import Settings
 from experiments.models import Model
 
@@ -54,7 +54,7 @@ class Estimate(NamedTuple):
         peak = self.weights_bytes + max(self.forward_bytes, self.backward_bytes)
         return (
             f"estimate, at {1e3 * self.seconds_per_call:.3g} ms per field call and "
-            f"sample, compilation left out:\n\n{report.aligned(lines)}\n\n"
+            f"sample, compilation left out:\n\n{tables.aligned(lines)}\n\n"
             f"memory: {_size(self.weights_bytes)} of weights; a field call on a chunk "
             f"of pairs {_size(self.forward_bytes)}, its derivative on a batch "
             f"{_size(self.backward_bytes)}; peak about {_size(peak)}\n"
@@ -96,7 +96,7 @@ def count_calls(model: Model, settings: Settings) -> dict[str, int]:
             grids = starts.greedy_grids(after_another=nfe > min(settings.nfe))
         calls[f"distill {nfe}"] = (cost + grids * counts["train"]) * nfe
     solvers = [
-        nfe * (1 + len(baselines.build(settings.solvers, nfe, model.scheduler)))
+        nfe * (1 + len(solvers.build_all(settings.solvers, nfe, model.scheduler)))
         for nfe in settings.nfe
     ]
     calls["evaluate"] = sum(solvers) * counts["test"]

@@ -100,13 +100,13 @@ def _are_positive(values: dict[str, float]) -> bool:
 
 def settings() -> Settings:
     """What the flags say."""
-    from experiments import baselines
+    from bns_jax import solvers as library
     from experiments.main_job import Settings
     from experiments.truth import Accuracy
 
     return Settings(
         nfe=cli.parse_nfe(cli.NFE.value),
-        solvers=baselines.expand(SOLVERS.value),
+        solvers=library.expand(SOLVERS.value),
         init=INIT.value,
         counts={
             "train": TRAIN_PAIRS.value,

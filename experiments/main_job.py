@@ -24,7 +24,7 @@ from bns_jax.distill import Distilled, HistoryRow, Optimizer
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs, first
 from bns_jax.pytree import checksum, on_host
-from experiments import baselines, comparison, preemption, report, starts, truth
+from experiments import comparison, preemption, report, starts, truth
 from experiments.models import Model
 from experiments.progress import Progress
 from experiments.truth import Accuracy
@@ -80,7 +80,7 @@ def check(model: Model, settings: Settings) -> None:
     """
     starts.check(settings.init, model, settings.nfe)
     for nfe in settings.nfe:
-        if not baselines.build(settings.solvers, nfe, model.scheduler):
+        if not solvers.build_all(settings.solvers, nfe, model.scheduler):
             raise ValueError(
                 f"--solvers: none of {', '.join(settings.solvers)} exists at {nfe} "
                 "evaluations"
@@ -155,19 +155,22 @@ def evaluate_all(
     """Every solver on the test pairs: a table, a plot, and samples."""
     test = pairs["test"]
     built = {
-        nfe: baselines.build(settings.solvers, nfe, model.scheduler)
+        nfe: solvers.build_all(settings.solvers, nfe, model.scheduler)
         for nfe in settings.nfe
     }
     bespoke = {nfe: {report.BESPOKE: fit.params} for nfe, fit in distilled.items()}
-    others = comparison.compare(model, built, test)
+    kept = workdir.results("test"), workdir.results("train")
+    others = comparison.compare(model, built, test, kept[0])
     rows = list(others)
-    for row in comparison.compare(model, bespoke, test):
+    trained = comparison.compare(model, bespoke, pairs["train"], kept[1])
+    for row, on_train in zip(
+        comparison.compare(model, bespoke, test, kept[0]), trained, strict=True
+    ):
         fitted = distilled[row.nfe]
-        trained = comparison.psnr(model, fitted.params, pairs["train"])
         rows.append(
             row._replace(
                 gain_db=row.psnr_db - comparison.best(others, row.nfe).psnr_db,
-                overfit_db=float(np.mean(trained)) - row.psnr_db,
+                overfit_db=on_train.psnr_db - row.psnr_db,
                 forwards=fitted.forwards,
                 seconds=fitted.history[-1].seconds,
             )

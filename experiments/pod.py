@@ -47,8 +47,8 @@ def main(argv: list[str]) -> None:
     import numpy as np
     from jax.experimental import topologies
 
-    from bns_jax import ns, parallel
-    from experiments import models, programs, report
+    from bns_jax import ns, parallel, tables
+    from experiments import models, programs
 
     try:
         topology = topologies.get_topology_desc(_TOPOLOGY.value, "tpu")
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
         f"{importlib.metadata.version('libtpu')}, batch {_BATCH.value}, "
         f"{_NFE.value} evaluations, p = {p}\n"
     )
-    print(report.aligned([list(_COLUMNS), [], *(row.cells() for row in found)]))
+    print(tables.aligned([list(_COLUMNS), [], *(row.cells() for row in found)]))
     if not all(row.is_sound for row in found):
         sys.exit("error: a program sends more than it may, or holds float64")
 

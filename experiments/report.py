@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from bns_jax import files, parallel
+from bns_jax.tables import aligned
 
 BESPOKE = "bns"
 _ERROR_GAIN = 8.0
@@ -90,23 +91,6 @@ def table(rows: Sequence[Row]) -> str:
             ["seconds", *(f"{row.seconds:.0f}" for row in spent)],
         ]
     return aligned(lines)
-
-
-def aligned(lines: Sequence[Sequence[str]], rest: str = ">") -> str:
-    """Columns, the first to the left and the rest to the left (<) or right (>).
-
-    An empty line stands for a rule.
-    """
-    full = [line for line in lines if line]
-    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-
-    def text(line: Sequence[str]) -> str:
-        sides = ["<"] + [rest] * len(widths)
-        cells = map("{:{}{}}".format, line, sides, widths)
-        return "  ".join(cells).rstrip()
-
-    return "\n".join(text(line) if line else rule for line in lines)
 
 
 def plot_psnr(rows: Sequence[Row], path: epath.Path, title: str) -> None:

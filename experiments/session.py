@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import os
+import pathlib
+import platform
 import sys
+import threading
+import time
+import traceback
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from experiments import cli
+from experiments import cli, dump_filter
 
 if TYPE_CHECKING:
     from experiments.models import Model
 
 _MOST_CPU_DEVICES = 8
+_PROCESS_0_IS_GONE = "process 0, which listened at {}, is gone"
+_HEARSAY_SECONDS = 1.0
+_ending = threading.Lock()
+"""Of the thread that ends the process, and says why."""
 
 
 @contextlib.contextmanager
@@ -24,29 +34,94 @@ def running() -> Iterator[None]:
 
     Errors that name what is wrong end it with that line and code 1, as does a package
     that is missing, such as the one for gs:// paths; SIGTERM or Ctrl-C ends it, once
-    all is saved, with code 0. A second Ctrl-C ends it at once.
+    all is saved, with code 0. A second Ctrl-C ends it at once. Where one of several
+    processes fails or dies, the others end with a line that names it, and code 1.
     """
+    from jax.errors import JaxRuntimeError
+
     from bns_jax import distill, parallel
     from experiments import preemption
     from experiments.progress import quiet
 
     quiet()
     _set_up_cpu()
+    several = cli.NUM_PROCESSES.value is not None
+    if several:
+        dump_filter.start(_PROCESS_0_IS_GONE.format(cli.COORDINATOR_ADDRESS.value))
     try:
         parallel.start(
             cli.COORDINATOR_ADDRESS.value,
             cli.NUM_PROCESSES.value,
             cli.PROCESS_ID.value,
             cli.START_TIMEOUT.value,
+            _end_at_once,
         )
+        parallel.agree(_code(), "code")
         parallel.agree(cli.serialize_all())
         with preemption.watched(), _print_on_main():
             yield
+        parallel.finish()
     except distill.Interrupted as error:
         if parallel.is_main():
             print(f"{error}; all is saved, the same command continues", flush=True)
+        parallel.finish()
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+        if not several:
+            sys.exit(f"error: {error}")
+        _fail(str(error))
+    except JaxRuntimeError as error:
+        if not several:
+            raise
+        _fail(str(error).partition("\n")[0])
+    except Exception as error:
+        if not several:
+            raise
+        _fail(type(error).__name__, traceback.format_exc())
+
+
+def _fail(reason: str, trace: str = "") -> None:
+    """Ends one of several processes, and tells the others why."""
+    from bns_jax import parallel
+
+    # It may have failed because another is gone, which is then what to say.
+    time.sleep(_HEARSAY_SECONDS)
+    with _ending:
+        os.write(2, trace.encode())
+        _say_last(reason)
+        parallel.finish(reason)
+        os._exit(1)
+
+
+def _end_at_once(reason: str) -> None:
+    """Ends one of several processes because of another.
+
+    Not in good order, in which jax would wait for that one.
+    """
+    with _ending:
+        _say_last(reason)
+        os._exit(1)
+
+
+def _say_last(reason: str) -> None:
+    sys.stdout.flush()
+    os.write(2, f"error: {reason}\n".encode())
+
+
+def _code() -> dict[str, str]:
+    """What runs: the versions, and a digest of the sources."""
+    import jax
+
+    import bns_jax
+
+    digest = hashlib.sha256()
+    for package in (bns_jax.__file__, __file__):
+        for path in sorted(pathlib.Path(package).parent.rglob("*.py")):
+            digest.update(path.read_bytes())
+    return {
+        "bns_jax": f"{bns_jax.__version__} ({digest.hexdigest()[:12]})",
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def load_model(guidance: float | None = None, weights: str = "") -> Model:

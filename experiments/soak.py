@@ -119,7 +119,7 @@ def main(argv: list[str]) -> None:
     """Kills, restarts, compares, and prints the moments."""
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    from experiments import report
+    from bns_jax import tables
 
     root = pathlib.Path(_WORKDIR.value)
     _empty(root)
@@ -143,7 +143,7 @@ def main(argv: list[str]) -> None:
         if len(rows) >= _KILLS.value:
             break
     columns = ["kill", "job", "stage", "after s", "workdir held", "result"]
-    print("\n" + report.aligned([columns, [], *rows]) + "\n")
+    print("\n" + tables.aligned([columns, [], *rows]) + "\n")
     identical = sum(row[-1] == "identical" for row in rows)
     print(f"{identical} of {len(rows)} identical to the undisturbed run")
     if identical < len(rows):

@@ -16,13 +16,14 @@ from bns_jax import (
     ns,
     parallel,
     probing,
+    solvers,
 )
 from bns_jax.distill import Distilled
 from bns_jax.distill.path_grid import POWERS
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 from bns_jax.pytree import checksum
-from experiments import baselines, comparison
+from experiments import comparison
 from experiments.models import Model
 from experiments.workdir import Workdir
 
@@ -54,15 +55,15 @@ def check(init: str, model: Model, nfe: Sequence[int]) -> None:
     """
     if init in NAMES:
         return
-    names = baselines.expand([init])
+    names = solvers.expand([init])
     if len(names) != 1:
         raise ValueError(
             f"--init must be one solver or one of {', '.join(NAMES)}, got {init}"
         )
     (name,) = names
     for count in nfe:
-        if not baselines.build([name], count, model.scheduler):
-            there = baselines.build(baselines.ALL, count, model.scheduler)
+        if not solvers.build_all([name], count, model.scheduler):
+            there = solvers.build_all(solvers.ALL, count, model.scheduler)
             raise ValueError(
                 f"--init={name} does not exist at {count} evaluations; there are "
                 f"{', '.join(there)}"
@@ -100,10 +101,15 @@ def find(
     if init in (GREEDY, PREVIOUS):
         return _greedy(model, pairs["train"], nfe, previous, workdir)
     if init == BEST:
-        built = baselines.build(baselines.COMMON, nfe, model.scheduler)
-        rows = comparison.compare(model, {nfe: built}, pairs["validation"])
+        built = solvers.build_all(solvers.COMMON, nfe, model.scheduler)
+        rows = comparison.compare(
+            model,
+            {nfe: built},
+            pairs["validation"],
+            workdir.results("validation"),
+        )
         init = comparison.best(rows, nfe).solver
-    return Start(init, baselines.build([init], nfe, model.scheduler)[init])
+    return Start(init, solvers.build_all([init], nfe, model.scheduler)[init])
 
 
 def _greedy(

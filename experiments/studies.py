@@ -12,7 +12,7 @@ from bns_jax import distill, families, metrics, ns, solvers
 from bns_jax.distill import Distilled, Loss, Optimizer
 from bns_jax.families import Family
 from bns_jax.pairs import Pairs, first
-from experiments import baselines, comparison, preemption, starts, truth
+from experiments import comparison, preemption, starts, truth
 from experiments.models import Model
 from experiments.progress import Progress
 from experiments.starts import Start
@@ -151,7 +151,7 @@ def table5(bench: Bench) -> list[Result]:
     return [
         bench.distil("table5", name, families.bns(params))
         for nfe in bench.nfe
-        for name, params in baselines.build(names, nfe, bench.model.scheduler).items()
+        for name, params in solvers.build_all(names, nfe, bench.model.scheduler).items()
     ]
 
 
@@ -174,7 +174,7 @@ def start(bench: Bench) -> list[Result]:
     """Where the search starts: Euler, midpoint, the best known solver, greedy."""
     results = []
     for nfe in bench.nfe:
-        built = baselines.build(baselines.COMMON, nfe, bench.model.scheduler)
+        built = solvers.build_all(solvers.COMMON, nfe, bench.model.scheduler)
         rows = comparison.compare(bench.model, {nfe: built}, bench.pairs["validation"])
         best = comparison.best(rows, nfe).solver
         tried = {

@@ -140,12 +140,12 @@ def _place(specimens: Sequence[Specimen], workdir: Workdir) -> list[str]:
 
 def _print_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     """Aligned columns, with a rule where the first changes."""
-    from experiments import report
+    from bns_jax import tables
 
     ruled = [header]
     for _, group in itertools.groupby(lines, key=lambda line: line[0]):
         ruled += [[], *group]
-    print(report.aligned([*ruled, []], "<"))
+    print(tables.aligned([*ruled, []], "<"))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,10 @@ class Workdir:
         """The table of one solver's validations."""
         return self.root / "history" / f"{name}.csv"
 
+    def results(self, split: str) -> epath.Path:
+        """What solvers reached on the pairs of a split."""
+        return self.root / "results" / split
+
     @property
     def weights(self) -> epath.Path:
         """The weights of a network trained in this run."""

@@ -24,18 +24,14 @@ ALL_SCHEDULERS = {
     "zero_terminal": schedulers.from_alphas_cumprod(
         [*np.cumprod(1.0 - np.linspace(1e-3, 0.2, 100))[:-1], 0.0]
     ),
-    "constant_beta": schedulers.vp(10.0, 10.0),
     "shifted": schedulers.shifted(3.0),
     "shifted_cosine": schedulers.shifted(0.5, schedulers.cosine()),
 }
 """One of each kind."""
 
-_LIKE_ANOTHER = ("constant_beta",)
 _TABLES = ("alphas_cumprod", "zero_terminal")
-SMOOTH_SCHEDULERS = [
-    name for name in ALL_SCHEDULERS if name not in _TABLES + _LIKE_ANOTHER
-]
-"""Those with continuous derivatives, one of a kind."""
+SMOOTH_SCHEDULERS = [name for name in ALL_SCHEDULERS if name not in _TABLES]
+"""Those with continuous derivatives."""
 
 
 ALL_GRIDS: dict[str, Callable[[Any], grids.Grid]] = {
@@ -64,10 +60,11 @@ class KnownSolver(NamedTuple):
       entry: what the library says of it.
       history: how many exact earlier points it needs to show its order.
       least: the smallest nfe.
-      rest: it shows its order where nfe % entry.stages is this.
+      rest: it shows its order where (nfe - entry.extra) % entry.stages is this.
       any_nfe: nfe may be any number, not only such a one.
       on_grid: every `stages`-th evaluation is at a time of the grid.
       even_in: it needs equal steps in "time", or in "rho" = sigma / alpha.
+      upto: the order of all but its first steps, whose errors may be too small to show.
     """
 
     entry: solvers.Entry
@@ -77,6 +74,7 @@ class KnownSolver(NamedTuple):
     any_nfe: bool = False
     on_grid: bool = True
     even_in: str = "time"
+    upto: int = 0
 
     @property
     def order(self) -> int:
@@ -100,7 +98,7 @@ class KnownSolver(NamedTuple):
         return nfe >= self.least and (self.any_nfe or self.shows_order(nfe))
 
     def shows_order(self, nfe: int) -> bool:
-        return nfe % self.stages == self.rest
+        return (nfe - self.entry.extra) % self.stages == self.rest
 
     def nfes(self, *candidates: int) -> list[int]:
         """Those that it exists for."""
@@ -108,7 +106,8 @@ class KnownSolver(NamedTuple):
 
     def nfe_of(self, steps: int) -> int:
         """The number of evaluations that shows the order, in so many steps."""
-        return self.stages * steps - (self.stages - self.rest) % self.stages
+        rest = (self.stages - self.rest) % self.stages
+        return self.stages * steps - rest + self.entry.extra
 
     def at_least(self, nfe: int) -> int:
         """The smallest number of evaluations, from nfe on, that shows the order."""
@@ -144,7 +143,16 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "ipndm3": {"even_in": "rho"},
     "ipndm4": {"even_in": "rho"},
     "edm_euler": {"on_grid": False},
-    "edm_heun": {"on_grid": False, "rest": 1, "least": 1},
+    "pndm": {"history": 0, "least": 3, "on_grid": False, "even_in": "rho", "upto": 4},
+    "pndm_rk": {
+        "history": 0,
+        "least": 13,
+        "on_grid": False,
+        "even_in": "rho",
+        "upto": 4,
+    },
+    "heun_euler": {"least": 1},
+    "edm_heun": {"on_grid": False, "least": 1},
 }
 """What is not as the catalogue lets expect: one evaluation at each time of the grid,
 as many points in a multistep method as its order says."""
@@ -169,6 +177,9 @@ _ENTRIES = solvers.CATALOGUE | {
         "dpm_solver_3s", solvers.dpm_singlestep_algorithm, 3, order=3, kind="data"
     ),
     "deis_tab4": _like("deis_tab3", solvers.deis_algorithm, 4, order=4),
+    "pndm_rk": _like("pndm", solvers.pndm_algorithm, 3, start="runge_kutta")._replace(
+        extra=9
+    ),
     "unipc2_noise": _like("unipc2", solvers.unipc_algorithm, 3, order=2, kind="noise"),
 }
 

@@ -287,31 +287,40 @@ def test_a_state_moves_to_another_number_of_devices(tmp_path, saved_on, restored
 def test_nothing_is_removed_but_our_own_steps(tmp_path):
     """Folders of numbers, of orbax, and of names that only look like numbers."""
     strangers = ("2023/thesis.txt", "5/state/x", "²/x", "7.orbax-checkpoint-tmp/x")
+    strangers += (
+        "bns_jax_007/x",
+        "bns_jax_²/x",
+        "bns_jax_x/x",
+        "bns_jax_8",
+        "bns_jax/x",
+    )
     for name in strangers:
-        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("mine")
     with checkpoint.Checkpointer(tmp_path) as saver:
         for step in (5, 2023, 2024, 2025):
             saver.save(step, state(step))
     assert checkpoint.restore(tmp_path, state()).step == 2025
     assert all((tmp_path / name).read_text() == "mine" for name in strangers)
-    assert [name for name in names(tmp_path) if "jax" in name] == steps(
-        2023, 2024, 2025
-    )
+    assert set(steps(2023, 2024, 2025)) <= set(names(tmp_path))
+    assert not set(steps(5)) & set(names(tmp_path))
 
 
 @pytest.mark.parametrize(
     "use",
     [
-        lambda: checkpoint.save("", 1, state()),
-        lambda: checkpoint.restore("", state()),
-        lambda: checkpoint.newest_metadata(""),
+        lambda path: checkpoint.save(path, 1, state()),
+        lambda path: checkpoint.restore(path, state()),
+        checkpoint.newest_metadata,
     ],
 )
-def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch, use):
+@pytest.mark.parametrize("path", ["", None, 5, "a\0b"])
+def test_what_is_no_path_is_not_the_working_directory(tmp_path, monkeypatch, use, path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="directory must be a path, got ''"):
-        use()
+    with pytest.raises(
+        ValueError, match=re.escape(f"directory must be a path, got {path!r}")
+    ):
+        use(path)
     assert names(tmp_path) == []
 
 
@@ -395,6 +404,30 @@ def test_what_is_no_number_is_named_before_anything_is_written(
 ):
     with pytest.raises(ValueError, match=message):
         checkpoint.save(tmp_path / "run", 1, refused)
+    assert not (tmp_path / "run").exists()
+
+
+def deleted(x):
+    x.delete()
+    return x
+
+
+@pytest.mark.parametrize(
+    ("leaf", "message"),
+    [
+        (lambda: jax.ShapeDtypeStruct((2,), np.float32), "is a shape alone"),
+        (lambda: deleted(jnp.ones(2)), "has been deleted or donated"),
+    ],
+)
+def test_a_leaf_without_a_value_is_named(tmp_path, leaf, message):
+    with pytest.raises(ValueError, match=rf"but \['x'\] {message}"):
+        checkpoint.save(tmp_path / "run", 1, {"x": leaf()})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_traced_state_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is traced: save outside of jit"):
+        jax.jit(lambda x: checkpoint.save(tmp_path / "run", 1, {"x": x}))(1.0)
     assert not (tmp_path / "run").exists()
 
 

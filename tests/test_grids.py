@@ -158,6 +158,13 @@ def test_resampled_times_keep_their_density():
     assert_close(grids.resampled(times)(8)[1::2], (times[1:] + times[:-1]) / 2, 1e-15)
 
 
+@pytest.mark.parametrize("grid", [0.5, [], [0.5]], ids=repr)
+def test_a_grid_needs_two_times(grid):
+    for read in (grids.ends, lambda grid: grids.times(grid, 1)):
+        with pytest.raises(ValueError, match="a grid of 1 steps needs 2 times, got"):
+            read(grid)
+
+
 @pytest.mark.parametrize(
     ("times", "message"),
     [

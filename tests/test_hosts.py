@@ -3,10 +3,12 @@
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -114,3 +116,74 @@ def test_the_weights_were_laid_over_the_devices():
     laid = parallel.fsdp(hosts_job.vector_field(), parallel.data_mesh(), least=8)
     (weights,) = jax.tree.leaves(laid)
     assert {shard.data.shape for shard in weights.addressable_shards} == {(1, 8)}
+
+
+ENDING = """
+import os, sys, time
+from absl import app
+from experiments import cli, session
+
+def main(argv):
+    with session.running():
+        from bns_jax import parallel
+        for step in range(10_000):
+            parallel.gather_text("together")
+            if step == 5:
+                open(f"{argv[1]}/{os.getpid()}", "w").close()
+            if step == 9 and argv[2:] == [str(int(parallel.is_main()))]:
+                raise OSError("no space left on the disk")
+            time.sleep(0.05)
+
+app.run(main)
+"""
+
+
+@contextlib.contextmanager
+def pair_that_ends(folder, *words):
+    """Two processes that talk to each other, once both are at work."""
+    with reserved_port() as port:
+        flags = [f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2"]
+        command = [sys.executable, "-c", ENDING, *flags]
+        pair = [
+            subprocess.Popen(
+                [*command, f"--process_id={i}", str(folder), *words],
+                cwd=ROOT,
+                env={**os.environ, "JAX_PLATFORMS": "cpu"},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for i in range(2)
+        ]
+        try:
+            while len(list(folder.iterdir())) < 2:
+                assert all(process.poll() is None for process in pair)
+                time.sleep(0.05)
+            yield pair, port
+        finally:
+            for process in pair:
+                process.kill()
+                process.communicate()
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_when_a_process_is_killed_the_other_ends_with_a_line(tmp_path, killed):
+    """Not after jax's own 100 seconds, and without its dump."""
+    with pair_that_ends(tmp_path) as (pair, port):
+        pair[killed].kill()
+        _, said = pair[1 - killed].communicate(timeout=60)
+    where = f", which listened at 127.0.0.1:{port}," if killed == 0 else ""
+    assert re.fullmatch(
+        rf"error: process {killed}( of 2)?{where} (has died|is gone)\n", said
+    )
+    assert pair[1 - killed].returncode != 0
+
+
+def test_when_process_0_fails_alone_the_other_ends_with_its_reason(tmp_path):
+    with pair_that_ends(tmp_path, "1") as (pair, _):
+        said = [process.communicate(timeout=60)[1] for process in pair]
+    assert said == [
+        "error: no space left on the disk\n",
+        "error: process 0 of 2 failed: no space left on the disk\n",
+    ]
+    assert [process.returncode for process in pair] == [1, 1]

@@ -77,6 +77,18 @@ def test_an_indivisible_batch_is_named_with_the_nearest_sizes(size, nearest):
         parallel.shard(np.zeros((size, 2)), parallel.data_mesh())
 
 
+@pytest.mark.parametrize("devices", [[], (), [0, 1]])
+def test_a_mesh_of_nothing_is_not_one_of_all(devices):
+    with pytest.raises(ValueError, match="a mesh needs a list of devices, got"):
+        parallel.data_mesh(devices)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5])
+def test_a_batch_holds_something(size):
+    with pytest.raises(ValueError, match="a batch must hold a number of rows from 1"):
+        list(parallel.batches(5, size, None))
+
+
 def test_a_leaf_without_a_batch_axis_is_refused():
     with pytest.raises(ValueError, match="leading batch axis"):
         parallel.shard({"x": np.zeros(8), "t": np.float64(0.5)}, parallel.data_mesh())
@@ -126,6 +138,13 @@ def test_place_leaves_what_lies_on_the_devices_and_replicates_the_rest():
         (("host:1", 2, 2), "from 0 to 1, got 2"),
         (("host", 2, 1), "must be host:port, got 'host'"),
         (("host:http", 2, 1), "must be host:port"),
+        (("host:²", 2, 1), "must be host:port"),
+        (("host:70000", 2, 1), "must be host:port"),
+        ((1234, 2, 1), "must be host:port, got 1234"),
+        (("host:1", 0, 0), "num_processes must be an integer from 1, got 0"),
+        (("host:1", 2.0, 1), "num_processes must be an integer from 1, got 2.0"),
+        (("host:1", 2, "1"), "process_id must be an integer from 0, got '1'"),
+        (("host:1", 2, -1), "process_id must be an integer from 0, got -1"),
     ],
 )
 def test_a_start_with_bad_addresses_is_refused(given, message):

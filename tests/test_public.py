@@ -13,7 +13,7 @@ import bns_jax
 ROOT = Path(bns_jax.__file__).parents[1]
 
 FLOORS = [
-    {"typing", "pytree", "scalars", "checks", "conditioning", "identity"},
+    {"typing", "pytree", "scalars", "checks", "conditioning", "identity", "tables"},
     {"schedulers", "velocity", "guidance", "grids"},
     {"ns", "scale_time"},
     {"solvers", "families"},
@@ -21,6 +21,9 @@ FLOORS = [
         "ground_truth",
         "pairs",
         "probing",
+        "progress",
+        "comparison",
+        "results_store",
         "pair_store",
         "pair_manifest",
         "leaf_files",

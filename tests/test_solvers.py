@@ -65,7 +65,7 @@ def test_order_on_a_gaussian_path(solver, scheduler):
     field, steps = Gaussian(path, std=STDS), np.array([64, 128])
     steps *= 16 if known.even_in == "rho" else 4 if known.order > 2 else known.order
     slope = order_of_convergence(known, path, field, steps)
-    assert abs(slope - known.order) < 0.2
+    assert known.order - 0.2 < slope < max(known.order, known.upto) + 0.2
 
 
 def margin_of(known):
@@ -83,7 +83,7 @@ def test_times_are_sorted_and_asked_where_the_grid_says(solver, scheduler):
         assert np.all(np.diff(params.times) >= 0)
         assert params.times[-1] <= 1.0
         if known.on_grid:
-            laid = grids.times(grid, nfe // known.stages)
+            laid = grids.times(grid, (nfe - known.entry.extra) // known.stages)
             assert_close(params.times[:: known.stages], laid[:-1], 1e-15)
 
 
@@ -120,7 +120,9 @@ def test_polynomials_in_time_below_the_order_are_integrated_exactly(solver):
     known = ALL_SOLVERS[solver]
     params = known.params(known.at_least(8), None)
     # Multistep methods start with lower order.
-    for power in range(known.order if known.stages > 1 else 1):
+    for power in range(
+        known.order if known.stages > 1 and not known.entry.extra else 1
+    ):
         got = run(params, lambda t, x, p=power: t**p + 0.0 * x, X0)[-1]
         assert_close(got, X0 + 1.0 / (power + 1), 1e-13)
 
@@ -145,7 +147,9 @@ def test_a_constant_data_prediction_is_followed_exactly(solver, scheduler):
 @each_scheduler
 def test_weights_are_finite_on_the_whole_interval(solver, scheduler):
     known, path = ALL_SOLVERS[solver], ALL_SCHEDULERS[scheduler]
-    laid = {name: make(path) for name, make in ALL_GRIDS.items()}
+    few = ("uniform", "log_snr", "karras")
+    names = ALL_GRIDS if scheduler in ("cond_ot", "vp", "zero_terminal") else few
+    laid = {name: ALL_GRIDS[name](path) for name in names}
     laid["log_snr"] = grids.log_snr(path, margin_of(known))
     nfe = known.at_least(8)
     for name, grid in laid.items():
@@ -181,8 +185,8 @@ def test_a_repeated_last_level_is_a_step_of_no_length(name):
         return
     times = np.linspace(START, END, 6)
     options = known.full_order
-    once = known.params(5, path, grid=times, **options)
-    twice = known.params(6, path, grid=[*times, END], **options)
+    once = known.params(known.nfe_of(5), path, grid=times, **options)
+    twice = known.params(known.nfe_of(6), path, grid=[*times, END], **options)
     field = Gaussian(path, std=STDS)
     x = [run(params, field.velocity, X0)[-1] for params in (once, twice)]
     exact = field.flow(START, END, X0)
@@ -232,6 +236,8 @@ def test_adams_bashforth_knows_its_textbook_weights():
         2: np.array([-1, 3]) / 2,
         3: np.array([5, -16, 23]) / 12,
         4: np.array([-9, 37, -59, 55]) / 24,
+        5: np.array([251, -1274, 2616, -2774, 1901]) / 720,
+        6: np.array([-475, 2877, -7298, 9982, -7923, 4277]) / 1440,
     }
     for order, weights in textbook.items():
         _, _, b = solvers.adams_bashforth(8, order)
@@ -267,13 +273,15 @@ def test_midpoint_with_7_names_both_numbers():
 )
 def test_bad_grids_are_named(solver, grid, message):
     known = ALL_SOLVERS[solver]
+    if known.nfe_of(4) < known.least:
+        return
     with pytest.raises(ValueError, match=message):
         known.params(known.nfe_of(4), ALL_SCHEDULERS["cond_ot"], grid=grid)
 
 
-@pytest.mark.parametrize("order", [0, 5, -1])
+@pytest.mark.parametrize("order", [0, 9, -1])
 def test_adams_bashforth_names_its_orders(order):
-    with pytest.raises(ValueError, match=f"order must be from 1 to 4, got {order}"):
+    with pytest.raises(ValueError, match=f"order must be from 1 to 8, got {order}"):
         solvers.adams_bashforth(8, order)
 
 
@@ -314,9 +322,9 @@ def test_an_order_above_nfe_is_named(build):
 )
 def test_repeated_times_are_named(solver):
     known, path = ALL_SOLVERS[solver], ALL_SCHEDULERS["vp"]
-    grid = [0.0, 0.3, 0.3, 0.6, 0.9]
+    grid = [0.0, 0.3, 0.3, 0.6, 0.7, 0.8, 0.9]
     with pytest.raises(ValueError, match="distinct times"):
-        known.params(known.nfe_of(4), path, grid=grid)
+        known.params(known.nfe_of(6), path, grid=grid)
 
 
 LEAPFROG = (1.0, 0.0), (0.0, 2.0)
@@ -429,8 +437,9 @@ def test_a_lowered_end_rests_on_fewer_evaluations(name):
         assert_close(step, [*np.zeros(7), last.b[0, 0]], 1e-13)
     lowers = not name.startswith("unipc1")
     assert (np.max(np.abs(full.b[-1] - low.b[-1])) > 1e-6) == lowers
-    default = solvers.build(name, 8, path, grid)
-    np.testing.assert_array_equal(default.b, low.b)
+    for default in ({}, {"lower_order_final": None}):
+        got = solvers.build(name, 8, path, grid, **default)
+        np.testing.assert_array_equal(got.b, low.b)
     many = solvers.build(name, 15, path, grid)
     expected = solvers.build(name, 15, path, grid, lower_order_final=corrected)
     np.testing.assert_array_equal(many.b, expected.b)
@@ -480,16 +489,14 @@ ONE_A_STEP = [n for n, e in solvers.CATALOGUE.items() if e.stages == 1]
 @each_scheduler
 def test_sigmas_are_a_grid(name, scheduler):
     path = ALL_SCHEDULERS[scheduler]
-    times = np.array([0.15, 0.3, 0.55, 0.8, 1.0])
+    times = np.array([0.15, 0.3, 0.41, 0.55, 0.8, 1.0])
     params = solvers.from_sigmas(name, 1.0 / path.snr(times), path)
-    expected = solvers.build(name, 4, path, times)
+    nfe = 5 + solvers.CATALOGUE[name].extra
+    expected = solvers.build(name, nfe, path, times)
     for leaf, other in zip(params, expected, strict=True):
         assert_close(leaf, other, 1e-9)
-    assert_close(
-        path.sigma(params.times) / path.alpha(params.times),
-        1.0 / path.snr(times[:-1]),
-        1e-9,
-    )
+    asked = np.unique(np.round(levels(params, path), 8))
+    assert_close(asked, np.sort(1.0 / path.snr(times[:-1])), 1e-7)
 
 
 def levels(params, path):

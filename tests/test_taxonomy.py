@@ -25,8 +25,8 @@ VP = schedulers.vp()
 START, END = 0.1, 0.9
 NFE = 12
 
-RUNGE_KUTTA = {"euler", "midpoint", "heun", "ralston", "rk3", "rk4"}
-MULTISTEP = {"ab2", "ab3", "ab4"}
+RUNGE_KUTTA = {"euler", "midpoint", "heun", "heun_euler", "ralston", "rk3", "rk4"}
+MULTISTEP = {"ab2", "ab3", "ab4", "ab5"}
 SINGLESTEP = {"ddim", "dpm_solver_2s", "dpm_solver_3s", "dpm_solver_pp_2s"}
 EDM = {"edm_euler", "edm_heun"}
 # The points that a step of the method rests on: those a multistep method carries.
@@ -34,6 +34,7 @@ POINTS = {
     "ab2": 2,
     "ab3": 3,
     "ab4": 4,
+    "ab5": 5,
     "dpm_solver_2m": 2,
     "dpm_solver_3m": 3,
     "dpm_solver_pp_2m": 2,
@@ -45,6 +46,7 @@ POINTS = {
     "ipndm2": 2,
     "ipndm3": 3,
     "ipndm4": 4,
+    "pndm": 4,
     # UniPC carries the corrected sample beside the predicted one.
     "unipc1": 2,
     "unipc2": 3,
@@ -60,7 +62,7 @@ SPECIMENS = {name: specimens.of_catalogue(name) for name in SOLVERS}
 
 def build(name, scheduler=VP):
     """A solver inside (0, 1), and the times of its iterates."""
-    nfe = NFE + (name == "edm_heun")
+    nfe = NFE + (name in ("edm_heun", "heun_euler"))
     options = solvers.CATALOGUE[name].full_order
     params = solvers.build(name, nfe, scheduler, grids.uniform(START, END), **options)
     return params, np.append(params.times[1:], END)
@@ -226,7 +228,7 @@ class TestSteady:
             expected = ("time",)
         elif name.startswith("deis_tab"):
             expected = ()
-        elif name in EDM or name.startswith(("ddim", "ipndm")):
+        elif name in EDM or name.startswith(("ddim", "ipndm", "pndm")):
             expected = ("sigma/alpha", "log-SNR")
         else:
             expected = ("log-SNR",)

@@ -194,6 +194,19 @@ def test_json_over_several_lines_is_a_value_of_one():
             parse(text)
 
 
+def test_json_in_a_flag_is_written_as_one_line():
+    command = [sys.executable, "-c", SHOW_CONFIG, '--config={"width":\n 128}']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == """{'config': '{"width": 128}'}\n"""
+
+
+SHOW_CONFIG = """
+from absl import app
+from experiments import cli, distill_checkpoint
+app.run(lambda argv: print(cli.serialize((distill_checkpoint._CONFIG,))))
+"""
+
+
 def test_an_empty_workdir_is_not_the_working_directory():
     with pytest.raises(ValueError, match="--workdir must be a path, got ''"):
         Workdir("")

@@ -30,6 +30,7 @@ from bns_jax.families import Family, PathLoss
 from bns_jax.metrics import psnr
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
+from bns_jax.progress import on_terminal
 from bns_jax.pytree import as_pytree
 from bns_jax.typing import Progress, VelocityField
 
@@ -106,7 +107,7 @@ def fit(
         not divide it, it is filled up with samples that count nothing. Weights of the
         field that lie on these devices already stay as they are sharded. Processes on
         several hosts give the same arguments.
-      progress: called at each validation.
+      progress: called at each validation; a line on a terminal if left out.
       weights: (N,), how much each training pair counts; equally if left out.
       microbatch: samples to work on at a time, for a batch that does not fit in
         memory; divides it. The whole batch if left out.
@@ -166,6 +167,7 @@ def fit(
     run = Run(recipe, optimizer, family, train, validation, loss, metric, weights)
     identity = run.identity(given, answers)
 
+    report = progress or on_terminal("distill", "steps")
     state = parallel.replicate(initial_state(family, trainer, seed), mesh)
     # What the optimizer cannot work with, it says before anything is done. Laid out as
     # in a step, so that the first one finds it traced.
@@ -183,8 +185,7 @@ def fit(
             if callback is not None:
                 callback(row, params)
             record.save(state)
-            if progress is not None:
-                progress(row.iteration, recipe.iterations, f"validation {value:.2f}")
+            report(row.iteration, recipe.iterations, f"validation {value:.2f}")
             return state
 
         def check_finite(state: TrainerState, done: int, look: bool) -> None:

@@ -69,7 +69,7 @@ def ends(grid: GridLike | None) -> tuple[float, float]:
     """The first and the last time of a grid, whatever its number of steps."""
     if grid is None:
         return 0.0, 1.0
-    laid = times(grid, 1 if callable(grid) else len(grid) - 1)
+    laid = times(grid, 1 if callable(grid) else max(np.size(grid) - 1, 1))
     return float(laid[0]), float(laid[-1])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bns_jax import scalars
 from bns_jax.grids.base import Grid
-from bns_jax.schedulers import Scheduler
+from bns_jax.schedulers import DiscreteVP, Scheduler
 from bns_jax.typing import Array
 
 Final: TypeAlias = Literal["zero", "sigma_min", "repeat"]
@@ -20,7 +20,7 @@ _ROUNDING = 1e-4
 """Published tables are rounded: so far above the largest level counts as the largest,
 relative to it."""
 
-_EDM_SIGMA_MAX = 80.0
+_EDM_SIGMA_MIN, _EDM_SIGMA_MAX = 0.002, 80.0
 
 
 def log_snr(scheduler: Scheduler, margin: float = 1e-3) -> Grid:
@@ -50,7 +50,7 @@ def log_snr(scheduler: Scheduler, margin: float = 1e-3) -> Grid:
 
 def karras(
     scheduler: Scheduler,
-    sigma_min: float = 0.002,
+    sigma_min: float | None = None,
     sigma_max: float | None = None,
     rho: float = 7.0,
     *,
@@ -65,7 +65,8 @@ def karras(
 
     Args:
       scheduler: whose ratios, and whose times.
-      sigma_min: the smallest above 0.
+      sigma_min: the smallest above 0; if left out 0.002, or the level of step 0 of a
+        model trained on discrete steps where that is larger.
       sigma_max: the largest; the scheduler's own if left out, 80 where that is
         infinite.
       rho: 7 as published.
@@ -89,7 +90,7 @@ def karras(
 
 def exponential(
     scheduler: Scheduler,
-    sigma_min: float = 0.002,
+    sigma_min: float | None = None,
     sigma_max: float | None = None,
     *,
     final: Final = "zero",
@@ -111,7 +112,7 @@ def exponential(
 
 def beta(
     scheduler: Scheduler,
-    sigma_min: float = 0.002,
+    sigma_min: float | None = None,
     sigma_max: float | None = None,
     a: float = 0.6,
     b: float = 0.6,
@@ -173,13 +174,13 @@ def check_largest(scheduler: Scheduler, name: str, level: float) -> None:
 
 
 def level_range(
-    scheduler: Scheduler, sigma_min: float, sigma_max: float | None
+    scheduler: Scheduler, sigma_min: float | None, sigma_max: float | None
 ) -> tuple[float, float]:
     """The smallest and largest level of a grid, checked.
 
     Args:
       scheduler: whose ratios they are.
-      sigma_min: the smallest.
+      sigma_min: the smallest; as of `karras` if left out.
       sigma_max: the largest; the scheduler's own if left out, 80 where that is
         infinite.
 
@@ -187,7 +188,13 @@ def level_range(
       ValueError: unless 0 < sigma_min < sigma_max are finite and the scheduler reaches
         sigma_max.
     """
-    low = scalars.positive("sigma_min", sigma_min)
+    if sigma_min is None:
+        low = _EDM_SIGMA_MIN
+        if isinstance(scheduler, DiscreteVP):
+            step_0 = 1.0 - 1.0 / (len(scheduler.log_alphas) - 1)
+            low = max(low, float(1.0 / scheduler.snr(step_0)))
+    else:
+        low = scalars.positive("sigma_min", sigma_min)
     if sigma_max is None:
         own = largest_level(scheduler)
         high = own if np.isfinite(own) else _EDM_SIGMA_MAX
@@ -195,7 +202,7 @@ def level_range(
         high = scalars.positive("sigma_max", sigma_max)
     if not low < high:
         raise ValueError(
-            f"expected 0 < sigma_min < sigma_max, got {sigma_min} and {high:g}"
+            f"expected 0 < sigma_min < sigma_max, got {low:g} and {high:g}"
         )
     check_largest(scheduler, "sigma_max", high)
     return low, high

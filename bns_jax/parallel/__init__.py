@@ -15,4 +15,5 @@ from bns_jax.parallel.layout import place as place
 from bns_jax.parallel.layout import replicate as replicate
 from bns_jax.parallel.layout import replicated as replicated
 from bns_jax.parallel.layout import shard as shard
+from bns_jax.parallel.start import finish as finish
 from bns_jax.parallel.start import start as start

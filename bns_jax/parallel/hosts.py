@@ -86,11 +86,12 @@ def on_main(action: Callable[[], str | None]) -> str:
     return text
 
 
-def agree(settings: Mapping[str, str]) -> None:
+def agree(settings: Mapping[str, str], what: str = "flags") -> None:
     """Checks that all processes were started alike.
 
     Args:
-      settings: name -> value of whatever must be the same, such as flags.
+      settings: name -> value of whatever must be the same.
+      what: they are; flags are named by --name.
 
     Raises:
       ValueError: in every process, naming what differs and who has which value.
@@ -101,9 +102,10 @@ def agree(settings: Mapping[str, str]) -> None:
         values = [found.get(name) for found in there]
         if len(set(values)) > 1:
             sides = (f"{value} on process {i}" for i, value in enumerate(values))
-            differing.append(f"  --{name}: " + ", ".join(sides))
+            prefix = "--" if what == "flags" else ""
+            differing.append(f"  {prefix}{name}: " + ", ".join(sides))
     if differing:
         raise ValueError(
-            "the processes of one run must have the same flags:\n"
+            f"the processes of one run must have the same {what}:\n"
             + "\n".join(differing)
         )

@@ -21,8 +21,16 @@ _LEAST_SHARDED = 2**14
 
 
 def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh of one axis, "batch", over the given devices or all of them."""
-    return Mesh(np.asarray(devices or jax.devices()), (_BATCH,))
+    """A mesh of one axis, "batch", over the given devices or all of them.
+
+    Raises:
+      ValueError: if the devices are none, or no devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    # Those of a topology that is not there are of another class.
+    if not devices or not all(hasattr(one, "device_kind") for one in devices):
+        raise ValueError(f"a mesh needs a list of devices, got {devices}")
+    return Mesh(np.asarray(devices), (_BATCH,))
 
 
 def batch_devices(mesh: Mesh | None) -> int:
@@ -75,7 +83,12 @@ def batches(
     Yields:
       The rows of a batch, of which the last is filled up by repeating a row, and how
       many of them are not repeated.
+
+    Raises:
+      ValueError: if a batch would hold nothing.
     """
+    if size < 1 or int(size) != size:
+        raise ValueError(f"a batch must hold a number of rows from 1, got {size}")
     devices, parts = batch_devices(mesh), -(-count // size)
     size = -(-count // (parts * devices)) * devices
     for first in range(0, count, size):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -28,9 +29,11 @@ class DiscreteVP(VariancePreserving):
 
     log_alphas: tuple[float, ...]
 
-    @property
-    def _times(self) -> np.ndarray:
-        return np.linspace(0.0, 1.0, len(self.log_alphas))
+    @functools.cached_property
+    def _nodes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Times and log alphas; made once, since a solver asks for many times."""
+        times = np.linspace(0.0, 1.0, len(self.log_alphas))
+        return times, np.array(self.log_alphas)
 
     def log_alpha(self, t: Time) -> Array:
         """Linear between the steps."""
@@ -64,7 +67,8 @@ class DiscreteVP(VariancePreserving):
     def _table(self, t: Array) -> tuple[Array, Array]:
         """Times and log alphas in the namespace and dtype of t."""
         xp, t = with_namespace(t)
-        return xp.asarray(self._times, t.dtype), xp.asarray(self.log_alphas, t.dtype)
+        times, log_alphas = self._nodes
+        return xp.asarray(times, t.dtype), xp.asarray(log_alphas, t.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

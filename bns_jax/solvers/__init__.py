@@ -4,6 +4,7 @@ Each comes twice: as a plain algorithm, named `*_algorithm`, and traced into thr
 arrays. `CATALOGUE` lists them by name, and `build(name, nfe, scheduler)` makes them.
 """
 
+from bns_jax.solvers.baselines import ALL, COMMON, build_all, expand
 from bns_jax.solvers.catalogue import (
     CATALOGUE,
     Entry,
@@ -39,6 +40,10 @@ from bns_jax.solvers.multistep import (
     multistep,
     multistep_algorithm,
 )
+from bns_jax.solvers.pndm import (
+    pndm,
+    pndm_algorithm,
+)
 from bns_jax.solvers.runge_kutta import (
     EULER,
     HEUN,
@@ -49,6 +54,8 @@ from bns_jax.solvers.runge_kutta import (
     Tableau,
     euler,
     heun,
+    heun_euler,
+    heun_euler_algorithm,
     midpoint,
     ralston,
     rk3,
@@ -68,7 +75,9 @@ from bns_jax.solvers.unipc import (
 )
 
 __all__ = [
+    "ALL",
     "CATALOGUE",
+    "COMMON",
     "EULER",
     "HEUN",
     "MIDPOINT",
@@ -81,6 +90,7 @@ __all__ = [
     "adams_bashforth_algorithm",
     "algorithm",
     "build",
+    "build_all",
     "ddim",
     "ddim_algorithm",
     "deis",
@@ -92,17 +102,22 @@ __all__ = [
     "edm",
     "edm_algorithm",
     "euler",
+    "expand",
     "from_flow_sigmas",
     "from_flow_timesteps",
     "from_sigmas",
     "from_timesteps",
     "heun",
+    "heun_euler",
+    "heun_euler_algorithm",
     "ipndm",
     "ipndm_algorithm",
     "look_up",
     "midpoint",
     "multistep",
     "multistep_algorithm",
+    "pndm",
+    "pndm_algorithm",
     "ralston",
     "rk3",
     "rk4",

@@ -18,6 +18,7 @@ from bns_jax.solvers.dpm_solver import (
 from bns_jax.solvers.edm import edm_algorithm
 from bns_jax.solvers.ipndm import ipndm_algorithm
 from bns_jax.solvers.multistep import adams_bashforth_algorithm
+from bns_jax.solvers.pndm import pndm_algorithm
 from bns_jax.solvers.runge_kutta import (
     EULER,
     HEUN,
@@ -26,6 +27,7 @@ from bns_jax.solvers.runge_kutta import (
     RK3,
     RK4,
     Tableau,
+    heun_euler_algorithm,
     runge_kutta_algorithm,
 )
 from bns_jax.solvers.unipc import unipc_algorithm
@@ -43,6 +45,8 @@ class Entry(NamedTuple):
       reference: where it is published.
       kind: "generic" (knows nothing of the path), "exponential" or "scale-time".
       stages: evaluations per step.
+      extra: evaluations beyond `stages` for each step; -1 where the last step makes one
+        less.
       lowers: whether it takes lower_order_final=, by which the last steps of multistep
         methods are of lower order.
     """
@@ -53,6 +57,7 @@ class Entry(NamedTuple):
     reference: str
     kind: str
     stages: int = 1
+    extra: int = 0
     lowers: bool = False
 
     @property
@@ -66,6 +71,10 @@ def _rk(tableau: Tableau, order: int, description: str) -> Entry:
         return runge_kutta_algorithm(nfe, tableau, **options)
 
     return Entry(algorithm, order, description, "eq. 54", "generic", tableau.stages)
+
+
+def _heun_euler(nfe: int, _: Scheduler, **options: Any) -> Solver:
+    return heun_euler_algorithm(nfe, **options)
 
 
 def _ab(order: int, description: str) -> Entry:
@@ -94,20 +103,27 @@ def _exponential(
 ) -> Entry:
     algorithm, lowers = _with(function, **fixed), function in _LOWERING
     return Entry(
-        algorithm, converges, description, reference, "exponential", stages, lowers
+        algorithm,
+        converges,
+        description,
+        reference,
+        "exponential",
+        stages,
+        lowers=lowers,
     )
 
 
-def _edm(order: int, description: str, stages: int, method: str) -> Entry:
+def _edm(order: int, description: str, stages: int, extra: int, method: str) -> Entry:
     reference = "Karras et al., 2022, arXiv:2206.00364"
     algorithm = _with(edm_algorithm, method=method)
-    return Entry(algorithm, order, description, reference, "scale-time", stages)
+    return Entry(algorithm, order, description, reference, "scale-time", stages, extra)
 
 
 _DDIM = "Song et al., 2021, arXiv:2010.02502"
 _DPM = "Lu et al., 2022, arXiv:2206.00927"
 _DPM_PP = "Lu et al., 2022, arXiv:2211.01095"
 _DEIS = "Zhang and Chen, 2023, arXiv:2204.13902"
+_PNDM = "Liu et al., 2022, arXiv:2202.09778"
 _UNIPC = "Zhao et al., 2023, arXiv:2302.04867"
 
 _LOWERING = (dpm_multistep_algorithm, deis_algorithm, unipc_algorithm)
@@ -118,12 +134,16 @@ CATALOGUE: dict[str, Entry] = {
     "euler": _rk(EULER, 1, "Euler"),
     "midpoint": _rk(MIDPOINT, 2, "midpoint"),
     "heun": _rk(HEUN, 2, "Heun, the explicit trapezoid"),
+    "heun_euler": Entry(
+        _heun_euler, 2, "Heun, Euler in the last step", "eq. 54", "generic", 2, extra=-1
+    ),
     "ralston": _rk(RALSTON, 2, "Ralston"),
     "rk3": _rk(RK3, 3, "Kutta"),
     "rk4": _rk(RK4, 4, "Runge-Kutta"),
     "ab2": _ab(2, "Adams-Bashforth of order 2"),
     "ab3": _ab(3, "Adams-Bashforth of order 3"),
     "ab4": _ab(4, "Adams-Bashforth of order 4"),
+    "ab5": _ab(5, "Adams-Bashforth of order 5"),
     "ddim": _exponential(_DDIM, 1, "DDIM, exponential Euler", ddim_algorithm),
     "dpm_solver_2s": _exponential(
         _DPM, 2, "DPM-Solver-2, singlestep, noise", _S, stages=2, order=2, kind="noise"
@@ -199,8 +219,11 @@ CATALOGUE: dict[str, Entry] = {
     "ipndm2": _exponential(_DEIS, 2, "iPNDM, 2 points", ipndm_algorithm, order=2),
     "ipndm3": _exponential(_DEIS, 3, "iPNDM, 3 points", ipndm_algorithm, order=3),
     "ipndm4": _exponential(_DEIS, 4, "iPNDM, 4 points", ipndm_algorithm, order=4),
-    "edm_euler": _edm(1, "Euler under VE on the Karras grid", 1, "euler"),
-    "edm_heun": _edm(2, "Heun under VE on the Karras grid", 2, "heun"),
+    "pndm": _exponential(
+        _PNDM, 3, "PNDM, PLMS: 4 points, from a step of Heun", pndm_algorithm
+    )._replace(extra=1),
+    "edm_euler": _edm(1, "Euler under VE on the Karras grid", 1, 0, "euler"),
+    "edm_heun": _edm(2, "Heun under VE on the Karras grid", 2, -1, "heun"),
 }
 """name -> Entry, for every solver that needs nothing but nfe, scheduler and grid."""
 

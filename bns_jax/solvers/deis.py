@@ -52,9 +52,7 @@ def deis_algorithm(
     """DEIS as a plain algorithm."""
     order, nfe = check_order(order, _HIGHEST_ORDER, nfe)
     check_choice("variable", variable, ("tab", "log_rho"))
-    if lower_order_final is None:
-        lower_order_final = nfe < FEW_STEPS
-    orders = orders_of(nfe, order, lower_order_final)
+    orders = orders_of(nfe, order, lower_order_final, nfe < FEW_STEPS)
     laid = points(scheduler, grid, nfe)
 
     def algorithm(vf: VelocityField, x0: Sample) -> Sample:

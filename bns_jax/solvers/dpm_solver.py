@@ -73,9 +73,8 @@ def dpm_multistep_algorithm(
     """
     check_choice("kind", kind, KINDS)
     order, nfe = check_order(order, _HIGHEST_ORDER, nfe)
-    if lower_order_final is None:
-        lower_order_final = nfe < FEW_STEPS
-    orders = orders_of(nfe, order, lower_order_final, euler_at_final)
+    few = nfe < FEW_STEPS
+    orders = orders_of(nfe, order, lower_order_final, few, euler_at_final)
     laid = points(scheduler, grid, nfe)
 
     def algorithm(vf: VelocityField, x0: Sample) -> Sample:

@@ -20,7 +20,7 @@ def edm_algorithm(
     scheduler: Scheduler,
     *,
     method: Literal["euler", "heun"] = "heun",
-    sigma_min: float = 0.002,
+    sigma_min: float | None = None,
     sigma_max: float | None = None,
     rho: float = 7.0,
     grid: grids.GridLike | None = None,
@@ -70,7 +70,7 @@ def edm(
     scheduler: Scheduler,
     *,
     method: Literal["euler", "heun"] = "heun",
-    sigma_min: float = 0.002,
+    sigma_min: float | None = None,
     sigma_max: float | None = None,
     rho: float = 7.0,
     grid: grids.GridLike | None = None,
@@ -81,7 +81,7 @@ def edm(
       nfe: evaluations; Heun's method makes two a step and one in the last.
       scheduler: the path of the model; the change to VE is folded away.
       method: "euler" or "heun".
-      sigma_min: last noise-to-signal ratio above 0.
+      sigma_min: last noise-to-signal ratio above 0; as of `grids.karras` if left out.
       sigma_max: the first one, also where a given grid starts at pure noise; if left
         out the scheduler's own, 80 where that is infinite. The first time is where the
         model has it, not 0 (`grids.karras`).

@@ -16,7 +16,7 @@ from bns_jax.solvers.prediction import (
 from bns_jax.typing import Sample, Solver, VelocityField
 
 # The weights of equal steps, the newest first; the method uses them on any grid.
-_WEIGHTS = {
+WEIGHTS = {
     1: (1.0,),
     2: (3 / 2, -1 / 2),
     3: (23 / 12, -16 / 12, 5 / 12),
@@ -33,7 +33,7 @@ def ipndm_algorithm(
     history: History = (),
 ) -> Solver:
     """IPNDM as a plain algorithm."""
-    order, nfe = check_order(order, max(_WEIGHTS), nfe)
+    order, nfe = check_order(order, max(WEIGHTS), nfe)
     laid = points(scheduler, grid, nfe)
 
     def algorithm(vf: VelocityField, x0: Sample) -> Sample:
@@ -43,7 +43,7 @@ def ipndm_algorithm(
             past = [seen.e, *past][:order]
             x = step.first_order(seen)
             if step.start.alpha > 0:
-                weights = _WEIGHTS[len(past)]
+                weights = WEIGHTS[len(past)]
                 mixed = sum(w * e for w, e in zip(weights, past, strict=True))
                 # alpha' (rho' - rho), rho = sigma / alpha: DDIM's weight of the noise.
                 ratio = step.end.alpha / step.start.alpha

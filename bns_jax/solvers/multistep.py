@@ -12,7 +12,7 @@ from bns_jax.ns import NSParams, from_solver
 from bns_jax.solvers.prediction import History, check_distinct, check_order
 from bns_jax.typing import Sample, Solver, VelocityField
 
-_HIGHEST_ORDER = 4
+_HIGHEST_ORDER = 8
 
 
 def adams_bashforth_algorithm(
@@ -26,12 +26,12 @@ def adams_bashforth_algorithm(
 
     Args:
       nfe: steps.
-      order: from 1 (Euler) to 4.
+      order: from 1 (Euler) to 8.
       grid: of nfe steps; uniform if left out.
       history: points before the grid; without them the first steps are of lower order.
 
     Raises:
-      ValueError: if the order is not in 1 .. 4 or above nfe, or a step has no length.
+      ValueError: if the order is not in 1 .. 8 or above nfe, or a step has no length.
     """
     order, nfe = check_order(order, _HIGHEST_ORDER, nfe)
     times = grids.times(grid, nfe)
@@ -61,11 +61,11 @@ def _increment(past: History, t_next: float) -> Sample:
 def adams_bashforth(
     nfe: int, order: int, *, grid: grids.GridLike | None = None
 ) -> NSParams:
-    """The Adams-Bashforth method of order 1 to 4; its first steps are of lower order.
+    """The Adams-Bashforth method of order 1 to 8; its first steps are of lower order.
 
     Args:
       nfe: steps, at least the order.
-      order: from 1 (Euler) to 4.
+      order: from 1 (Euler) to 8.
       grid: of nfe steps; uniform if left out.
 
     Raises:

@@ -176,19 +176,23 @@ def check_order(order: int, highest: int, nfe: int) -> tuple[int, int]:
 
 
 def orders_of(
-    steps: int, order: int, lower_order_final: bool, euler_at_final: bool = False
+    steps: int,
+    order: int,
+    lower_order_final: bool | None,
+    by_default: bool,
+    euler_at_final: bool = False,
 ) -> list[int]:
     """The highest order that each step of a multistep method may have.
 
     Args:
       steps: how many.
       order: of the method.
-      lower_order_final: the order falls by one a step at the end: .. 3, 2, 1.
-      euler_at_final: the last step is of order 1 in any case.
+      lower_order_final: whether the order falls by one a step at the end: .. 3, 2, 1.
+      by_default: what None stands for.
+      euler_at_final: whether the last step is of order 1 in any case.
     """
-    orders = [order] * steps
-    if lower_order_final:
-        orders = [min(order, steps - i) for i in range(steps)]
+    falls = by_default if lower_order_final is None else lower_order_final
+    orders = [min(order, steps - i) if falls else order for i in range(steps)]
     if euler_at_final:
         orders[-1] = 1
     return orders

@@ -77,13 +77,43 @@ def runge_kutta_algorithm(
     def algorithm(vf: VelocityField, x0: Sample) -> Sample:
         x = x0
         for t, t_next in itertools.pairwise(times):
-            h = t_next - t
-            k: list[Sample] = []
-            for c_j, a_j in zip(tableau.c, tableau.a, strict=True):
-                xi = x + h * sum(a * u for a, u in zip(a_j, k, strict=True))
-                k.append(vf(t + c_j * h, xi))
-            x = x + h * sum(b * u for b, u in zip(tableau.b, k, strict=True))
+            x = _step(tableau, vf, t, t_next, x)
         return x
+
+    return algorithm
+
+
+def _step(
+    tableau: Tableau, vf: VelocityField, t: float, t_next: float, x: Sample
+) -> Sample:
+    """One step of the method."""
+    h = t_next - t
+    k: list[Sample] = []
+    for c_j, a_j in zip(tableau.c, tableau.a, strict=True):
+        xi = x + h * sum(a * u for a, u in zip(a_j, k, strict=True))
+        k.append(vf(t + c_j * h, xi))
+    return x + h * sum(b * u for b, u in zip(tableau.b, k, strict=True))
+
+
+def heun_euler_algorithm(nfe: int, *, grid: grids.GridLike | None = None) -> Solver:
+    """Heun's method whose last step is Euler's, as a plain algorithm.
+
+    Raises:
+      ValueError: if nfe is not odd and positive.
+    """
+    nfe = scalars.count("nfe", nfe)
+    if nfe % 2 == 0:
+        raise ValueError(
+            "Heun's method makes two evaluations a step and one in a last step of "
+            f"Euler's: nfe must be odd and positive, got {nfe}"
+        )
+    times = grids.times(grid, (nfe + 1) // 2)
+
+    def algorithm(vf: VelocityField, x0: Sample) -> Sample:
+        x = x0
+        for t, t_next in itertools.pairwise(times[:-1]):
+            x = _step(HEUN, vf, t, t_next, x)
+        return _step(EULER, vf, times[-2], times[-1], x)
 
     return algorithm
 
@@ -117,6 +147,22 @@ def midpoint(nfe: int, *, grid: grids.GridLike | None = None) -> NSParams:
 def heun(nfe: int, *, grid: grids.GridLike | None = None) -> NSParams:
     """Heun's method (the explicit trapezoid), of order 2: nfe / 2 steps."""
     return runge_kutta(nfe, HEUN, grid=grid)
+
+
+def heun_euler(nfe: int, *, grid: grids.GridLike | None = None) -> NSParams:
+    """Heun's method whose last step is Euler's: (nfe + 1) / 2 steps.
+
+    The field is asked nowhere at the end of the grid, where it may have no value. EDM's
+    sampler on the model's own path (`edm` is the one under VE).
+
+    Args:
+      nfe: evaluations in all, an odd number.
+      grid: of (nfe + 1) / 2 steps; uniform if left out.
+
+    Raises:
+      ValueError: if nfe is not odd and positive, or the grid is not sorted in [0, 1].
+    """
+    return from_solver(heun_euler_algorithm(nfe, grid=grid), nfe)
 
 
 def ralston(nfe: int, *, grid: grids.GridLike | None = None) -> NSParams:

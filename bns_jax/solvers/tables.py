@@ -201,7 +201,8 @@ def _build(
 ) -> NSParams:
     if not partial:
         _check_start(scheduler, times[0])
-    return build(name, len(times) - 1, scheduler, grids.from_times(times), **options)
+    nfe = len(times) - 1 + look_up(name).extra
+    return build(name, nfe, scheduler, grids.from_times(times), **options)
 
 
 def _check_start(scheduler: Scheduler, t: float) -> None:

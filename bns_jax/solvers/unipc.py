@@ -39,7 +39,7 @@ def unipc_algorithm(
     *,
     kind: Kind = "data",
     variant: Literal["bh1", "bh2"] = "bh2",
-    lower_order_final: bool = True,
+    lower_order_final: bool | None = None,
     grid: grids.GridLike | None = None,
     history: History = (),
 ) -> Solver:
@@ -47,7 +47,7 @@ def unipc_algorithm(
     order, nfe = check_order(order, _HIGHEST_ORDER, nfe)
     check_choice("kind", kind, KINDS)
     check_choice("variant", variant, ("bh1", "bh2"))
-    orders = orders_of(nfe, order, lower_order_final)
+    orders = orders_of(nfe, order, lower_order_final, by_default=True)
     laid = points(scheduler, grid, nfe)
 
     def algorithm(vf: VelocityField, x0: Sample) -> Sample:
@@ -134,7 +134,7 @@ def unipc(
     *,
     kind: Kind = "data",
     variant: Literal["bh1", "bh2"] = "bh2",
-    lower_order_final: bool = True,
+    lower_order_final: bool | None = None,
     grid: grids.GridLike | None = None,
 ) -> NSParams:
     """UniPC (Zhao et al., 2023), predictor and corrector, one evaluation a step.
@@ -146,8 +146,8 @@ def unipc(
         p + 1. The first steps are of lower order.
       kind: which prediction is interpolated.
       variant: B(h) = h ("bh1") or e^h - 1 ("bh2").
-      lower_order_final: whether the order falls to 1 at the end, as in the paper and in
-        diffusers, whatever the number of steps. Without, the method shows its order.
+      lower_order_final: whether the order falls to 1 at the end; if left out it does,
+        whatever the number of steps, as in the paper and in diffusers.
       grid: of nfe steps; uniform in time if left out.
 
     Raises:

@@ -227,9 +227,8 @@ def test_grids_of_levels(path, name, final):
         **{f"use_{name}_sigmas": True},
     )
     scheduler.set_timesteps(9)
-    sigma_min = 1.0 / float(path.snr(0.999))
     end = "zero" if final == "zero" else "repeat"
-    times = getattr(grids, name)(path, sigma_min, final=end)(9)
+    times = getattr(grids, name)(path, final=end)(9)
     got = path.sigma(times) / path.alpha(times)
     np.testing.assert_allclose(got, scheduler.sigmas.numpy(), rtol=1e-4)
     assert times[0] < 1e-6
@@ -264,6 +263,90 @@ def test_unipc_corrects_at_a_repeated_last_level(path):
     levels = 1.0 / path.snr(times)
     got = ours("unipc3", path, times)
     assert np.max(np.abs(theirs(scheduler, levels) - got)) < 1e-10
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        diffusers.DDIMScheduler,
+        diffusers.DPMSolverMultistepScheduler,
+        diffusers.UniPCMultistepScheduler,
+        diffusers.EulerDiscreteScheduler,
+    ],
+)
+def test_schedules_of_zero_terminal_snr(kind):
+    """Their last alpha_bar is 0, or 2^-24; DDIM on v, from pure noise."""
+    scheduler = kind(
+        num_train_timesteps=STEPS,
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+    )
+    table = scheduler.alphas_cumprod.numpy().astype(np.float64)
+    path = schedulers.from_alphas_cumprod(table)
+    assert path.alpha(0.0) < 2.5e-4
+    if kind is not diffusers.DDIMScheduler:
+        return
+    scheduler.register_to_config(clip_sample=False)
+    scheduler.alphas_cumprod = torch.tensor(table)
+    scheduler.set_timesteps(8)
+    x = torch.tensor(mixture.X0)
+    for t in scheduler.timesteps:
+        alpha, sigma = table[t] ** 0.5, (1.0 - table[t]) ** 0.5
+        m = mixture.data(alpha, sigma, x.numpy())
+        v = (alpha * x.numpy() - m) / sigma
+        x = scheduler.step(torch.tensor(v), t, x).prev_sample
+    params = solvers.from_timesteps("ddim", scheduler.timesteps.numpy(), path)
+    got = run(params, mixture.velocity(path), mixture.X0)[-1]
+    assert np.max(np.abs(x.numpy() - got)) < 1e-6
+
+
+@pytest.mark.parametrize("start", ["heun", "runge_kutta"])
+def test_pndm(path, start):
+    scheduler = diffusers.PNDMScheduler(
+        num_train_timesteps=STEPS,
+        **BETAS,
+        skip_prk_steps=start == "heun",
+        set_alpha_to_one=True,
+        timestep_spacing="trailing",
+    )
+    # In float64, as the path has them.
+    scheduler.alphas_cumprod = torch.tensor(
+        path.alpha(1.0 - (np.arange(STEPS) + 1.0) / STEPS) ** 2
+    )
+    scheduler.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
+    scheduler.set_timesteps(10)
+    x = torch.tensor(mixture.X0)
+    for t in scheduler.timesteps:
+        alpha = float(scheduler.alphas_cumprod[t]) ** 0.5
+        sigma = (1.0 - alpha**2) ** 0.5
+        m = mixture.data(alpha, sigma, x.numpy())
+        x = scheduler.step(torch.tensor((x.numpy() - alpha * m) / sigma), t, x)
+        x = x.prev_sample
+    params = solvers.pndm(
+        len(scheduler.timesteps), path, start=start, grid=grids.timesteps("trailing")
+    )
+    asked = np.array([path.timestep(t) for t in params.times])
+    np.testing.assert_allclose(asked, scheduler.timesteps.numpy(), atol=1e-6)
+    got = run(params, mixture.velocity(path), mixture.X0)[-1]
+    assert np.max(np.abs(x.numpy() - got)) < 1e-10
+
+
+def test_heun_with_an_euler_last_step():
+    scheduler = diffusers.FlowMatchHeunDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(6)
+    path = schedulers.cond_ot()
+    field, x = mixture.velocity(path), torch.tensor(mixture.X0)
+    for t in scheduler.timesteps:
+        u = torch.tensor(-field(1.0 - float(t) / 1000, x.numpy()))
+        x = scheduler.step(u, t, x).prev_sample
+    sigmas = np.unique(scheduler.sigmas.numpy().astype(np.float64))[::-1]
+    params = solvers.heun_euler(11, grid=1.0 - sigmas)
+    got = run(params, field, mixture.X0)[-1]
+    assert np.max(np.abs(x.numpy() - got)) < 2 * FLOAT32
 
 
 @pytest.mark.parametrize("tokens", [256, 1024, 4096])

@@ -1,0 +1,191 @@
+"""Solvers side by side: what each reaches on the same pairs, as a table that prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from bns_jax import (
+    identity,
+    metrics,
+    ns,
+    pairs,
+    parallel,
+    probing,
+    scalars,
+    solvers,
+    tables,
+)
+from bns_jax.distill.evaluate import measure
+from bns_jax.distill.optimizer import Metric
+from bns_jax.ns import NSParams
+from bns_jax.pairs import Pairs
+from bns_jax.progress import on_terminal
+from bns_jax.pytree import as_pytree, checksum
+from bns_jax.results_store import Result, ResultsStore
+from bns_jax.schedulers import Scheduler
+from bns_jax.typing import Progress, VelocityField
+
+
+class Comparison(NamedTuple):
+    """Results, in the order in which they were asked for; prints as a table.
+
+    Attributes:
+      results: one per solver and number of evaluations.
+      caption: what was measured, on what.
+    """
+
+    results: tuple[Result, ...]
+    caption: str
+
+    def best(self, nfe: int) -> Result:
+        """The best result at one number of evaluations; what blew up comes last."""
+        there = [result for result in self.results if result.nfe == nfe]
+        if not there:
+            raise ValueError(f"nothing was compared at {nfe} evaluations")
+        return max(there, key=lambda result: (not np.isnan(result.mean), result.mean))
+
+    def __str__(self) -> str:
+        """A line per solver, the best last, and a column per number of evaluations."""
+        nfes = sorted({result.nfe for result in self.results})
+        means = {(result.solver, result.nfe): result.mean for result in self.results}
+        names = sorted(
+            dict.fromkeys(result.solver for result in self.results),
+            key=lambda name: max(
+                (nfe, means.get((name, nfe), -np.inf)) for nfe in nfes
+            ),
+        )
+        lines = [["solver", *(f"NFE {nfe}" for nfe in nfes)], []]
+        for name in names:
+            values = (means.get((name, nfe)) for nfe in nfes)
+            lines.append([name, *("-" if v is None else f"{v:.2f}" for v in values)])
+        return f"{self.caption}\n\n{tables.aligned(lines)}"
+
+
+def compare(
+    vf: VelocityField,
+    data: Pairs,
+    nfe: int | Sequence[int],
+    *,
+    names: Sequence[str] = ("all",),
+    scheduler: Scheduler | None = None,
+    also: Mapping[str, NSParams | Mapping[int, NSParams]] | None = None,
+    metric: Metric = metrics.psnr,
+    mesh: Mesh | None = None,
+    directory: epath.PathLike | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Measures known solvers, and one's own, on the same pairs.
+
+    Args:
+      vf: the field.
+      data: pairs to measure on.
+      nfe: numbers of evaluations.
+      names: solvers of `solvers.CATALOGUE`, "solver@grid", "common" or "all".
+      scheduler: the path of the model. Left out, a field made by `velocity.from_*`
+        knows its own; for others there are the solvers that need none.
+      also: one's own solvers by name, as three arrays or several of them by their NFE.
+      metric: metric(x_n, x1) -> (batch,), larger is better. PSNR is of data in
+        [-1, 1] unless `functools.partial(metrics.psnr, data_range=...)` says otherwise.
+      mesh: devices to lay each batch over.
+      directory: where results are kept; a second call continues there.
+      progress: called after each solver; a line on a terminal if left out.
+
+    Returns:
+      The results; `print` shows them as a table.
+
+    Raises:
+      ValueError: if a name is unknown, no solver exists at one of the NFE, the pairs do
+        not belong together, or the directory holds results of something else.
+    """
+    asked = [nfe] if np.ndim(nfe) == 0 else list(nfe)  # type: ignore[arg-type]
+    counts = [scalars.count("nfe", count) for count in asked]
+    pairs.check(data)
+    path = scheduler or getattr(vf, "scheduler", None)
+    chosen = _choose(solvers.expand(names), counts, path, also or {})
+    for params in chosen.values():
+        ns.validate(params)
+    results = measure_all(vf, data, chosen, metric, mesh, directory, progress)
+    described = getattr(metric, "__name__", identity.describe(metric))
+    return Comparison(tuple(results), f"{described} on {data.size} pairs")
+
+
+def measure_all(
+    vf: VelocityField,
+    data: Pairs,
+    chosen: Mapping[tuple[str, int], NSParams],
+    metric: Metric = metrics.psnr,
+    mesh: Mesh | None = None,
+    directory: epath.PathLike | None = None,
+    report: Progress | None = None,
+) -> list[Result]:
+    """What each of some solvers reaches.
+
+    Args:
+      vf: these and what is not named below are as in `compare`.
+      data: pairs to measure on.
+      chosen: (name, number of evaluations) -> solver.
+      metric: what is measured.
+      mesh: devices to lay each batch over.
+      directory: where results are kept.
+      report: called after each solver.
+    """
+    report = report or on_terminal("compare", "solvers")
+    given = as_pytree(vf)
+    field = parallel.place(given, mesh)
+    answers = probing.look(field, data.x0, data.args, mesh)
+    kept = ResultsStore(directory, _identity(given, answers, data, metric))
+    results = []
+    for (name, nfe), params in chosen.items():
+        params = jax.tree.map(np.asarray, params)
+        found = parallel.if_everywhere(kept.find(name, nfe, params))
+        if found is None:
+            values = measure(params, field, data, metric, mesh)
+            found = _result(name, nfe, values)
+            kept.add(found, params)
+        results.append(found)
+        report(len(results), len(chosen), f"{name} {nfe}")
+    return results
+
+
+def _choose(
+    names: Sequence[str],
+    counts: Sequence[int],
+    scheduler: Scheduler | None,
+    also: Mapping[str, NSParams | Mapping[int, NSParams]],
+) -> dict[tuple[str, int], NSParams]:
+    chosen: dict[tuple[str, int], NSParams] = {}
+    for nfe in counts:
+        built = solvers.build_all(names, nfe, scheduler)
+        chosen |= {(name, nfe): params for name, params in built.items()}
+    for name, given in also.items():
+        several = {len(given.a): given} if isinstance(given, NSParams) else given
+        chosen |= {(name, nfe): params for nfe, params in several.items()}
+    if not chosen:
+        raise ValueError(f"no solver of {list(names)} exists at {list(counts)} NFE")
+    return dict(sorted(chosen.items(), key=lambda item: item[0][1]))
+
+
+def _result(name: str, nfe: int, values: np.ndarray) -> Result:
+    low = high = np.nan  # A solver that blows up has no interval.
+    if np.all(np.isfinite(values)):
+        low, high = metrics.bootstrap_interval(values)
+    return Result(name, nfe, float(np.mean(values)), low, high)
+
+
+def _identity(
+    vf: VelocityField, answers: identity.Probe, data: Pairs, metric: Metric
+) -> dict[str, Any]:
+    """What results are of, as JSON values."""
+    x, target = jax.tree.map(lambda leaf: np.asarray(leaf[:1]), (data.x0, data.x1))
+    of_metric = identity.probe(metric(*jax.tree.map(jax.numpy.asarray, (x, target))))
+    return {
+        **identity.of_function("field", vf, answers),
+        **identity.of_function("metric", metric, of_metric),
+        "pairs": checksum((data.x0, data.x1, data.args)),
+    }
