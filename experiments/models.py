@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,8 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from bns_jax import parallel, schedulers, velocity
+from bns_jax import metrics, parallel, schedulers, velocity
+from bns_jax.distill.optimizer import Metric
 from bns_jax.models import UNet, UNetConfig, pretrained, weights
 from bns_jax.models.published import PUBLISHED
 from bns_jax.schedulers import Scheduler
@@ -25,6 +27,7 @@ from experiments.mixture import Mixture
 _SHIPPED = pathlib.Path(__file__).parent / "weights"
 _MIXTURE_WIDTH = 0.15
 _CACHED_PAIRS = 26
+_USUAL_RANGE = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Model:
       guidance: the scale w.
       facts: JSON values that tell it from other models.
       mesh: the devices that batches are laid over; None for one.
+      data_range: from the least to the largest value that its data take, the peak of
+        every PSNR; 2 for data in [-1, 1].
     """
 
     name: str
@@ -48,6 +53,7 @@ class Model:
     guidance: float
     facts: dict[str, Any]
     mesh: Mesh | None = None
+    data_range: float = _USUAL_RANGE
 
     def on(self, mesh: Mesh | None, shard_weights: bool = False) -> Model:
         """The same model on a mesh; weights that lie there already stay as they do.
@@ -73,6 +79,11 @@ class Model:
         return size if fits else None
 
     @property
+    def metric(self) -> Metric:
+        """PSNR in the range of its data: the same object for the same range."""
+        return _psnr(self.data_range)
+
+    @property
     def title(self) -> str:
         """For plots."""
         return f"{self.name}, guidance {self.guidance:g}"
@@ -81,6 +92,13 @@ class Model:
     def network_calls(self) -> int:
         """Network evaluations per call of the field: two under guidance."""
         return 1 if self.guidance == 0 else 2
+
+
+@functools.cache
+def _psnr(data_range: float) -> Metric:
+    if data_range == _USUAL_RANGE:
+        return metrics.psnr
+    return functools.partial(metrics.psnr, data_range=data_range)
 
 
 def load(name: str, guidance: float, path: epath.PathLike | None = None) -> Model:
