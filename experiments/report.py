@@ -151,7 +151,7 @@ def _draw_curves(rows: Sequence[Row], quantity: str) -> plt.Figure:
 
 
 def _draw_bars(rows: Sequence[Row], quantity: str) -> plt.Figure:
-    """The best on top, with the interval of its mean."""
+    """The best on top, each with the interval of its mean."""
     lines = _lines(rows)
     named = _named(lines, _NAMED_BARS)
     rest = sum(map(len, lines.values())) - sum(len(lines[points]) for points in named)
@@ -159,21 +159,20 @@ def _draw_bars(rows: Sequence[Row], quantity: str) -> plt.Figure:
     height = 1.3 + 0.24 * len(shown)
     figure, axes = plt.subplots(figsize=(8.0, height), layout="constrained")
     for place, (points, row) in enumerate(zip(named, shown, strict=True)):
-        solvers, finite = lines[points], np.isfinite(row.psnr_db)
-        color = "C0" if set(solvers) & set(display.FAMILIAR) else "0.7"
-        color = "black" if BESPOKE in solvers else color
-        interval = np.reshape((row.psnr_db - row.low_db, row.high_db - row.psnr_db), 2)
-        if finite:
-            xerr = np.nan_to_num(interval).clip(0)[:, None]
-            axes.barh(place, row.psnr_db, xerr=xerr, color=color, ecolor="0.4")
-        label = f"{row.psnr_db:.2f}" if finite else "not finite"
-        at = (max(np.nan_to_num(row.high_db), row.psnr_db) if finite else 0.0, place)
+        color = "C0" if set(lines[points]) & set(display.FAMILIAR) else "0.7"
+        color = "black" if BESPOKE in lines[points] else color
+        # One that blew up has no length, and its number stands at 0.
+        low, db, high = np.nan_to_num((row.low_db, row.psnr_db, row.high_db), posinf=0)
+        interval = [[max(0.0, db - low)], [max(0.0, high - db)]]
+        axes.barh(place, max(0.0, db), xerr=interval, color=color, ecolor="0.4")
         offset: Any = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-        axes.annotate(label, at, fontsize=8, **offset)
+        at = (max(0.0, db, high), place)
+        axes.annotate(f"{row.psnr_db:.2f}", at, fontsize=8, **offset)
     labels = [display.names(lines[points]) for points in named]
     axes.set_yticks(range(len(named)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.12, y=0.02)
+    axes.set_xlim(left=0.0)
     left_out = f"\n({_count(rest)} not shown)" if rest else ""
     axes.set_xlabel(f"{quantity}, {rows[0].nfe} NFE{left_out}")
     axes.grid(alpha=0.3, axis="x")

@@ -75,9 +75,24 @@ def test_a_single_nfe_makes_bars(drawn):
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert len(names) == 24
     assert {"Euler = DDIM", "DPM-Solver++ (2M)", "BNS (this library)"} <= set(names)
+    assert axes.get_xlim()[0] == 0
     widths = [bar.get_width() for bar in axes.patches]
     assert widths == sorted(widths, reverse=True)
     assert axes.get_xlabel().endswith("4 NFE\n(10 more solvers not shown)")
+
+
+def test_bars_of_what_blew_up_have_no_length(drawn):
+    off = {"euler": {4: -300.0}, "ddim": {4: np.nan}, "unipc2": {4: np.inf}}
+    report.plot_psnr(rows(off | {"ab2": {4: 20.0}}), "path", "title")
+    (axes,) = drawn[0].axes
+    assert sorted(bar.get_width() for bar in axes.patches) == [0, 0, 0, 20]
+    assert axes.get_xlim()[0] == 0
+    assert [text.get_text() for text in axes.texts] == [
+        "inf",
+        "20.00",
+        "-300.00",
+        "nan",
+    ]
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
