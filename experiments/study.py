@@ -92,24 +92,31 @@ def plot(
     report.save(figure, path)
 
 
+_SAME = 0.05
+"""Starts that differ by less, in dB, are drawn as one."""
+
 _Lines: TypeAlias = Sequence[tuple[str, Sequence[Result]]]
 """(label, results) of each."""
 
 
 def _draw_lines(axes: plt.Axes, lines: _Lines, places: Sequence[Sequence[int]]) -> None:
     """With intervals, and the starts dotted; in one line if they are all the same."""
-    starts = {tuple(r.start_db for r in line) for _, line in lines}
-    common = len(starts) == 1 and len(lines) > 1
+    starts = [[r.start_db for r in line] for _, line in lines]
+    common = len(lines) > 1 and all(
+        len(start) == len(starts[0])
+        and np.allclose(start, starts[0], rtol=0, atol=_SAME)
+        for start in starts
+    )
     style: dict[str, Any] = {"marker": "o", "markersize": 4}
     for index, ((label, line), at) in enumerate(zip(lines, places, strict=True)):
         color = f"C{index}"
         psnr = [r.psnr_db for r in line]
         axes.errorbar(at, psnr, _interval(line), label=label, color=color, **style)
         if not common:
-            axes.plot(at, [r.start_db for r in line], ":", color=color, **style)
+            axes.plot(at, starts[index], ":", color=color, **style)
     if common:
-        (start,), label = starts, "the start of all"
-        axes.plot(places[0], start, ":", color="0.4", label=label, **style)
+        label = "the start of all"
+        axes.plot(places[0], starts[0], ":", color="0.4", label=label, **style)
     else:
         axes.plot([], [], ":", color="0.4", label="where it started")
 
