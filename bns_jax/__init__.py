@@ -29,7 +29,9 @@ __version__ = "0.1.0"
 _LOADED_ON_USE = (
     "checkpoint",
     "comparison",
+    "conventions",
     "distill",
+    "finding",
     "ground_truth",
     "identity",
     "interchange",
@@ -40,13 +42,17 @@ _LOADED_ON_USE = (
 )
 
 
+_FUNCTIONS = {"compare": "comparison", "find": "finding"}
+"""Where these come from, likewise."""
+
+
 def __getattr__(name: str) -> Any:
-    if name == "compare":
-        return importlib.import_module("bns_jax.comparison").compare
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"bns_jax.{_FUNCTIONS[name]}"), name)
     if name in _LOADED_ON_USE:
         return importlib.import_module(f"bns_jax.{name}")
     raise AttributeError(f"module 'bns_jax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LOADED_ON_USE, "compare"])
+    return sorted([*globals(), *_LOADED_ON_USE, *_FUNCTIONS])

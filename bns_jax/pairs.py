@@ -172,7 +172,30 @@ def first(pairs: Pairs, count: int) -> Pairs:
     Raises:
       ValueError: if count is no whole number of at least 1.
     """
-    count = scalars.count("count", count)
-    x0, x1, args, nfe = jax.tree.map(lambda leaf: leaf[:count], pairs[:4])
-    path = jax.tree.map(lambda leaf: leaf[:, :count], pairs.path)
+    return _cut(pairs, 0, scalars.count("count", count))
+
+
+def split(pairs: Pairs, *counts: int) -> list[Pairs]:
+    """Sets of pairs that have no sample in common, such as to train and to validate on.
+
+    Args:
+      pairs: all of them.
+      *counts: of each set; what is left over belongs to none.
+
+    Raises:
+      ValueError: if a count is no whole number of at least 1, or there are fewer pairs.
+    """
+    counts = tuple(scalars.count("counts", count) for count in counts)
+    if sum(counts) > pairs.size:
+        raise ValueError(f"expected at least {sum(counts)} pairs, got {pairs.size}")
+    ends = np.cumsum(counts)
+    return [
+        _cut(pairs, int(end) - count, int(end))
+        for end, count in zip(ends, counts, strict=True)
+    ]
+
+
+def _cut(pairs: Pairs, start: int, end: int) -> Pairs:
+    x0, x1, args, nfe = jax.tree.map(lambda leaf: leaf[start:end], pairs[:4])
+    path = jax.tree.map(lambda leaf: leaf[:, start:end], pairs.path)
     return Pairs(x0, x1, args, nfe, pairs.times, path)

@@ -22,6 +22,7 @@ def on_terminal(title: str, unit: str) -> Progress:
         line = f"{title} {done}/{total} {unit}  {note}".rstrip()
         # To the end of the line, or what was longer before would show.
         end = "\n" if done >= total else ""
-        print(f"\r{line}\x1b[K", end=end, file=sys.stderr, flush=True)
+        sys.stderr.write(f"\r{line}\x1b[K{end}")
+        sys.stderr.flush()
 
     return report

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from etils import epath
+from flax import nnx
 
 import bns_jax
 from bns_jax import distill, interchange, parallel, solvers
@@ -612,20 +613,31 @@ def test_pretraining_writes_weights_and_resumes(tmp_path):
     assert (tmp_path / "checkpoints" / "pretrain").is_dir()
 
 
+class Conditional(nnx.Module):
+    """A small network of samples, a time for each, and labels."""
+
+    def __init__(self, weights):
+        self.weights = nnx.Param(jax.numpy.asarray(weights))
+
+    def __call__(self, x, t, label):
+        bend = 1.0 + label[:, None] + jax.numpy.sin(t.astype(x.dtype))[:, None]
+        return jax.numpy.tanh(x @ self.weights[...]) * bend
+
+
 def test_readme_example_runs(tmp_path, monkeypatch):
     text = (ROOT / "README.md").read_text()
     example = re.search(r"<!-- example -->\n```python\n(.*?)```", text, re.S)[1]
     # The same lines over a small network, with fewer steps.
-    example = example.replace("train, validation)", "train, validation, iterations=2)")
-    assert "iterations=2" in example
+    example = example.replace("nfe=[4, 8])", "nfe=8, iterations=2)")
+    example = example.replace("520, 256)", "52, 26)")
+    assert "iterations=2" in example and "52, 26" in example
     rng = np.random.default_rng(0)
     scope = {
-        "apply": lambda w, t, x, label: jax.numpy.tanh(x @ w) * (1.0 + label[:, None]),
-        "weights": rng.normal(size=(3, 3)),
-        "noise": rng.normal(size=(540, 3)),
-        "labels": rng.normal(size=540),
+        "net": Conditional(rng.normal(size=(3, 3))),
+        "noise": rng.normal(size=(80, 3)),
+        "labels": rng.normal(size=80),
     }
     monkeypatch.chdir(tmp_path)
     exec(example, scope)
-    assert scope["images"].shape == (540, 3)
+    assert scope["images"].shape == (80, 3)
     assert (tmp_path / "bns_8.json").exists()

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bns_jax import distill, families, ground_truth, schedulers, solvers, velocity
+import bns_jax
+from bns_jax import (
+    conventions,
+    distill,
+    families,
+    ground_truth,
+    schedulers,
+    solvers,
+    velocity,
+)
 from bns_jax.models import UNet, UNetConfig, pretrained, published
 from bns_jax.models.dit import DiT, DiTConfig
 from bns_jax.pairs import Pairs
@@ -249,6 +258,11 @@ CALLS = {
     ),
     "evaluate": lambda vf: distill.evaluate(EULER, vf, pairs_of(BAD)),
     "greedy": lambda vf: distill.greedy(vf, pairs_of(BAD), 2),
+    "compare": lambda vf: bns_jax.compare(vf, pairs_of(BAD), 2, names=["euler"]),
+    "find": lambda vf: bns_jax.find(vf, pairs_of(BAD), pairs_of(GOOD, seed=1), 2),
+    "conventions": lambda vf: conventions.check(
+        vf, schedulers.cond_ot(), pairs_of(BAD).x0, np.array(BAD)
+    ),
 }
 
 

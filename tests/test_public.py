@@ -14,7 +14,7 @@ ROOT = Path(bns_jax.__file__).parents[1]
 
 FLOORS = [
     {"typing", "pytree", "scalars", "checks", "conditioning", "identity", "tables"},
-    {"schedulers", "velocity", "guidance", "grids"},
+    {"schedulers", "velocity", "guidance", "conventions", "grids"},
     {"ns", "scale_time"},
     {"solvers", "families"},
     {
@@ -23,6 +23,7 @@ FLOORS = [
         "probing",
         "progress",
         "comparison",
+        "finding",
         "results_store",
         "pair_store",
         "pair_manifest",

@@ -1,10 +1,10 @@
 """Fitting a solver to ground-truth pairs: Algorithm 2, and faster."""
 
+from bns_jax.distill.distilled import Distilled as Distilled
 from bns_jax.distill.evaluate import evaluate as evaluate
 from bns_jax.distill.first_order import adam as adam
 from bns_jax.distill.first_order import recipe as recipe
 from bns_jax.distill.first_order import with_optax as with_optax
-from bns_jax.distill.fit import Distilled as Distilled
 from bns_jax.distill.fit import Interrupted as Interrupted
 from bns_jax.distill.fit import fit as fit
 from bns_jax.distill.gauss_newton import gauss_newton as gauss_newton

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +14,11 @@ from etils import epath
 from jax.sharding import Mesh
 
 from bns_jax import checkpoint as checkpoints
-from bns_jax import conditioning, ns, parallel, probing
+from bns_jax import conditioning, ns, pairs, parallel, probing
 from bns_jax.distill.checks import check_inputs, check_shapes
-from bns_jax.distill.evaluate import mean_over_misses, measure, take
+from bns_jax.distill.distilled import Distilled
+from bns_jax.distill.evaluate import mean_over_misses, take
+from bns_jax.distill.evaluate import measure as measure_pairs
 from bns_jax.distill.finite import report_not_finite
 from bns_jax.distill.gauss_newton import gauss_newton
 from bns_jax.distill.losses import psnr_loss
@@ -37,28 +38,6 @@ from bns_jax.typing import Progress, VelocityField
 
 class Interrupted(Exception):
     """A run that was asked to stop; its state is saved if it has a checkpoint."""
-
-
-class Distilled(NamedTuple):
-    """A fitted solver.
-
-    Attributes:
-      params: of the best validation iteration, NumPy arrays ready for `sample`.
-      history: one row per validation, the start included.
-      forwards: calls of the field on one sample that training took: forward 1,
-        backward 2, the trials of a line search included. Recomputation, validation,
-        the start and the ground truth are not counted.
-      iteration: the best one.
-      val_metric: what it reached on the validation pairs.
-      identity: what it is of, as JSON values; see `identify`.
-    """
-
-    params: NSParams
-    history: tuple[HistoryRow, ...]
-    forwards: int
-    iteration: int
-    val_metric: float
-    identity: Mapping[str, Any] = MappingProxyType({})
 
 
 def fit(
@@ -220,8 +199,16 @@ def fit(
         best = max(record.history, key=lambda row: row.val_metric)
         forwards = int(state.step) * cost
         history = tuple(record.history)
+        seen = pairs.first(train, validation.size)
+        trained = mean_over_misses(measure_pairs(params, vf, seen, metric, mesh))
         return Distilled(
-            params, history, forwards, best.iteration, best.val_metric, identity
+            params,
+            history,
+            forwards,
+            best.iteration,
+            best.val_metric,
+            identity,
+            trained,
         )
 
 
@@ -262,7 +249,7 @@ def _validate(
     params: NSParams,
 ) -> tuple[TrainerState, float]:
     """Measures a solver, and keeps its theta if it is the best so far."""
-    values = measure(params, vf, validation, metric, mesh)
+    values = measure_pairs(params, vf, validation, metric, mesh)
     value = mean_over_misses(values)
     if int(state.step) == 0 and not value > -math.inf:
         sample = int(np.argmin(np.isfinite(values)))

@@ -1,0 +1,155 @@
+"""Whether a field is what its scheduler, prediction and time say: asked of data.
+
+A network that is told another time, or whose output is taken for another prediction,
+still gives a smooth field with solvers, pairs and decibels. What it does not do is
+denoise. So data are noised as the scheduler does it, x = alpha x1 + sigma x0, and the
+data that the field sees in x,
+
+    x1_hat = (sigma' x - sigma u) / (alpha sigma' - alpha' sigma),
+
+are compared with x1. The yardstick is the best linear guess of each entry from itself:
+a trained network beats it or comes close, and none that is misread does at every level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bns_jax import conditioning, scalars, tables
+from bns_jax.checks import check_finite, check_rows, check_velocity
+from bns_jax.pytree import as_pytree, on_host
+from bns_jax.schedulers import Scheduler
+from bns_jax.typing import Array, Sample, VelocityField
+from bns_jax.velocity import time_like
+
+_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+_FAR = 1.5
+
+
+class Denoising(NamedTuple):
+    """How well a field denoises; prints as a table.
+
+    Attributes:
+      times: asked at.
+      error: root mean square of x1_hat - x1 at each.
+      linear: that of the best linear guess.
+    """
+
+    times: tuple[float, ...]
+    error: tuple[float, ...]
+    linear: tuple[float, ...]
+
+    @property
+    def as_trained(self) -> bool:
+        """Whether the field denoises at every time as a trained one does."""
+        pairs = zip(self.error, self.linear, strict=True)
+        return all(error <= _FAR * linear for error, linear in pairs)
+
+    def __str__(self) -> str:
+        """A line per time, and what they mean."""
+        lines = [["time", "error", "linear guess", "ratio"], []]
+        for t, error, linear in zip(*self, strict=True):
+            lines.append(
+                [f"{t:g}", f"{error:.3g}", f"{linear:.3g}", f"{error / linear:.2f}"]
+            )
+        if self.as_trained:
+            verdict = "The field denoises: scheduler, prediction and time fit it."
+        else:
+            verdict = (
+                "The field does not denoise: this is not its scheduler, its prediction "
+                "or its time (a trained field has ratios around 1)."
+            )
+        return f"{tables.aligned(lines)}\n\n{verdict}"
+
+
+def check(
+    vf: VelocityField,
+    scheduler: Scheduler,
+    data: Sample,
+    *args: Any,
+    times: Sequence[float] = _TIMES,
+    seed: int = 0,
+) -> Denoising:
+    """Asks a field to denoise data that are noised as its scheduler says.
+
+    Args:
+      vf: the field, called as vf(t, x, *args).
+      scheduler: of the path that it is said to be on.
+      data: clean samples, leaves (N, ...); a hundred are enough.
+      *args: their conditioning, leaves (N, ...).
+      times: to ask at, between 0 and 1.
+      seed: of the noise.
+
+    Returns:
+      The errors; `print` shows them, `.as_trained` is the verdict.
+
+    Raises:
+      TypeError: if a leaf is no array of numbers.
+      ValueError: if leaves have different leading axes, data are not finite, a time is
+        not between 0 and 1, or the field refuses the conditioning (see
+        `conditioning.check`) or returns something else than x.
+    """
+    check_rows({"data": data, "args": args})
+    check_finite("data", data)
+    conditioning.check(vf, args)
+    times = tuple(scalars.fraction("times", t) for t in times)
+    # Its own stream: data may be made of draws of the same seed.
+    rng, field = np.random.default_rng((seed, 1)), as_pytree(vf)
+    data = jax.tree.map(lambda leaf: jnp.asarray(leaf), data)
+    noise = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype), data
+    )
+    errors = []
+    for t in times:
+        seen = _data_seen(field, scheduler, t, data, noise, args)
+        errors.append(_root_mean_square(jax.tree.map(jnp.subtract, seen, data)))
+    linear = [_linear_error(scheduler, t, data) for t in times]
+    return Denoising(times, tuple(errors), tuple(linear))
+
+
+def _data_seen(
+    field: VelocityField,
+    scheduler: Scheduler,
+    t: float,
+    data: Sample,
+    noise: Sample,
+    args: tuple[Any, ...],
+) -> Sample:
+    """What the field takes for the clean data."""
+    alpha, sigma = float(scheduler.alpha(t)), float(scheduler.sigma(t))
+    d_alpha, d_sigma = float(scheduler.d_alpha(t)), float(scheduler.d_sigma(t))
+    x = jax.tree.map(lambda data, noise: alpha * data + sigma * noise, data, noise)
+    u = _velocity(field, np.float32(t), x, args)
+    scale = 1.0 / (alpha * d_sigma - d_alpha * sigma)
+    return jax.tree.map(
+        lambda x, u: scale * (d_sigma * x - sigma * u.astype(x.dtype)), x, u
+    )
+
+
+@jax.jit
+def _velocity(vf: VelocityField, t: Array, x: Sample, args: tuple[Any, ...]) -> Sample:
+    time = time_like(t, x)
+    u = vf(time, x, *args)
+    check_velocity(u, x, time)
+    return u
+
+
+def _linear_error(scheduler: Scheduler, t: float, data: Sample) -> float:
+    """Of the linear guess of each entry: its variance left, v s^2 / (a^2 v + s^2)."""
+    alpha, sigma = float(scheduler.alpha(t)), float(scheduler.sigma(t))
+
+    def left(leaf: Array) -> Array:
+        variance = np.var(on_host(leaf).astype(np.float64), axis=0)
+        return np.sqrt(variance * sigma**2 / (alpha**2 * variance + sigma**2))
+
+    return _root_mean_square(jax.tree.map(left, data))
+
+
+def _root_mean_square(tree: Sample) -> float:
+    leaves = [np.ravel(on_host(leaf)) for leaf in jax.tree.leaves(tree)]
+    return float(np.sqrt(np.mean(np.concatenate(leaves).astype(np.float64) ** 2)))

@@ -1,0 +1,150 @@
+"""Finding solvers for a field: several numbers of evaluations, one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from bns_jax import (
+    comparison,
+    conditioning,
+    distill,
+    families,
+    files,
+    grids,
+    scalars,
+    tables,
+)
+from bns_jax.comparison import Comparison
+from bns_jax.distill import Distilled
+from bns_jax.ns import NSParams
+from bns_jax.pairs import Pairs
+from bns_jax.schedulers import Scheduler
+from bns_jax.typing import Progress, VelocityField
+
+
+class Found(dict[int, Distilled]):
+    """Distilled solvers by their number of evaluations; prints as a table.
+
+    Attributes:
+      known: what common solvers reach on the same validation pairs.
+    """
+
+    def __init__(self, known: Comparison):
+        """Starts empty.
+
+        Args:
+          known: what common solvers reach.
+        """
+        super().__init__()
+        self.known = known
+
+    @property
+    def params(self) -> dict[int, NSParams]:
+        """The solvers alone."""
+        return {nfe: fitted.params for nfe, fitted in self.items()}
+
+    def __str__(self) -> str:
+        """A column per number of evaluations."""
+        best = [self.known.best(nfe) for nfe in self]
+        fits = list(self.values())
+        gains = [f.val_metric - b.mean for f, b in zip(fits, best, strict=True)]
+        lines = [
+            ["on validation pairs", *(f"NFE {nfe}" for nfe in self)],
+            [],
+            ["best known solver", *(known.solver for known in best)],
+            ["reaches", *(f"{known.mean:.2f}" for known in best)],
+            ["start of the search", *(f"{f.history[0].val_metric:.2f}" for f in fits)],
+            ["found", *(f"{fit.val_metric:.2f}" for fit in fits)],
+            ["gain over the best known", *(f"{gain:+.2f}" for gain in gains)],
+            ["above it on training pairs", *(f"{fit.overfit:+.2f}" for fit in fits)],
+            ["field calls to find it", *(f"{fit.forwards:,}" for fit in fits)],
+            ["seconds", *(f"{fit.history[-1].seconds:.0f}" for fit in fits)],
+        ]
+        advice = {f"NFE {nfe}: {f.advice}" for nfe, f in self.items() if f.advice}
+        return "\n\n".join([tables.aligned(lines), *sorted(advice)])
+
+
+def find(
+    vf: VelocityField,
+    train: Pairs,
+    validation: Pairs,
+    nfe: int | Sequence[int],
+    *,
+    scheduler: Scheduler | None = None,
+    checkpoint: epath.PathLike | None = None,
+    mesh: Mesh | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Found:
+    """Finds the best solver for a field, at one or several numbers of evaluations.
+
+    Each search begins at a solver fitted row by row to the true trajectories, on three
+    grids and on times as dense as those of the solver found before, and goes on by
+    Gauss-Newton.
+
+    Args:
+      vf: the field, called as vf(t, x, *args) with a batch and a scalar t.
+      train: pairs to fit, a few hundred.
+      validation: pairs that choose the iteration.
+      nfe: numbers of evaluations.
+      scheduler: the path of the model, for the known solvers to compare with; see
+        `compare`.
+      checkpoint: a directory, in which each search keeps its state and continues.
+      mesh: devices to lay each batch over.
+      progress: called at each validation; a line on a terminal if left out.
+      **settings: of `distill.fit`: optimizer=, loss=, metric=, seed=, ...
+
+    Returns:
+      The solvers by their NFE, in ascending order; `print` shows what they reach, and
+      `.params` are for `sample`.
+
+    Raises:
+      ValueError: as `distill.fit`, before any search begins where that can be seen.
+    """
+    asked = [nfe] if np.ndim(nfe) == 0 else list(nfe)  # type: ignore[arg-type]
+    counts = sorted({scalars.count("nfe", count) for count in asked})
+    for data in (train, validation):
+        conditioning.check(vf, data.args)
+    measured = {"metric": settings["metric"]} if "metric" in settings else {}
+    known = comparison.compare(
+        vf,
+        validation,
+        counts,
+        names=["common"],
+        scheduler=scheduler,
+        mesh=mesh,
+        **measured,
+    )
+    found = Found(known)
+    for count in counts:
+        start = distill.greedy(vf, train, count, _grids(train, found), mesh=mesh)
+        found[count] = distill.fit(
+            families.bns(start),
+            vf,
+            train,
+            validation,
+            checkpoint=_folder(checkpoint, count),
+            mesh=mesh,
+            progress=progress,
+            **settings,
+        )
+    return found
+
+
+def _grids(train: Pairs, found: Found) -> Sequence[grids.GridLike] | None:
+    """Those to try, after smaller solvers; the greedy start's own for the first."""
+    if not found:
+        return None
+    last = found[max(found)].params
+    return [*distill.path_grids(train), grids.resampled(np.append(last.times, 1.0))]
+
+
+def _folder(checkpoint: epath.PathLike | None, nfe: int) -> epath.Path | None:
+    if checkpoint is None:
+        return None
+    return files.place(checkpoint, "checkpoint") / f"bns_{nfe}"

@@ -1,0 +1,158 @@
+"""Laws of comparing solvers, and of finding them, on one's own field and pairs."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import bns_jax
+from bns_jax import comparison, distill, metrics, schedulers, solvers, velocity
+from bns_jax.pairs import Pairs, first, split
+
+from . import problems
+from .fields import Gaussian
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return problems.wavy_problem()
+
+
+@pytest.fixture(scope="module")
+def compared(problem):
+    vf, _, data = problem
+    return bns_jax.compare(vf, data, [2, 4], also={"mine": solvers.ralston(4)})
+
+
+def test_every_generic_solver_is_measured_as_evaluate_does(problem, compared):
+    vf, _, data = problem
+    generic = {n for n, e in solvers.CATALOGUE.items() if e.kind == "generic"}
+    assert {row.solver for row in compared.results} - {"mine"} <= generic
+    found = {(row.solver, row.nfe): row for row in compared.results}
+    makers = {
+        "euler": solvers.euler,
+        "midpoint": solvers.midpoint,
+        "ab2": lambda nfe: solvers.adams_bashforth(nfe, 2),
+    }
+    for name, make in makers.items():
+        for nfe in (2, 4):
+            values = distill.evaluate(make(nfe), vf, data)
+            row = found[name, nfe]
+            np.testing.assert_allclose(row.mean, np.mean(values), rtol=1e-9)
+            assert row.low < row.mean < row.high
+    assert found["mine", 4].mean == found["ralston", 4].mean
+
+
+def test_it_prints_as_a_table_whose_last_line_is_the_best(compared):
+    *_, last = str(compared).splitlines()
+    best = compared.best(4)
+    assert last.split()[0] in {best.solver, "mine"}
+    assert f"{best.mean:.2f}" in last
+    assert str(compared).startswith("psnr on 40 pairs\n\nsolver")
+    with pytest.raises(ValueError, match="nothing was compared at 3"):
+        compared.best(3)
+
+
+def test_a_model_knows_its_path_and_is_asked_with_all_solvers(rng):
+    scheduler = schedulers.vp()
+    vf = velocity.from_epsilon(Gaussian(scheduler).epsilon, scheduler)
+    x0 = rng.normal(size=(8, 3))
+    data = Pairs.of(x0, Gaussian(scheduler).flow(0.0, 1.0, x0))
+    named = ["ddim", "dpm_solver_pp_2m@log_snr", "euler"]
+    with_path = bns_jax.compare(vf, data, 4, names=named)
+    assert [row.solver for row in with_path.results] == named
+    plain = jax.tree_util.Partial(lambda t, x: vf(t, x))
+    without = bns_jax.compare(plain, data, 4, names=named)
+    assert [row.solver for row in without.results] == ["euler"]
+    said = bns_jax.compare(plain, data, 4, names=named, scheduler=scheduler)
+    for got, expected in zip(said.results, with_path.results, strict=True):
+        np.testing.assert_allclose(got[2:], expected[2:], rtol=1e-9)
+
+
+def test_results_are_kept_and_never_those_of_something_else(
+    problem, tmp_path, monkeypatch
+):
+    vf, _, data = problem
+    compare = functools.partial(
+        bns_jax.compare, names=["euler", "midpoint"], directory=tmp_path
+    )
+    once = compare(vf, data, 2)
+    calls = []
+    measure = comparison.measure
+    monkeypatch.setattr(
+        comparison, "measure", lambda *args: calls.append(1) or measure(*args)
+    )
+    assert compare(vf, data, 2) == once
+    assert not calls
+    other = compare(vf, data, 2, also={"euler": solvers.midpoint(2)})
+    assert len(calls) == 1
+    assert other.results[0].mean == once.results[1].mean
+    for changes in (
+        {"vf": lambda t, x: -x},
+        {"data": data._replace(x1=data.x1 + 1)},
+        {"metric": metrics.snr},
+    ):
+        asked = {"vf": vf, "data": data, "nfe": 2} | changes
+        with pytest.raises(ValueError, match="holds results of something else; "):
+            compare(**asked)
+    path = tmp_path / "nfe_2.json"
+    record = json.loads(path.read_text())
+    record["results"]["midpoint"][1] = "99.0"
+    path.write_text(json.dumps(record))
+    assert compare(vf, data, 2) == once
+
+
+def test_a_solver_that_blows_up_comes_last(problem):
+    vf, _, data = problem
+    wild = solvers.euler(2)._replace(b=np.array([[0.5, 0.0], [1e200, 1e200]]))
+    found = bns_jax.compare(vf, data, 2, names=["euler"], also={"wild": wild})
+    assert found.best(2).solver == "euler"
+    assert np.isnan(found.results[1].low)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"names": ["eular"]}, "no solver is called 'eular'"),
+        ({"nfe": 2.5}, "nfe must be a whole number"),
+        ({"nfe": [2, 0]}, "nfe must be at least 1"),
+        ({"nfe": 3, "names": ["rk4"]}, r"no solver of \['rk4'\] exists at \[3\]"),
+        ({"also": {"bad": solvers.euler(2)._replace(a=np.ones(3))}}, "expected times"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(problem, changes, message):
+    vf, _, data = problem
+    with pytest.raises(ValueError, match=message):
+        bns_jax.compare(**{"vf": vf, "data": data, "nfe": 2} | changes)
+
+
+@pytest.fixture(scope="module")
+def found(problem):
+    vf, train, validation = problem
+    return bns_jax.find(vf, train, validation, [4, 2], iterations=4, batch=32)
+
+
+def test_found_solvers_beat_the_known_ones_and_say_so(problem, found):
+    assert list(found) == [2, 4]
+    for nfe, fitted in found.items():
+        assert fitted.val_metric > found.known.best(nfe).mean
+        assert len(found.params[nfe].a) == nfe
+        seen = first(problem[1], problem[2].size)
+        reached = distill.evaluate(fitted.params, problem[0], seen)
+        np.testing.assert_allclose(fitted.train_metric, np.mean(reached), rtol=1e-9)
+    text = str(found)
+    gain = found[4].val_metric - found.known.best(4).mean
+    assert f"{gain:+.2f}" in text
+    assert found.known.best(2).solver in text
+    assert f"{found[2].val_metric:.2f}" in str(found[2])
+
+
+def test_few_pairs_are_said_to_be_few(problem):
+    vf, train, validation = problem
+    few, _ = split(train, 8, 8)
+    fitted = bns_jax.find(vf, few, validation, 4, iterations=8)[4]
+    assert fitted.overfit > 1
+    assert "more" in fitted.advice
+    assert fitted.advice in str(fitted)

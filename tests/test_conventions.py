@@ -1,0 +1,82 @@
+"""Laws of the check of a field: what is misread is told from what is trained."""
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bns_jax import conventions, schedulers, velocity
+from tests.fields import Gaussian
+from tests.laws import ALL_SCHEDULERS
+
+STD = 0.1
+DATA = 0.4 + STD * np.random.default_rng(0).normal(size=(256, 16))
+MAKERS = {
+    "epsilon": velocity.from_epsilon,
+    "data": velocity.from_data,
+    "v": velocity.from_v,
+    "denoiser": velocity.from_denoiser,
+}
+PATHS = {name: ALL_SCHEDULERS[name] for name in ("cond_ot", "cosine", "vp")}
+
+
+def network(kind, scheduler):
+    """The optimal network of a kind, for the data above."""
+    return getattr(Gaussian(scheduler, std=STD), kind)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("name", ALL_SCHEDULERS)
+def test_the_optimal_network_meets_the_linear_guess(kind, name):
+    """Of Gaussian data the posterior mean is linear, so the ratios are 1."""
+    scheduler = ALL_SCHEDULERS[name]
+    vf = MAKERS[kind](network(kind, scheduler), scheduler)
+    found = conventions.check(vf, scheduler, DATA)
+    assert found.as_trained
+    np.testing.assert_allclose(found.error, found.linear, rtol=0.1)
+    assert "The field denoises" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("trained", "said"), [*itertools.permutations(["epsilon", "data", "v"], 2)]
+)
+@pytest.mark.parametrize("name", PATHS)
+def test_another_prediction_is_seen(trained, said, name):
+    scheduler = PATHS[name]
+    vf = MAKERS[said](network(trained, scheduler), scheduler)
+    found = conventions.check(vf, scheduler, DATA)
+    assert not found.as_trained
+    assert "does not denoise" in str(found)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v"])
+@pytest.mark.parametrize("name", PATHS)
+def test_another_time_is_seen(kind, name):
+    scheduler = PATHS[name]
+    right = network(kind, scheduler)
+    for wrong in (
+        lambda t, x: right(1 - t, x),
+        lambda t, x: right(jnp.clip(1 - t / 1000, 0.0, 1.0), x),
+    ):
+        assert not conventions.check(
+            MAKERS[kind](wrong, scheduler), scheduler, DATA
+        ).as_trained
+
+
+def test_another_scheduler_is_seen():
+    cond_ot, vp = schedulers.cond_ot(), schedulers.vp()
+    vf = velocity.from_epsilon(network("epsilon", vp), cond_ot)
+    assert not conventions.check(vf, cond_ot, DATA).as_trained
+    assert not conventions.check(network("velocity", cond_ot), vp, DATA).as_trained
+
+
+def test_bad_input_is_named():
+    scheduler = schedulers.cond_ot()
+    vf = Gaussian(scheduler).velocity
+    with pytest.raises(ValueError, match="times must be a number in"):
+        conventions.check(vf, scheduler, DATA, times=(0.5, 2.0))
+    with pytest.raises(ValueError, match="data must be finite, sample 0"):
+        conventions.check(vf, scheduler, DATA * np.nan)
+    with pytest.raises(ValueError, match="must return the shape of x"):
+        conventions.check(lambda t, x: x[:, :1], scheduler, DATA)
