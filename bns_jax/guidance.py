@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from bns_jax.schedulers import Scheduler
 
 
+# Without equality it is hashed as one object, so that jit takes it as a function.
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class GuidedVelocity:
     """Classifier-free guidance, u = (1 + w) u_cond - w u_uncond.
 
