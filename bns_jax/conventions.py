@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bns_jax import scalars, tables
+from bns_jax import conditioning, scalars, tables
 from bns_jax.checks import check_finite, check_rows, check_velocity
 from bns_jax.pytree import as_pytree, on_host
 from bns_jax.schedulers import Scheduler
@@ -91,10 +91,12 @@ def check(
     Raises:
       TypeError: if a leaf is no array of numbers.
       ValueError: if leaves have different leading axes, data are not finite, a time is
-        not between 0 and 1, or the field returns something else than x.
+        not between 0 and 1, or the field refuses the conditioning (see
+        `conditioning.check`) or returns something else than x.
     """
     check_rows({"data": data, "args": args})
     check_finite("data", data)
+    conditioning.check(vf, args)
     times = tuple(scalars.fraction("times", t) for t in times)
     # Its own stream: data may be made of draws of the same seed.
     rng, field = np.random.default_rng((seed, 1)), as_pytree(vf)

@@ -9,7 +9,16 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from bns_jax import comparison, distill, families, files, grids, scalars, tables
+from bns_jax import (
+    comparison,
+    conditioning,
+    distill,
+    families,
+    files,
+    grids,
+    scalars,
+    tables,
+)
 from bns_jax.comparison import Comparison
 from bns_jax.distill import Distilled
 from bns_jax.ns import NSParams
@@ -99,6 +108,8 @@ def find(
     """
     asked = [nfe] if np.ndim(nfe) == 0 else list(nfe)  # type: ignore[arg-type]
     counts = sorted({scalars.count("nfe", count) for count in asked})
+    for data in (train, validation):
+        conditioning.check(vf, data.args)
     measured = {"metric": settings["metric"]} if "metric" in settings else {}
     known = comparison.compare(
         vf,

@@ -82,8 +82,10 @@ def pairs(
     Raises:
       TypeError: if a leaf of x0 or args is no array of numbers.
       ValueError: if leaves have different leading axes, x0 is not finite, a time or a
-        tolerance is out of range, the directory holds pairs of another configuration,
-        or a solve fails: the message names the sample and the time.
+        tolerance is out of range, the field refuses the conditioning (see
+        `conditioning.check`; a label that does not exist), the directory holds pairs
+        of another configuration, or a solve fails: the message names the sample and
+        the time.
     """
     save_at = _check_times(save_at)
     count = check_rows({"x0": x0, "args": args})

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bns_jax import conditioning
 from bns_jax.checks import check_floating, check_like
 from bns_jax.pytree import as_pytree
 from bns_jax.typing import Array, Sample, Time, VelocityField
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from bns_jax.schedulers import Scheduler
 
 
+# Without equality it is hashed as one object, so that jit takes it as a function.
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class GuidedVelocity:
     """Classifier-free guidance, u = (1 + w) u_cond - w u_uncond.
 
@@ -42,6 +44,12 @@ class GuidedVelocity:
         check_like(cond, x, "the conditional field")
         check_like(uncond, x, "the unconditional field")
         return self._guide(w, cond, uncond)
+
+    def check_args(self, args: tuple[Any, ...]) -> None:
+        """Lets both fields check the conditioning; see `conditioning.check`."""
+        _, args = self._scale_and_rest(args)
+        for vf in (self.cond, self.uncond):
+            conditioning.check(vf, args)
 
     @property
     def scheduler(self) -> Scheduler | None:

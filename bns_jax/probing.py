@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bns_jax import identity, parallel
+from bns_jax import conditioning, identity, parallel
 from bns_jax.checks import check_velocity
 from bns_jax.pytree import on_host
 from bns_jax.typing import Array, Sample, VelocityField
@@ -26,7 +26,8 @@ def look(
     Args:
       vf: the field, a pytree that lies on the devices of the mesh.
       x0: samples, leaves (N, ...) of which the first two are looked at.
-      args: conditioning, leaves (N, ...).
+      args: conditioning, leaves (N, ...); all of it is checked by what the field
+        carries, see `conditioning.check`.
       mesh: the devices.
 
     Returns:
@@ -34,8 +35,10 @@ def look(
 
     Raises:
       ValueError: if it returns another tree, shape or dtype than that of x, or answers
-        differently about a sample that has company.
+        differently about a sample that has company, or what the field carries refuses
+        the conditioning.
     """
+    conditioning.check(vf, args)
     few = jax.tree.map(lambda leaf: np.asarray(leaf[:2]), (x0, args))
     count = len(jax.tree.leaves(few)[0])
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bns_jax import scalars
+from bns_jax import conditioning, scalars
 from bns_jax.ns import NSParams, from_updates
 from bns_jax.schedulers import Scheduler
 from bns_jax.typing import Array, Sample, Solver, Time, VelocityField
@@ -231,6 +231,10 @@ class RescheduledVelocity:
 
     vf: Any
     target: Scheduler = dataclasses.field(metadata={"static": True})
+
+    def check_args(self, args: tuple[Any, ...]) -> None:
+        """Lets the field check the conditioning; see `conditioning.check`."""
+        conditioning.check(self.vf, args)
 
     def __call__(self, r: Time, x: Sample, *args: Any) -> Sample:
         """The velocity of x_bar at r, like x."""

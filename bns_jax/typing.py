@@ -24,7 +24,8 @@ class VelocityField(Protocol):
 
     A field of a real network is best given as
     `jax.tree_util.Partial(apply, weights)`: its weights then travel through jitted
-    functions as arguments, and new weights compile nothing.
+    functions as arguments, and new weights compile nothing. A field may carry a method
+    `check_args(args)` that refuses a conditioning; see `conditioning.check`.
     """
 
     def __call__(self, t: Time, x: Sample, /, *args: Any) -> Sample:

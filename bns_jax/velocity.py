@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bns_jax import conditioning
 from bns_jax.checks import check_floating, check_like
 from bns_jax.guidance import guided as guided
 from bns_jax.pytree import as_pytree
@@ -61,6 +62,10 @@ class ModelVelocity:
         t = time_like(t, x)
         velocity = between_ends(self.ends(t, x, *args), self.scheduler, t)
         return jax.tree.map(lambda u, x: u.astype(x.dtype), velocity, x)
+
+    def check_args(self, args: tuple[Any, ...]) -> None:
+        """Lets the network check the conditioning; see `conditioning.check`."""
+        conditioning.check(self.network, args)
 
     def ends(self, t: Time, x: Sample, *args: Any) -> Ends:
         """The model's clean sample and noise at (t, x), in at least float32."""

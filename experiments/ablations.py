@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
 
 def _run() -> None:
     from bns_jax import distill, tables
-    from experiments import studies, study, truth
+    from experiments import display, studies, study, truth
     from experiments.workdir import Workdir, write_csv
 
     model = session.load_model()
@@ -101,12 +101,15 @@ def _run() -> None:
         results = question.run(bench)
         cells = [result.cells() for result in results]
         columns = study.Result._fields
-        print(f"\n{name}, PSNR (dB) on {cli.TEST_PAIRS.value} test pairs\n")
+        what = f"{display.psnr_of(model.data_range)}, dB"
+        print(f"\n{name}: {what}, on {cli.TEST_PAIRS.value} test pairs\n")
         print(tables.aligned([list(columns), [], *cells]), "\n", flush=True)
         write_csv(workdir.root / f"{name}.csv", columns, cells)
         title = f"{name}: {model.name}"
         path = workdir.root / f"{name}.png"
-        study.plot(results, path, question.varies, title)
+        study.plot(
+            results, path, question.varies, title, question.by_nfe, model.data_range
+        )
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
 
 
 def _run() -> None:
-    from experiments import duel
+    from experiments import display, duel
     from experiments.workdir import Workdir
 
     model = session.load_model()
@@ -81,9 +81,11 @@ def _run() -> None:
         duels = [duel.read(_HISTORIES.value, nfe) for nfe in all_nfe]
     else:
         duels = _duels(model, workdir, all_nfe)
-    print(f"\nPSNR (dB) on the test pairs, {model.title}\n")
+    what = f"{display.psnr_of(model.data_range)}, dB"
+    print(f"\n{what}, on the test pairs, {model.title}\n")
     print(duel.table(duels))
-    duel.plot(duels, workdir.root / "psnr_vs_forwards.png", model.title)
+    path = workdir.root / "psnr_vs_forwards.png"
+    duel.plot(duels, path, model.title, model.data_range)
     print(f"\nin {workdir.root}: psnr_vs_forwards.png")
 
 

@@ -44,6 +44,7 @@ def compare(
             model.field,
             pairs,
             chosen,
+            metric=model.metric,
             mesh=model.mesh,
             directory=directory,
             report=progress,
@@ -53,7 +54,7 @@ def compare(
 
 def psnr(model: Model, params: NSParams, pairs: Pairs) -> np.ndarray:
     """What a solver reaches on each pair, in dB."""
-    return distill.evaluate(params, model.field, pairs, mesh=model.mesh)
+    return distill.evaluate(params, model.field, pairs, model.metric, model.mesh)
 
 
 def best(rows: list[Row], nfe: int) -> Row:
@@ -66,4 +67,5 @@ def write(rows: list[Row], model: Model, workdir: Workdir) -> None:
     """table.csv and psnr_vs_nfe.png."""
     cells = [row.cells() for row in rows]
     write_csv(workdir.root / "table.csv", Row._fields, cells)
-    report.plot_psnr(rows, workdir.root / "psnr_vs_nfe.png", model.title)
+    path = workdir.root / "psnr_vs_nfe.png"
+    report.plot_psnr(rows, path, model.title, model.data_range)

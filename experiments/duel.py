@@ -13,7 +13,7 @@ from bns_jax import distill, families, solvers, tables
 from bns_jax.distill import HistoryRow, Optimizer
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from experiments import comparison, preemption, report, starts
+from experiments import comparison, display, preemption, report, starts
 from experiments.models import Model
 from experiments.progress import Progress
 from experiments.workdir import Workdir, read_csv, write_csv
@@ -182,8 +182,10 @@ def _column(duel: Duel) -> dict[str, str]:
     }
 
 
-def plot(duels: Sequence[Duel], path: epath.Path, title: str) -> None:
-    """Test PSNR against forwards: a colour per NFE, dashed for Algorithm 2."""
+def plot(
+    duels: Sequence[Duel], path: epath.Path, title: str, data_range: float = 2.0
+) -> None:
+    """Test PSNR against forwards: a color per NFE, dashed for Algorithm 2."""
     figure, axes = plt.subplots(figsize=(7.4, 4.6), layout="constrained")
     for index, duel in enumerate(duels):
         colour = f"C{index}"
@@ -194,7 +196,7 @@ def plot(duels: Sequence[Duel], path: epath.Path, title: str) -> None:
         axes.plot(*_best_so_far(duel.algorithm2), "--", color=colour, label=label)
     axes.set_xscale("log")
     axes.set_xlabel("forwards (field calls on one sample, backward counted twice)")
-    axes.set_ylabel("PSNR on test pairs (dB)")
+    axes.set_ylabel(f"{display.psnr_of(data_range)}, test pairs (dB)")
     axes.set_title(f"{title}\nthe solver of the best validation so far")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -95,11 +95,11 @@ def count_calls(model: Model, settings: Settings) -> dict[str, int]:
         if settings.init in (starts.GREEDY, starts.PREVIOUS):
             grids = starts.greedy_grids(after_another=nfe > min(settings.nfe))
         calls[f"distill {nfe}"] = (cost + grids * counts["train"]) * nfe
-    solvers = [
+    compared = [
         nfe * (1 + len(solvers.build_all(settings.solvers, nfe, model.scheduler)))
         for nfe in settings.nfe
     ]
-    calls["evaluate"] = sum(solvers) * counts["test"]
+    calls["evaluate"] = sum(compared) * counts["test"]
     return calls
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bns_jax.models import labels
 from bns_jax.schedulers import Scheduler
 from bns_jax.typing import Time
 from bns_jax.velocity import Ends, between_ends, time_like
@@ -46,8 +48,16 @@ class Mixture:
         return cls(jnp.asarray(centres), jnp.asarray(labels), width, scheduler)
 
     def conditional(self, t: Time, x: jax.Array, label: jax.Array) -> jax.Array:
-        """The velocity of one class: x (batch, *shape), label (batch,)."""
+        """The velocity of one class: x (batch, *shape), label (batch,).
+
+        Of a class that has no centre it is nan.
+        """
+        labels.check_shape(label, (len(x),))
         return self._velocity(t, x, label[:, None] == self.labels[None, :])
+
+    def check_args(self, args: tuple[Any, ...]) -> None:
+        """Checks the labels of all samples; see `conditioning.check`."""
+        labels.check_args(args, int(np.max(self.labels)) + 1, null=False)
 
     def unconditional(self, t: Time, x: jax.Array, label: jax.Array) -> jax.Array:
         """The velocity of all classes together."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,8 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from bns_jax import parallel, schedulers, velocity
+from bns_jax import metrics, parallel, schedulers, velocity
+from bns_jax.distill.optimizer import Metric
 from bns_jax.models import UNet, UNetConfig, pretrained, weights
 from bns_jax.models.published import PUBLISHED
 from bns_jax.schedulers import Scheduler
@@ -25,6 +27,7 @@ from experiments.mixture import Mixture
 _SHIPPED = pathlib.Path(__file__).parent / "weights"
 _MIXTURE_WIDTH = 0.15
 _CACHED_PAIRS = 26
+_USUAL_RANGE = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Model:
       guidance: the scale w.
       facts: JSON values that tell it from other models.
       mesh: the devices that batches are laid over; None for one.
+      data_range: from the least to the largest value that its data take, the peak of
+        every PSNR; 2 for data in [-1, 1].
     """
 
     name: str
@@ -48,6 +53,7 @@ class Model:
     guidance: float
     facts: dict[str, Any]
     mesh: Mesh | None = None
+    data_range: float = _USUAL_RANGE
 
     def on(self, mesh: Mesh | None, shard_weights: bool = False) -> Model:
         """The same model on a mesh; weights that lie there already stay as they do.
@@ -73,6 +79,11 @@ class Model:
         return size if fits else None
 
     @property
+    def metric(self) -> Metric:
+        """PSNR in the range of its data: the same object for the same range."""
+        return _psnr(self.data_range)
+
+    @property
     def title(self) -> str:
         """For plots."""
         return f"{self.name}, guidance {self.guidance:g}"
@@ -81,6 +92,13 @@ class Model:
     def network_calls(self) -> int:
         """Network evaluations per call of the field: two under guidance."""
         return 1 if self.guidance == 0 else 2
+
+
+@functools.cache
+def _psnr(data_range: float) -> Metric:
+    if data_range == _USUAL_RANGE:
+        return metrics.psnr
+    return functools.partial(metrics.psnr, data_range=data_range)
 
 
 def load(name: str, guidance: float, path: epath.PathLike | None = None) -> Model:
@@ -153,6 +171,8 @@ def checkpoint(
     dtype: str = "float32",
     remat: bool = False,
     labels: Sequence[int] = (),
+    guided_channels: int | None = None,
+    zeros: bool = False,
 ) -> Model:
     """A published checkpoint.
 
@@ -164,22 +184,25 @@ def checkpoint(
       dtype: to compute in, "float32" or "bfloat16".
       remat: whether the backward pass recomputes each block of the network.
       labels: classes to draw; all of them if left out.
+      guided_channels: guides so many leading channels; all of them if left out. The
+        published figures of DiT and SiT guide 3 of 4.
+      zeros: whether zeros stand for the weights where there is no path, as an estimate
+        of time and memory needs no more.
 
     Raises:
       ValueError: if the weights are missing, unsafe, damaged or of another network, a
-        label is out of range, or guidance is asked of a network without classes.
+        label is out of range, guidance is asked of a network without classes, or there
+        are not so many channels.
     """
-    if not path:
+    options: dict[str, Any] = {"dtype": jnp.dtype(dtype), "remat": remat}
+    if path:
+        loaded = pretrained.load(name, path, config=config, **options)
+    elif zeros:
+        loaded = pretrained.without_weights(name, config=config, **options)
+    else:
         raise ValueError(
             f"--model={name} needs --weights, the path of {PUBLISHED[name].file}"
         )
-    loaded = pretrained.load(
-        name,
-        path,
-        config=config,
-        dtype=jnp.dtype(dtype),
-        remat=remat,
-    )
     classes = loaded.config.num_classes
     if labels and not all(0 <= label < classes for label in labels):
         raise ValueError(
@@ -202,7 +225,9 @@ def checkpoint(
         float(loaded.scheduler.sigma(0.0)),
         tuple(labels),
     )
-    field = loaded.field(guidance)
+    if guided_channels is not None:
+        facts["guided_channels"] = guided_channels
+    field = loaded.field(guidance, channels=guided_channels)
     return Model(name, field, loaded.scheduler, draw, guidance, facts)
 
 

@@ -8,6 +8,7 @@ steps of the digits model, the memory per device and what the devices send each 
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
 
@@ -63,8 +64,9 @@ def main(argv: list[str]) -> None:
         programs.figures(name, program.compile(), p) for name, program in made.items()
     ]
     print(
-        f"{_TOPOLOGY.value}, {mesh.size} chips, jax {jax.__version__}, batch "
-        f"{_BATCH.value}, {_NFE.value} evaluations, p = {p}\n"
+        f"{_TOPOLOGY.value}, {mesh.size} chips, jax {jax.__version__}, libtpu "
+        f"{importlib.metadata.version('libtpu')}, batch {_BATCH.value}, "
+        f"{_NFE.value} evaluations, p = {p}\n"
     )
     print(tables.aligned([list(_COLUMNS), [], *(row.cells() for row in found)]))
     if not all(row.is_sound for row in found):

@@ -67,6 +67,7 @@ class Bench:
                 self.pairs["validation"],
                 optimizer,
                 loss,
+                metric=self.model.metric,
                 seed=self.accuracy.seed,
                 checkpoint=self.workdir.checkpoint(title),
                 progress=progress,
@@ -233,14 +234,16 @@ class Study(NamedTuple):
     Attributes:
       run: what answers it.
       varies: the label of what it varies.
+      by_nfe: whether its picture has NFE as the axis, and the settings as lines.
     """
 
     run: Callable[[Bench], Sequence[Result]]
     varies: str
+    by_nfe: bool = False
 
 
 STUDIES = {
-    "figure11": Study(figure11, "family and loss"),
+    "figure11": Study(figure11, "family and loss", by_nfe=True),
     "table5": Study(table5, "start"),
     "sigma_0": Study(sigma_0, "standard deviation of the source, sigma_0"),
     "start": Study(start, "start"),

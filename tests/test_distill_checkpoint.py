@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 
 import jax
 import numpy as np
@@ -121,12 +122,17 @@ def _estimate(text, stage):
     return [line for line in table.splitlines() if line.startswith(stage)]
 
 
-def test_the_estimate_alone_starts_nothing(tmp_path):
-    path = write("dit_xl_2", "stream", tmp_path)
-    done = run("dit_xl_2", path, tmp_path / "run", "--stage=estimate", "--remat")
+def test_the_estimate_alone_needs_no_weights_and_starts_nothing(tmp_path):
+    done = run("dit_xl_2", "", tmp_path / "run", "--stage=estimate", "--remat")
     assert done.returncode == 0, done.stderr
+    network = PUBLISHED["dit_xl_2"].changed(SMALL["dit_xl_2"])
+    shapes = jax.tree.leaves(network.network(np.float32, remat=False).shapes())
+    size = 4 * sum(math.prod(leaf.shape) for leaf in shapes)
+    # The guidance scale is a leaf of the field too, 8 bytes at most.
+    sizes = {f"memory: {(size + more) / 1e3:.1f} kB" for more in (0, 4, 8)}
+    assert any(text in done.stdout for text in sizes)
     assert "of weights; a field call on a chunk" in done.stdout
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"run.flags"}
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,13 @@ def test_guidance_is_affine_in_its_scale():
     assert_close(at(2.0) - at(1.0), at(1.0) - at(0.0), 1e-14)
 
 
+@pytest.mark.parametrize("scale", [0.5, np.float32(0.5), np.full(2, 0.5)])
+def test_a_guided_field_can_be_jitted_as_it_is(scale):
+    x = np.ones((2, 3))
+    got = jax.jit(velocity.guided(cond, uncond, scale))(0.5, x)
+    np.testing.assert_allclose(got, 1.5 * cond(0.5, x) - 0.5 * uncond(0.5, x))
+
+
 def test_guidance_of_one_field_changes_nothing():
     field = Gaussian(schedulers.vp())
     vf = velocity.from_epsilon(field.epsilon, field.scheduler)

@@ -129,6 +129,23 @@ def test_guidance_mixes_with_the_null_label(load, name):
     assert model.knows_null == (name == "sit_xl_2")
 
 
+@pytest.mark.parametrize("name", ["dit_xl_2", "sit_xl_2"])
+def test_guidance_of_the_leading_channels_leaves_the_rest_conditional(load, name):
+    model, fixture = load(name)
+    x, (label,) = inputs(fixture)
+    cond, all_guided, got = (
+        velocity(field, 0.6, x, label)
+        for field in (model.field(), model.field(0.5), model.field(0.5, channels=3))
+    )
+    assert x.shape[-1] == 4
+    assert error(got[..., :3], all_guided[..., :3]) < 1e-5
+    assert error(got[..., 3:], cond[..., 3:]) < 1e-5
+    assert error(all_guided[..., 3:], cond[..., 3:]) > 1e-3
+    for channels in (0, 5):
+        with pytest.raises(ValueError, match=f"from 1 to 4, .*, got {channels}"):
+            model.field(0.5, channels=channels)
+
+
 def test_guidance_needs_classes(load):
     model, _ = load("edm_cifar10_uncond_ve")
     with pytest.raises(ValueError, match="guidance needs a class-conditional network"):

@@ -13,7 +13,7 @@ import bns_jax
 ROOT = Path(bns_jax.__file__).parents[1]
 
 FLOORS = [
-    {"typing", "pytree", "scalars", "checks", "identity", "tables"},
+    {"typing", "pytree", "scalars", "checks", "conditioning", "identity", "tables"},
     {"schedulers", "velocity", "guidance", "conventions", "grids"},
     {"ns", "scale_time"},
     {"solvers", "families"},

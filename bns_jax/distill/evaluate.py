@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bns_jax import ns, pairs, parallel
+from bns_jax import conditioning, ns, pairs, parallel
 from bns_jax.checks import check_per_sample
 from bns_jax.distill.optimizer import Metric
 from bns_jax.metrics import psnr
@@ -43,11 +43,13 @@ def evaluate(
 
     Raises:
       TypeError: if a leaf of the pairs is no array of numbers.
-      ValueError: if the solver is none, the pairs do not belong together, or the field
-        or the metric returns something else than expected.
+      ValueError: if the solver is none, the pairs do not belong together, the field
+        refuses their conditioning (see `conditioning.check`), or the field or the
+        metric returns something else than expected.
     """
     ns.validate(params)
     pairs.check(data)
+    conditioning.check(vf, data.args)
     return measure(params, vf, data, metric, mesh)
 
 

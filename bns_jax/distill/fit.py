@@ -14,7 +14,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from bns_jax import checkpoint as checkpoints
-from bns_jax import ns, pairs, parallel, probing
+from bns_jax import conditioning, ns, pairs, parallel, probing
 from bns_jax.distill.checks import check_inputs, check_shapes
 from bns_jax.distill.distilled import Distilled
 from bns_jax.distill.evaluate import mean_over_misses, take
@@ -108,7 +108,8 @@ def fit(
       ValueError: if a number is out of its range, the pairs do not belong together, are
         fewer than a batch or hold fewer numbers than the family, the weights are not
         positive, the family does not start from a valid solver, the field or the loss
-        returns a wrong shape, the optimizer has no use for the loss, the checkpoint is
+        returns a wrong shape, the field refuses the conditioning (see
+        `conditioning.check`), the optimizer has no use for the loss, the checkpoint is
         of another run, the microbatch does not divide the batch or the devices not the
         microbatch, the start is not finite, or ten steps in a row are not: the state
         before them is saved then.
@@ -129,6 +130,7 @@ def fit(
     weights = weights / np.max(weights)
     given = as_pytree(vf)
     vf = parallel.place(given, mesh)
+    conditioning.check(given, validation.args)
     answers = probing.look(vf, train.x0, train.args, mesh)
     trainer = optimizer.trainer(recipe.iterations)
     with_path, devices = isinstance(loss, PathLoss), parallel.batch_devices(mesh)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bns_jax import grids, ground_truth, pairs, parallel, scalars
+from bns_jax import conditioning, grids, ground_truth, pairs, parallel, scalars
 from bns_jax.checks import check_velocity
 from bns_jax.distill.evaluate import PER_DEVICE
 from bns_jax.distill.path_grid import path_grids
@@ -54,12 +54,14 @@ def greedy(
     Raises:
       ValueError: if there is no candidate, or one is of another length, unsorted or
         outside [0, 1], or the path has fewer than 4 points or does not lead from 0 to
-        1, or chunk is no positive number, or a velocity on the way is not finite.
+        1, or chunk is no positive number, or the field refuses the conditioning (see
+        `conditioning.check`), or a velocity on the way is not finite.
     """
     nfe = scalars.count("nfe", nfe)
     chunk = PER_DEVICE * parallel.batch_devices(mesh) if chunk is None else chunk
     chunk = scalars.count("chunk", chunk)
     pairs.check(train)
+    conditioning.check(vf, train.args)
     train = _with_path(vf, train, mesh)
     check_covers(train.times)
     if candidates is None:

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bns_jax.models import layers
+from bns_jax.models import labels, layers
 from bns_jax.models.layers import WIDE
 from bns_jax.models.network import Network
 
@@ -169,13 +169,19 @@ class ADM(Network):
           step: of the discrete-time schedule, 0 the cleanest; may be fractional;
             a scalar or (batch,).
           x: images (batch, height, width, channels).
-          label: classes (batch,), integers; not looked at without classes.
+          label: classes (batch,), integers; not looked at without classes. Inside of
+            jit one that is out of range gives nan.
 
         Returns:
           (batch, height, width, channels), or twice the channels with a learned
           variance in the second half; of the dtype of x.
+
+        Raises:
+          ValueError: if the labels are no integers (batch,), or known and out of range.
         """
         config = self.config
+        classes = config.num_classes
+        label = labels.of_batch(label, x, classes) if classes else None
         embedding = nn.silu(self._embed(layers.per_sample(step, x), label))
         kept = self._down(x, embedding)
         h = self._middle(kept[-1], embedding)
@@ -225,13 +231,13 @@ class ADM(Network):
             layers.sinusoids(step, config.width)
         )
         embedding = nn.Dense(size, name="time_embed.2")(nn.silu(embedding))
-        if config.num_classes == 0:
+        if label is None:
             return embedding
         rows = config.num_classes + config.null_label
         table = nn.Embed(rows, size, name="label_emb")
-        label = jnp.asarray(label)
         known = (label < rows).astype(WIDE)[:, None]
-        return embedding + known * table(jnp.minimum(label, rows - 1))
+        of_class = known * table(jnp.clip(label, 0, rows - 1))
+        return embedding + labels.or_nan(of_class, label, config.num_classes)
 
     def _has_attention(self, h: jax.Array) -> bool:
         return h.shape[1] in self.config.attention

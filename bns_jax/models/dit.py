@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bns_jax.models import layers
+from bns_jax.models import labels, layers
 from bns_jax.models.layers import WIDE
 from bns_jax.models.network import Network
 
@@ -130,13 +130,18 @@ class DiT(Network):
           t: what it was told in training: the step of a discrete-time schedule (DiT)
             or a time in [0, 1] (SiT); a scalar or (batch,).
           x: latents (batch, height, width, channels).
-          label: classes (batch,), integers; num_classes is the null label.
+          label: classes (batch,), integers; num_classes is the null label. Inside of
+            jit one that is out of range gives nan.
 
         Returns:
           (batch, height, width, channels), or twice the channels with a variance in
           the second half; of the dtype of x.
+
+        Raises:
+          ValueError: if the labels are no integers (batch,), or known and out of range.
         """
         config = self.config
+        label = labels.of_batch(label, x, config.num_classes)
         width, patch, side = config.width, config.patch, config.side
         embedding = nn.silu(self._embed(layers.per_sample(t, x), label))
         h = nn.Conv(width, (patch, patch), patch, name="x_embedder.proj")(
@@ -165,4 +170,5 @@ class DiT(Network):
         rows = self.config.num_classes + self.config.null_label
         table = nn.Embed(rows, width, name="y_embedder.embedding_table")
         known = (label < rows).astype(WIDE)[:, None]
-        return h + known * table(jnp.minimum(label, rows - 1))
+        of_class = known * table(jnp.clip(label, 0, rows - 1))
+        return h + labels.or_nan(of_class, label, self.config.num_classes)

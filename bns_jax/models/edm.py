@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 
-from bns_jax.models import edm_precondition, layers
+from bns_jax.models import edm_precondition, labels, layers
 from bns_jax.models.edm_unet import EDMConfig as EDMConfig
 from bns_jax.models.edm_unet import UNet
 from bns_jax.models.layers import WIDE
@@ -35,11 +35,17 @@ class EDM(Network):
         Args:
           sigma: standard deviation of the noise in x, a scalar or (batch,).
           x: data plus noise (batch, height, width, channels).
-          label: classes (batch,), integers; not looked at without classes.
+          label: classes (batch,), integers; not looked at without classes. Inside of
+            jit one that is out of range gives nan.
 
         Returns:
           The expected data, of the shape and dtype of x.
+
+        Raises:
+          ValueError: if the labels are no integers (batch,), or known and out of range.
         """
+        if self.config.num_classes:
+            label = labels.of_batch(label, x, self.config.num_classes)
         levels = layers.per_sample(sigma, x)
         by = edm_precondition.scalings(self.config, levels)
         skip, out, given = (c[:, None, None, None] for c in (by.skip, by.out, by.given))

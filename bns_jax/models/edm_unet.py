@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bns_jax.models import edm_precondition, layers
+from bns_jax.models import edm_precondition, labels, layers
 from bns_jax.models.edm_block import Block, conv, norm
 from bns_jax.models.layers import WIDE
 
@@ -101,7 +101,7 @@ class UNet(nn.Module):
         Args:
           noise: c_noise(sigma) (batch,), float32.
           x: c_in(sigma) times the noisy images (batch, height, width, channels).
-          label: classes (batch,); not looked at without classes.
+          label: classes (batch,), checked; not looked at without classes.
 
         Returns:
           What the preconditioning mixes with its input, float32; of a network with a
@@ -187,8 +187,7 @@ class UNet(nn.Module):
             waves = layers.sinusoids(noise, size, endpoint=True)
             waves = jnp.roll(waves, size // 2, axis=-1)
         if config.num_classes:
-            chosen = jax.nn.one_hot(label, config.num_classes, dtype=WIDE)
-            scaled = chosen * config.num_classes**0.5
+            scaled = self._one_hot(label) * config.num_classes**0.5
             waves += nn.Dense(size, name="map_label")(scaled)
         h = nn.silu(nn.Dense(4 * config.width, name="map_layer0")(waves))
         return nn.Dense(4 * config.width, name="map_layer1")(h)
@@ -200,9 +199,15 @@ class UNet(nn.Module):
         h = nn.silu(nn.Dense(size, name="map_layer0")(waves))
         h = nn.Dense(size, name="map_layer1")(h)
         if config.num_classes:
-            chosen = jax.nn.one_hot(label, config.num_classes, dtype=WIDE)
+            chosen = self._one_hot(label)
             h += nn.Dense(size, use_bias=False, name="map_label")(chosen)
         return h
+
+    def _one_hot(self, label: jax.Array | None) -> jax.Array:
+        """(batch, num_classes): zeros for the null label."""
+        classes = self.config.num_classes
+        chosen = jax.nn.one_hot(label, classes, dtype=WIDE)
+        return labels.or_nan(chosen, label, classes)
 
     def _block(
         self,

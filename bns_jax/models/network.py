@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bns_jax.models import labels
 from bns_jax.models.layers import WIDE
 
 
@@ -31,3 +32,7 @@ class Network(nn.Module):
         x = jax.ShapeDtypeStruct((1, *self.config.image_shape), WIDE)
         label = jax.ShapeDtypeStruct((1,), jnp.int32)
         return jax.eval_shape(self.init, jax.random.key(0), t, x, label)["params"]
+
+    def check_args(self, args: tuple[Any, ...]) -> None:
+        """Checks the labels of all samples; see `conditioning.check`."""
+        labels.check_args(args, self.config.num_classes)

@@ -9,12 +9,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
 from bns_jax import parallel, velocity
-from bns_jax.models import convert, edm, published, recognise, state_dict, told
+from bns_jax.models import (
+    convert,
+    edm,
+    labels,
+    published,
+    recognise,
+    state_dict,
+    told,
+)
 from bns_jax.models.layers import WIDE
 from bns_jax.models.network import Network
 from bns_jax.models.published import Config, Published
@@ -52,21 +59,38 @@ class Pretrained:
         config = self.config
         return config.num_classes > 0 and getattr(config, "null_label", False)
 
-    def field(self, guidance: float = 0.0) -> VelocityField:
+    def field(
+        self, guidance: float = 0.0, *, channels: int | None = None
+    ) -> VelocityField:
         """The velocity field, guided by the scale w; its weights are its leaves.
 
         It is called as field(t, x, label) where there are classes, and field(t, x)
-        where not. With t outside of jit it checks the labels.
+        where not. `pairs`, `fit`, `evaluate` and `greedy` check all labels before they
+        start; inside of jit a label that is out of range gives nan.
+
+        Args:
+          guidance: w, as in `velocity.guided`; others call 1 + w the guidance scale.
+          channels: guides so many leading channels, the rest stays conditional; all of
+            them if left out. The published figures of DiT and SiT, their FIDs among
+            them, guide 3 of the 4 channels of the latents: give 3 to compare with
+            those.
 
         Raises:
-          ValueError: if there are no classes to be guided by.
+          ValueError: if there are no classes to be guided by, or not so many channels.
         """
+        own = self.config.channels
+        if channels is not None and not 1 <= channels <= own:
+            raise ValueError(
+                f"channels to guide must be from 1 to {own}, those of "
+                f"{self.origin.file}, got {channels}"
+            )
         if guidance and not self.config.num_classes:
             raise ValueError(
                 f"guidance needs a class-conditional network, got {guidance} for "
                 f"{self.origin.file}"
             )
-        return velocity.guided(self._field(False), self._field(True), guidance)
+        fields = self._field(False), self._field(True)
+        return velocity.guided(*fields, guidance, channels=channels)
 
     def _field(self, unconditional: bool) -> VelocityField:
         prediction = _Prediction(self.network, self.scheduler, unconditional)
@@ -91,30 +115,15 @@ class _Prediction:
         if isinstance(self.scheduler, DiscreteVP):
             t = self.scheduler.timestep(t)
         if config.num_classes:
-            check_labels(label, config.num_classes)
-        if self.unconditional:
-            label = (jnp.full_like(label[0], config.num_classes),)
+            given = labels.only(label)
+            null = jnp.full_like(given, config.num_classes)
+            label = (null if self.unconditional else given,)
         out = self.network.apply({"params": params}, t, x, *label)
         return out[..., : config.channels]
 
-
-def check_labels(label: tuple[Any, ...], num_classes: int) -> None:
-    """Checks labels that are known; inside of jit it checks nothing.
-
-    Raises:
-      ValueError: if there are none, or one is out of range.
-    """
-    if len(label) != 1:
-        raise ValueError(f"expected labels (batch,), got {len(label)} arguments")
-    if isinstance(label[0], jax.core.Tracer):
-        return
-    values = np.asarray(label[0])
-    wrong = values[(values < 0) | (values > num_classes)]
-    if wrong.size:
-        raise ValueError(
-            f"labels run from 0 to {num_classes - 1}, and {num_classes} is none; got "
-            f"{sorted(set(wrong.tolist()))[:5]}"
-        )
+    def check_args(self, args: tuple[Any, ...]) -> None:
+        """Checks the labels of all samples; see `conditioning.check`."""
+        self.network.check_args(args)
 
 
 def load(
@@ -159,6 +168,35 @@ def load(
     params = convert.to_flax(used, shapes)
     # Once and for all: as NumPy arrays they would travel at every call.
     params = parallel.fsdp(params, mesh) if mesh else jax.device_put(params)
+    return Pretrained(origin, network, params, origin.scheduler)
+
+
+def without_weights(
+    name: str,
+    *,
+    config: Mapping[str, Any] | None = None,
+    dtype: Any = WIDE,
+    remat: bool = False,
+) -> Pretrained:
+    """A published architecture with zeros in place of its weights.
+
+    The shapes are known without a file, and they are all that time and memory depend
+    on; what it answers means nothing.
+
+    Args:
+      name: of `published.PUBLISHED`; the rest as in `load`.
+      config: entries of the architecture that differ from the published one.
+      dtype: of the products inside, float32 or bfloat16.
+      remat: whether the backward pass recomputes each block.
+
+    Raises:
+      ValueError: if there is no such name or entry.
+    """
+    origin = published.look_up(name).changed(config or {})
+    network = origin.network(dtype, remat)
+    params = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), network.shapes()
+    )
     return Pretrained(origin, network, params, origin.scheduler)
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bns_jax.models import labels
 from bns_jax.typing import wider
 
 
@@ -201,6 +202,10 @@ class UNet(nn.Module):
         init = partial(self.init, jax.random.key(0), 0.5)
         return jax.eval_shape(init, x, label)["params"]
 
+    def check_args(self, args: tuple[Any, ...]) -> None:
+        """Checks the labels of all samples; see `conditioning.check`."""
+        labels.check_args(args, self.config.num_classes)
+
     @nn.compact
     def __call__(
         self, t: jax.Array, x: jax.Array, label: jax.Array, train: bool = False
@@ -210,16 +215,22 @@ class UNet(nn.Module):
         Args:
           t: time in [0, 1], a scalar for the whole batch or (batch,).
           x: images (batch, height, width, channels).
-          label: classes (batch,), integers; num_classes is the null label.
+          label: classes (batch,), integers; num_classes is the null label. Inside of
+            jit one that is out of range gives nan.
           train: whether dropout is on (then the rng "dropout" is needed).
 
         Returns:
           The prediction, of the shape and dtype of x.
+
+        Raises:
+          ValueError: if the labels are no integers (batch,), or known and out of range.
         """
-        config = self.config
+        config, classes = self.config, self.config.num_classes
+        label = labels.of_batch(label, x, classes)
         t = jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])
         embedding = nn.Dense(config.embedding)(_time_features(t))
-        embedding += nn.Embed(config.num_classes + 1, config.embedding)(label)
+        of_class = nn.Embed(classes + 1, config.embedding)(label)
+        embedding += labels.or_nan(of_class, label, classes)
         embedding = nn.Dense(config.embedding)(nn.silu(embedding))
 
         def block(h: jax.Array, features: int) -> jax.Array:
