@@ -69,7 +69,8 @@ def _compare() -> None:
     test = truth.make_pairs(model, counts, accuracy, workdir)["test"]
     rows = comparison.compare(model, solvers, test, workdir.results("test"))
     comparison.write(rows, model, workdir)
-    print(f"\nPSNR (dB) on {test.size} pairs, {model.title}\n\n{report.table(rows)}\n")
+    table = report.table(rows, model.data_range)
+    print(f"\non {test.size} pairs, {model.title}\n\n{table}\n")
     print(f"in {workdir.root}: table.csv  psnr_vs_nfe.png")
 
 

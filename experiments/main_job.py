@@ -24,7 +24,7 @@ from bns_jax.distill import Distilled, HistoryRow, Optimizer
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs, first
 from bns_jax.pytree import checksum, on_host
-from experiments import comparison, preemption, report, starts, truth
+from experiments import comparison, display, preemption, report, starts, truth
 from experiments.models import Model
 from experiments.progress import Progress
 from experiments.truth import Accuracy
@@ -116,7 +116,7 @@ def run(model: Model, settings: Settings, workdir: Workdir, stage: str) -> None:
     if stage == "distill":
         return
     rows = evaluate_all(model, settings, workdir, pairs, distilled)
-    print(f"\n{report.table(rows)}\n")
+    print(f"\n{report.table(rows, model.data_range)}\n")
     print(
         f"forwards count calls of the guided field, {model.network_calls} network "
         f"evaluations each; ground truth took {pairs['test'].nfe.mean():.0f} NFE."
@@ -178,7 +178,10 @@ def evaluate_all(
     comparison.write(rows, model, workdir)
     nfe = min(settings.nfe)
     runner_up = comparison.best(others, nfe).solver
-    shown = {"BNS": distilled[nfe].params, runner_up: built[nfe][runner_up]}
+    shown = {
+        "BNS": distilled[nfe].params,
+        display.name(runner_up): built[nfe][runner_up],
+    }
     _show_samples(model, shown, test, workdir)
     return rows
 
@@ -204,7 +207,7 @@ def _distil(
             model.field,
             pairs["train"],
             pairs["validation"],
-            **_recipe(settings),
+            **_recipe(model, settings),
             microbatch=settings.microbatch or model.microbatch(batch),
             checkpoint=workdir.checkpoint(f"{name}_from_{start.name}"),
             progress=progress,
@@ -217,10 +220,11 @@ def _distil(
     return fitted
 
 
-def _recipe(settings: Settings) -> dict[str, Any]:
+def _recipe(model: Model, settings: Settings) -> dict[str, Any]:
     """The arguments of `distill.fit` that shape its result."""
     return {
         "optimizer": settings.optimizer,
+        "metric": model.metric,
         "batch": settings.pairs_per_step,
         "iterations": settings.iterations,
         "evaluate_every": settings.evaluate_every,
@@ -242,7 +246,7 @@ def _identity(
         model.field,
         pairs["train"],
         pairs["validation"],
-        **_recipe(settings),
+        **_recipe(model, settings),
         mesh=model.mesh,
     )
     return {**of_run, **_search(settings)}
@@ -323,4 +327,5 @@ def _show_samples(
             sample(params, model.field, shown.x0, *shown.args)
         )
     title = f"{model.title}: the same noise in each column"
-    report.plot_samples(sheet, workdir.root / "samples.png", title, truth)
+    path = workdir.root / "samples.png"
+    report.plot_samples(sheet, path, title, truth, model.data_range)

@@ -133,15 +133,17 @@ SLOW = {
     "greedy": lambda x: bns_jax.sample(
         distill.greedy(field, _pairs(x, x), 2), field, x
     ),
-    "fit": lambda x: distill.fit(
-        families.bns(EULER),
-        field,
-        _pairs(*[np.concatenate([np.atleast_1d(x)] * 8)] * 2),
-        _pairs(x, x),
-        optimizer=distill.adam(1e-3),
-        batch=1,
-        iterations=1,
-    ).params,
+    "fit": lambda x: (
+        distill.fit(
+            families.bns(EULER),
+            field,
+            _pairs(*[np.concatenate([np.atleast_1d(x)] * 8)] * 2),
+            _pairs(x, x),
+            optimizer=distill.adam(1e-3),
+            batch=1,
+            iterations=1,
+        ).params
+    ),
     "compare": lambda x: (
         bns_jax.compare(field, _pairs(x, x), 2, names=["euler"]).results
     ),
