@@ -13,6 +13,7 @@ a trained network beats it or comes close, and none that is misread does at ever
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ from bns_jax.velocity import time_like
 
 _TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 _FAR = 1.5
+_MOVED, _SPREAD = 0.5, 1.5
+"""By how many standard deviations means, and by what factor these, may differ."""
 
 
 class Denoising(NamedTuple):
@@ -110,6 +113,34 @@ def check(
         errors.append(_root_mean_square(jax.tree.map(jnp.subtract, seen, data)))
     linear = [_linear_error(scheduler, t, data) for t in times]
     return Denoising(times, tuple(errors), tuple(linear))
+
+
+def warn_unlike(x1: Sample, data: Sample) -> None:
+    """Warns if samples are unlike clean data in their mean or their spread.
+
+    Args:
+      x1: samples that a field has led to, leaves (N, ...).
+      data: clean samples, leaves (M, ...).
+    """
+    made, clean = _moments(x1), _moments(data)
+    moved = abs(made[0] - clean[0]) / clean[1]
+    spread = made[1] / clean[1]
+    if moved > _MOVED or not 1 / _SPREAD < spread < _SPREAD:
+        warnings.warn(
+            f"the solved samples have mean {made[0]:.3g} and standard deviation "
+            f"{made[1]:.3g}, the data {clean[0]:.3g} and {clean[1]:.3g}: is this the "
+            "field's scheduler, prediction and time? conventions.check tells",
+            stacklevel=3,
+        )
+
+
+def _moments(tree: Sample) -> tuple[float, float]:
+    """The mean and the standard deviation of all entries."""
+    leaves = [
+        np.ravel(on_host(leaf)).astype(np.float64) for leaf in jax.tree.leaves(tree)
+    ]
+    values = np.concatenate(leaves)
+    return float(np.mean(values)), float(np.std(values)) + np.finfo(np.float32).tiny
 
 
 def _data_seen(

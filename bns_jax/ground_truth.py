@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from bns_jax import guidance, identity, parallel, probing, scalars
 from bns_jax.checks import check_finite, check_rows, check_velocity
+from bns_jax.conventions import warn_unlike
 from bns_jax.pair_store import PairStore
 from bns_jax.pairs import Pairs, concatenate
 from bns_jax.progress import on_terminal
@@ -41,6 +42,7 @@ def pairs(
     fingerprint: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     mesh: Mesh | None = None,
+    data: Sample | None = None,
 ) -> Pairs:
     """Solves the sampling ODE from t = 0 to 1 for each sample on its own.
 
@@ -74,6 +76,9 @@ def pairs(
         terminal if left out.
       mesh: devices to lay each chunk over, along the mesh's first axis. Processes on
         several hosts give the same arguments, and a directory that all of them see.
+      data: clean samples, leaves (M, ...), to hold the solved ones against: a warning
+        says if they are unlike, as with a wrong time, scheduler or prediction. See also
+        `conventions.check`.
 
     Returns:
       The pairs, as NumPy arrays; x1 and the path have the dtypes of x0. Those of a
@@ -86,7 +91,13 @@ def pairs(
         `conditioning.check`; a label that does not exist), the directory holds pairs
         of another configuration, or a solve fails: the message names the sample and
         the time.
+
+    Warns:
+      UserWarning: if the solved samples are unlike `data`.
     """
+    if data is not None:
+        check_rows({"data": data})
+        check_finite("data", data)
     save_at = _check_times(save_at)
     count = check_rows({"x0": x0, "args": args})
     x0, args = jax.tree.map(np.asarray, (x0, args))
@@ -126,7 +137,10 @@ def pairs(
         evaluations += int(np.sum(shard.nfe))
         done = first + len(rows)
         report(done, count, f"{evaluations / done:.0f} NFE per pair")
-    return concatenate(shards) if store is None else store.load()
+    solved = concatenate(shards) if store is None else store.load()
+    if data is not None:
+        warn_unlike(solved.x1, data)
+    return solved
 
 
 class _Problem(NamedTuple):
@@ -291,6 +305,10 @@ def _check_times(save_at: Array | None) -> np.ndarray:
 def _with_fingerprint(
     facts: Mapping[str, Any], fingerprint: Mapping[str, Any]
 ) -> dict[str, Any]:
+    if not isinstance(fingerprint, Mapping):
+        raise TypeError(
+            f"fingerprint must be a mapping, got {type(fingerprint).__name__}"
+        )
     taken = sorted(facts.keys() & fingerprint.keys())
     if taken:
         raise ValueError(f"fingerprint must not name what is compared anyway: {taken}")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bns_jax import conventions, schedulers, velocity
+from bns_jax import conventions, ground_truth, schedulers, velocity
 from tests.fields import Gaussian
 from tests.laws import ALL_SCHEDULERS
 
@@ -69,6 +69,17 @@ def test_another_scheduler_is_seen():
     vf = velocity.from_epsilon(network("epsilon", vp), cond_ot)
     assert not conventions.check(vf, cond_ot, DATA).as_trained
     assert not conventions.check(network("velocity", cond_ot), vp, DATA).as_trained
+
+
+def test_pairs_unlike_the_data_are_said_to_be():
+    right = velocity.from_epsilon(network("epsilon", PATHS["cosine"]), PATHS["cosine"])
+    wrong = velocity.from_v(network("epsilon", PATHS["cosine"]), PATHS["cosine"])
+    x0 = np.random.default_rng(1).normal(size=(32, 16))
+    ground_truth.pairs(right, x0, data=DATA)
+    with pytest.warns(
+        UserWarning, match="the solved samples have mean .* data 0.4"
+    ):
+        ground_truth.pairs(wrong, x0, data=DATA)
 
 
 def test_bad_input_is_named():

@@ -20,7 +20,8 @@ def sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sampl
 
     The field is traced once, whatever the number of evaluations. Give the weights of
     a network through `jax.tree_util.Partial(apply, weights)`: they are then arguments
-    of the compiled program, so that new weights compile nothing.
+    of the compiled program, so that new weights compile nothing. A function that is
+    made anew for each call, such as a `lambda` in a loop, compiles anew each time.
 
     Works under jit, vmap, grad, jvp, `jax.shard_map` and explicit meshes. Reverse mode
     stores one iterate per evaluation and recomputes the field.
