@@ -7,8 +7,11 @@ data that the field sees in x,
 
     x1_hat = (sigma' x - sigma u) / (alpha sigma' - alpha' sigma),
 
-are compared with x1. The yardstick is the best linear guess of each entry from itself:
-a trained network beats it or comes close, and none that is misread does at every level.
+are compared with x1, and the noise that it sees, (x - alpha x1_hat) / sigma, with x0.
+Each error is taken in units of what it is an error of, and the smaller one counts: a
+network of noise knows nothing of the data in pure noise, and one of data nothing of the
+noise in clean data. The yardstick is the best linear guess of each entry from itself: a
+trained network beats it or comes close, and none that is misread does at every level.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from bns_jax.typing import Array, Sample, VelocityField
 from bns_jax.velocity import time_like
 
 _TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
-_FAR = 1.5
+_FAR, _SMALL = 1.5, 0.3
 _MOVED, _SPREAD = 0.5, 1.5
 """By how many standard deviations means, and by what factor these, may differ."""
 
@@ -39,7 +42,8 @@ class Denoising(NamedTuple):
 
     Attributes:
       times: asked at.
-      error: root mean square of x1_hat - x1 at each.
+      error: root mean square error of the data in units of their standard deviation, or
+        of the noise, whichever is smaller.
       linear: that of the best linear guess.
     """
 
@@ -51,7 +55,7 @@ class Denoising(NamedTuple):
     def as_trained(self) -> bool:
         """Whether the field denoises at every time as a trained one does."""
         pairs = zip(self.error, self.linear, strict=True)
-        return all(error <= _FAR * linear for error, linear in pairs)
+        return all(error <= max(_FAR * linear, _SMALL) for error, linear in pairs)
 
     def __str__(self) -> str:
         """A line per time, and what they mean."""
@@ -107,11 +111,15 @@ def check(
     noise = jax.tree.map(
         lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype), data
     )
-    errors = []
+    _, spread = _moments(data)
+    errors, linear = [], []
     for t in times:
+        # An error of the data is one of the noise, alpha / sigma times as large.
+        units = min(1 / spread, float(scheduler.alpha(t) / scheduler.sigma(t)))
         seen = _data_seen(field, scheduler, t, data, noise, args)
-        errors.append(_root_mean_square(jax.tree.map(jnp.subtract, seen, data)))
-    linear = [_linear_error(scheduler, t, data) for t in times]
+        error = _root_mean_square(jax.tree.map(jnp.subtract, seen, data))
+        errors.append(units * error)
+        linear.append(units * _linear_error(scheduler, t, data))
     return Denoising(times, tuple(errors), tuple(linear))
 
 
@@ -140,7 +148,7 @@ def _moments(tree: Sample) -> tuple[float, float]:
         np.ravel(on_host(leaf)).astype(np.float64) for leaf in jax.tree.leaves(tree)
     ]
     values = np.concatenate(leaves)
-    return float(np.mean(values)), float(np.std(values)) + np.finfo(np.float32).tiny
+    return float(np.mean(values)), max(float(np.std(values)), 1e-30)
 
 
 def _data_seen(
