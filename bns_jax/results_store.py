@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from etils import epath
 
 from bns_jax import files, identity, parallel
@@ -53,7 +54,7 @@ class ResultsStore:
     def find(self, name: str, nfe: int, params: NSParams) -> Result | None:
         """A result of this solver; None if there is none."""
         entry = self._at(nfe).get(name)
-        if entry is None or entry[0] != checksum(params):
+        if entry is None or entry[0] != _numbers(params):
             return None
         mean, low, high = map(float, entry[1:])
         return Result(name, nfe, mean, low, high)
@@ -61,7 +62,7 @@ class ResultsStore:
     def add(self, result: Result, params: NSParams) -> None:
         """Keeps a result; process 0 writes."""
         numbers = [repr(number) for number in result[2:]]
-        self._at(result.nfe)[result.solver] = [checksum(params), *numbers]
+        self._at(result.nfe)[result.solver] = [_numbers(params), *numbers]
         if self._directory is not None and parallel.is_main():
             body = {"of": self._of, "results": self._at(result.nfe)}
             record = {"format": _FORMAT, "sha256": _digest(body), **body}
@@ -95,6 +96,11 @@ class ResultsStore:
     def _path(self, nfe: int) -> epath.Path:
         assert self._directory is not None
         return self._directory / f"nfe_{nfe}.json"
+
+
+def _numbers(params: NSParams) -> str:
+    """The checksum of a solver, in whatever precision its numbers are held."""
+    return checksum([np.asarray(leaf, np.float64) for leaf in params])
 
 
 def _digest(body: Mapping[str, Any]) -> str:

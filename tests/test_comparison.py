@@ -85,6 +85,8 @@ def test_results_are_kept_and_never_those_of_something_else(
         comparison, "measure", lambda *args: calls.append(1) or measure(*args)
     )
     assert compare(vf, data, 2) == once
+    single = solvers.euler(2)._replace(a=np.ones(2, np.float32))
+    assert compare(vf, data, 2, also={"euler": single}) == once
     assert not calls
     other = compare(vf, data, 2, also={"euler": solvers.midpoint(2)})
     assert len(calls) == 1
