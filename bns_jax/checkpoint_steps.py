@@ -48,6 +48,7 @@ def survey(directory: epath.Path | None) -> Survey:
     newest, meta, damaged = None, "", []
     for step in sorted(_steps(directory)):
         assert directory is not None
+        _check_own(directory / f"{PREFIX}_{step}")
         folder = directory / f"{PREFIX}_{step}"
         try:
             _check_seal(folder / STATE)
@@ -94,6 +95,15 @@ def forget_paths(directory: epath.Path, step: int) -> None:
     for path in (folder, folder / STATE, folder / META):
         if (path / _COMMITTED).exists():
             (path / _COMMITTED).write_text("committed")
+
+
+def _check_own(folder: epath.Path) -> None:
+    """Refuses a folder that is named as a step and is none: orbax would remove it."""
+    if any(folder.iterdir()) and not any((folder / n).exists() for n in (STATE, META)):
+        raise ValueError(
+            f"{folder} is named as a step of a checkpoint, and holds none; move it "
+            "away, or give another directory"
+        )
 
 
 def _check_format(where: str, found: object) -> None:

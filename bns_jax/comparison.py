@@ -105,6 +105,8 @@ def compare(
     """
     asked = [nfe] if np.ndim(nfe) == 0 else list(nfe)  # type: ignore[arg-type]
     counts = [scalars.count("nfe", count) for count in asked]
+    if not counts:
+        raise ValueError("expected at least one number of evaluations, got none")
     pairs.check(data)
     path = scheduler or getattr(vf, "scheduler", None)
     chosen = _choose(solvers.expand(names), counts, path, also or {})

@@ -11,7 +11,8 @@ are compared with x1, and the noise that it sees, (x - alpha x1_hat) / sigma, wi
 Each error is taken in units of what it is an error of, and the smaller one counts: a
 network of noise knows nothing of the data in pure noise, and one of data nothing of the
 noise in clean data. The yardstick is the best linear guess of each entry from itself: a
-trained network beats it or comes close, and none that is misread does at every level.
+trained network beats it or comes close; one that is misread fails at some level, unless
+what it is taken for is near to what it is, as with two similar schedulers.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Denoising(NamedTuple):
                 [f"{t:g}", f"{error:.3g}", f"{linear:.3g}", f"{error / linear:.2f}"]
             )
         if self.as_trained:
-            verdict = "The field denoises: scheduler, prediction and time fit it."
+            verdict = "The field denoises as one of this scheduler, prediction, time."
         else:
             verdict = (
                 "The field does not denoise: this is not its scheduler, its prediction "

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bns_jax import conditioning
+from bns_jax import conditioning, scalars
 from bns_jax.checks import check_floating, check_like
 from bns_jax.pytree import as_pytree
 from bns_jax.typing import Array, Sample, Time, VelocityField
@@ -105,8 +105,8 @@ def guided(
         positive; from the field, if the scale does not fit x or a field returns
         another shape than that of x.
     """
-    if channels is not None and not channels >= 1:
-        raise ValueError(f"channels must be at least 1, got {channels}")
+    if channels is not None:
+        channels = scalars.count("channels", channels)
     if not (scale is None or isinstance(scale, jax.core.Tracer)):
         scale = _check_scale(scale)
         if np.ndim(scale) == 0 and scale == 0:

@@ -76,7 +76,9 @@ def probe(*values: Any) -> Probe:
     Returns:
       JSON values of 6 digits; None for what is not finite.
     """
-    summaries = [_summary(value) for value in values]
+    # What is not finite is said where the field is solved, by sample and time.
+    with np.errstate(invalid="ignore", over="ignore"):
+        summaries = [_summary(value) for value in values]
     return [_rounded(number) for summary in summaries for number in summary]
 
 

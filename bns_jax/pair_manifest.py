@@ -56,6 +56,11 @@ class Manifest:
             found = content["fingerprint"]
             if content["format"] == _OLDER:
                 found = _in_todays_words(found, self._fingerprint)
+                logging.warning(
+                    "%s was written by an older version, which kept the weights of the "
+                    "field and not what it answers: make sure that it is the same",
+                    directory,
+                )
             _check_fingerprint(directory, found, self._fingerprint)
         self.is_older = content.get("format") == _OLDER
         self.older: dict[str, Any] = content.get("shards", {})

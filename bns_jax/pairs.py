@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bns_jax import scalars
 from bns_jax.checks import check_finite, check_rows
 from bns_jax.typing import Array, Sample
+
+_APART = 0.01
+"""How far the ends of a path may be from the samples, relative to their size."""
 
 
 class Pairs(NamedTuple):
@@ -76,6 +78,7 @@ class Pairs(NamedTuple):
         nfe = np.zeros(count, np.int64) if nfe is None else np.asarray(nfe)
         pairs = cls(x0, x1, args, nfe, np.asarray(times, np.float64), path)
         check(pairs)
+        _check_ends(pairs)
         return jax.tree.map(np.asarray, pairs)
 
 
@@ -99,11 +102,30 @@ def check(pairs: Pairs) -> None:
     if np.any(np.diff(times) < 0):
         raise ValueError(f"times must be sorted, got {pairs.times}")
     _check_alike("path", pairs.path, pairs.x0, len(times))
+    check_finite("path", pairs.path)
     nfe = np.asarray(pairs.nfe)
     if nfe.ndim != 1 or not np.issubdtype(nfe.dtype, np.integer):
         raise ValueError(
             f"nfe must be whole numbers of shape (N,), got {nfe.dtype} of {nfe.shape}"
         )
+
+
+def _check_ends(pairs: Pairs) -> None:
+    """Checks that paths lead from x0 to x1, where they have these points."""
+    for name, x, k, end in (("x0", pairs.x0, 0, 0.0), ("x1", pairs.x1, -1, 1.0)):
+        if not len(pairs.times) or pairs.times[k] != end:
+            continue
+        for leaf, points in zip(
+            jax.tree.leaves(x), jax.tree.leaves(pairs.path), strict=True
+        ):
+            expected = np.asarray(leaf).astype(np.float64)
+            difference = np.asarray(points[k]).astype(np.float64) - expected
+            size = np.sqrt(np.mean(expected**2))
+            if np.sqrt(np.mean(difference**2)) > _APART * size:
+                raise ValueError(
+                    f"the path must be at {name} at time {end:g}, and is apart from it "
+                    f"by {np.sqrt(np.mean(difference**2)):.3g} (root mean square)"
+                )
 
 
 def _check_alike(name: str, tree: Any, x0: Any, points: int) -> None:
@@ -118,11 +140,16 @@ def _check_alike(name: str, tree: Any, x0: Any, points: int) -> None:
         shape = (*axis, *np.shape(like))
         if np.shape(leaf) != shape:
             raise ValueError(f"expected {name} of shape {shape}, got {np.shape(leaf)}")
-        if jnp.result_type(leaf) != jnp.result_type(like):
+        dtypes = _dtype(like), _dtype(leaf)
+        if dtypes[0] != dtypes[1]:
             raise ValueError(
-                f"x0 and {name} must have one dtype, got {jnp.result_type(like)} and "
-                f"{jnp.result_type(leaf)}"
+                f"x0 and {name} must have one dtype, got {dtypes[0]} and {dtypes[1]}"
             )
+
+
+def _dtype(leaf: Any) -> Any:
+    """That of an array, whether JAX would hold it so or not."""
+    return leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
 
 
 def concatenate(parts: Sequence[Pairs]) -> Pairs:
@@ -155,7 +182,7 @@ def _check_same_kind(one: Pairs, other: Pairs) -> None:
         )
     kinds = [
         jax.tree.map(
-            lambda leaf: f"{jnp.result_type(leaf)}{list(np.shape(leaf)[1:])}",
+            lambda leaf: f"{_dtype(leaf)}{list(np.shape(leaf)[1:])}",
             (part.x0, part.x1, part.args),
         )
         for part in (one, other)

@@ -306,6 +306,21 @@ def test_nothing_is_removed_but_our_own_steps(tmp_path):
     assert not set(steps(5)) & set(names(tmp_path))
 
 
+@pytest.mark.parametrize("other", [2, 9])
+def test_a_folder_that_is_named_as_a_step_is_refused(tmp_path, other):
+    checkpoint.save(tmp_path, 5, state(5))
+    mine = tmp_path / f"bns_jax_{other}" / "thesis.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    for use in (
+        lambda: checkpoint.save(tmp_path, 6, state(6)),
+        lambda: checkpoint.restore(tmp_path, state()),
+    ):
+        with pytest.raises(ValueError, match="is named as a step of a checkpoint, and"):
+            use()
+    assert mine.read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     "use",
     [

@@ -829,3 +829,21 @@ def test_a_run_that_dies_at_a_validation_gives_its_row_again(problem, tmp_path):
     rows.clear()
     fit(problem, checkpoint=tmp_path / "b", callback=keep)
     assert rows == [10, 12]
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+def test_counts_of_numpy_are_counts(problem, tmp_path, kind):
+    settings = {"iterations": 2, "evaluate_every": 1, "batch": 16, "seed": 1}
+    ours = fit(problem, checkpoint=tmp_path / "a", **settings)
+    theirs = {name: kind(value) for name, value in settings.items()}
+    got = fit(problem, checkpoint=tmp_path / "b", **theirs)
+    assert got.identity == ours.identity
+    assert fit(problem, checkpoint=tmp_path / "b", **settings).identity == got.identity
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("optimizer", [distill.adam(1e-3), distill.gauss_newton()])
+def test_a_start_of_16_bits_is_searched_in_float32(problem, dtype, optimizer):
+    start = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), solvers.euler(2))
+    found = fit(problem, start=start, optimizer=optimizer, iterations=2)
+    assert found.params.a.dtype == np.float32

@@ -482,6 +482,13 @@ def test_what_are_no_images_is_refused(images, change, message):
         metrics.fid(change(images), reference, colours)
 
 
+def test_one_number_below_0_does_not_make_a_range(images):
+    wild = images.astype(np.float32)
+    wild[0, 0, 0, 0] = -0.01
+    with pytest.raises(ValueError, match=r"expected images in \[-1, 1\], got numbers"):
+        metrics.to_bytes(wild)
+
+
 @pytest.mark.parametrize(
     ("value_range", "message"),
     [

@@ -152,6 +152,9 @@ def test_the_leading_channels_alone_are_guided():
         velocity.guided(cond, uncond, 0.7, channels=5)(0.5, IMAGES)
     with pytest.raises(ValueError, match="channels must be at least 1, got 0"):
         velocity.guided(cond, uncond, 0.7, channels=0)
+    for channels in (1.5, True, "3"):
+        with pytest.raises(ValueError, match="channels must be a whole number, got"):
+            velocity.guided(cond, uncond, 0.7, channels=channels)
 
 
 @pytest.mark.parametrize("which", ["conditional", "unconditional"])

@@ -140,6 +140,16 @@ def test_a_folder_of_pairs_is_never_of_another_field(make, tmp_path):
         solve(make(2.0), X0)
 
 
+def test_a_field_that_differs_for_some_conditions_alone_is_another(tmp_path):
+    def make(rate):
+        return lambda t, x, label: -jnp.where(label[:, None] == 0, 1.0, rate) * x
+
+    x0, label = problems.noise(40), np.arange(40) // 20
+    ground_truth.pairs(make(1.0), x0, label, directory=tmp_path)
+    with pytest.raises(ValueError, match="another configuration; field_probe"):
+        ground_truth.pairs(make(2.0), x0, label, directory=tmp_path)
+
+
 def run(tmp_path, vf=None, **changes):
     """Two steps of a search, kept in a folder."""
     settings = {"optimizer": distill.adam(1e-3), "batch": 2, "iterations": 2} | changes
@@ -251,12 +261,14 @@ def test_a_network_whose_dropout_is_on_is_refused():
         def __init__(self):
             self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
 
-        def __call__(self, t, x):
-            return self.dropout(x)
+        def __call__(self, *t_and_x):
+            return self.dropout(t_and_x[-1])
 
     network = Dropping()
-    with pytest.raises(ValueError, match=r"mixes its samples: .*dropout"):
-        ground_truth.pairs(network, X0)
+    by_argument = jax.tree_util.Partial(lambda net, t, x: net(x), network)
+    for vf in (network, lambda t, x: network(x), by_argument):
+        with pytest.raises(ValueError, match=r"mixes its samples.*dropout"):
+            ground_truth.pairs(vf, X0)
     network.eval()
     solved = ground_truth.pairs(network, X0, rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(solved.x1, np.e * X0, rtol=1e-6)

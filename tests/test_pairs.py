@@ -23,7 +23,7 @@ def assert_equal(got, expected):
 def of_size(count, start=0):
     x = np.arange(start, start + count, dtype=float)[:, None] * np.ones((1, 2))
     label = {"class": np.arange(start, start + count)}
-    path = np.stack([x, 2 * x, 3 * x])
+    path = np.stack([x, 2 * x, 3 * x])  # From x0 to x1.
     return Pairs(
         {"x": x},
         {"x": 3 * x},
@@ -80,6 +80,7 @@ def _with_nan(x):
         ({"times": TIMES[::-1]}, "times must be sorted"),
         ({"times": 2 * TIMES}, r"times must be a vector in \[0, 1\]"),
         ({"times": np.full(3, np.nan)}, r"times must be a vector in \[0, 1\]"),
+        ({"path": {"x": _large().path["x"] * np.nan}}, "must be finite, sample 0"),
         ({"nfe": np.zeros(4)}, r"nfe must be whole numbers .*got float64"),
         ({"x1": np.zeros((4, 2))}, "one tree"),
         ({"x1": _with_nan(_large().x1["x"])}, r"x1\['x'\] must be finite, sample 2"),
@@ -140,6 +141,10 @@ def test_the_pairs_of_others_are_pairs():
         pairs.concatenate([bare, bare]), Pairs.of(np.zeros((8, 2)), np.ones((8, 2)))
     )
     assert pairs.first(bare, 3).path.shape == (0, 3, 2)
+    for factors, named in (([5, 1, 1], "x0 at time 0"), ([1, 1, 2], "x1 at time 1")):
+        path = {"x": whole.path["x"] * np.reshape(factors, (3, 1, 1))}
+        with pytest.raises(ValueError, match=f"the path must be at {named}"):
+            Pairs.of(whole.x0, whole.x1, whole.args, TIMES, path)
     with pytest.raises(ValueError, match="args must be a tuple, got ndarray"):
         Pairs.of(np.zeros((4, 2)), np.zeros((4, 2)), np.zeros(4))
 
@@ -150,6 +155,7 @@ def test_the_pairs_of_others_are_pairs():
         ({"times": np.array([0.0, 0.4, 1.0])}, "the same times"),
         ({"x1": {"x": np.zeros((3, 2), np.float32)}}, "of one kind"),
         ({"args": ()}, "of one kind"),
+        ({"x0": {"x": np.zeros((3, 2), np.float32)}}, "of one kind"),
     ],
 )
 def test_pairs_of_different_kinds_are_not_joined(changes, message):

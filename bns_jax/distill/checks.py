@@ -31,9 +31,6 @@ def check_inputs(
     patience: int | None,
 ) -> None:
     """Everything that can be wrong with the data, found before the work starts."""
-    for name in ("batch", "iterations", "evaluate_every"):
-        scalars.count(name, getattr(recipe, name))
-    scalars.count("seed", recipe.seed, least=0)
     if patience is not None:
         scalars.count("patience", patience)
     for data in (train, validation):

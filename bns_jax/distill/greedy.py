@@ -22,6 +22,9 @@ from bns_jax.pytree import as_pytree, on_host
 from bns_jax.typing import Sample, VelocityField
 from bns_jax.velocity import time_like
 
+_LEAST_POINTS = 4
+"""Of a trajectory, for a cubic spline."""
+
 
 def greedy(
     vf: VelocityField,
@@ -40,8 +43,7 @@ def greedy(
 
     Args:
       vf: the field.
-      train: pairs with at least 4 points of the trajectory; without any, it is solved
-        for anew.
+      train: pairs; with fewer than 4 points of the trajectory it is solved for anew.
       nfe: evaluations.
       candidates: grids, each of nfe + 1 times of which the last is not evaluated;
         `path_grids(train)` if left out. The one that comes closest on `train` is kept.
@@ -76,8 +78,8 @@ def greedy(
 
 
 def _with_path(vf: VelocityField, train: Pairs, mesh: Mesh | None) -> Pairs:
-    """Pairs whose trajectory is there: where it is not, it is solved for."""
-    if len(train.times):
+    """Pairs whose trajectory is there: with too few points it is solved for."""
+    if len(train.times) >= _LEAST_POINTS:
         return train
     solved = ground_truth.pairs(vf, train.x0, *train.args, mesh=mesh)
     return train._replace(times=solved.times, path=solved.path)

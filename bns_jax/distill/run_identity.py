@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bns_jax import identity, parallel, probing
+from bns_jax import identity, parallel, probing, scalars
 from bns_jax.distill.gauss_newton import gauss_newton
 from bns_jax.distill.losses import psnr_loss
 from bns_jax.distill.optimizer import Loss, Metric, Optimizer
@@ -77,13 +77,20 @@ def plan(
     evaluate_every: int | None,
     seed: int,
 ) -> Recipe:
-    """What was asked for, else the optimizer's own."""
-    return Recipe(
-        optimizer.batch_of(train.size) if batch is None else batch,
-        optimizer.iterations if iterations is None else iterations,
-        optimizer.evaluate_every if evaluate_every is None else evaluate_every,
-        seed,
-    )
+    """What was asked for, else the optimizer's own.
+
+    Raises:
+      ValueError: if one is no whole number of at least 1, or the seed of at least 0.
+    """
+    asked = {
+        "batch": optimizer.batch_of(train.size) if batch is None else batch,
+        "iterations": optimizer.iterations if iterations is None else iterations,
+        "evaluate_every": (
+            optimizer.evaluate_every if evaluate_every is None else evaluate_every
+        ),
+    }
+    counts = {name: scalars.count(name, value) for name, value in asked.items()}
+    return Recipe(**counts, seed=scalars.count("seed", seed, least=0))
 
 
 def equal_weights(train: Pairs, weights: np.ndarray | None) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bns_jax.families.base import Family
 from bns_jax.ns import NSParams, validate
-from bns_jax.typing import Array
+from bns_jax.typing import Array, wider
 
 
 class BNSTheta(NamedTuple):
@@ -59,6 +59,8 @@ def bns(init: NSParams, *, free_start: bool = False) -> Family:
 
 
 def _floating(leaf: Array) -> Array:
-    """Integers, which have no gradient, as what JAX holds floats in."""
+    """Integers, which have no gradient, and floats of 16 bits as floats of more."""
     leaf = jnp.asarray(leaf)
-    return leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(float)
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return leaf.astype(float)
+    return leaf.astype(wider(leaf.dtype, jnp.float32))

@@ -87,6 +87,8 @@ def check_range(images: np.ndarray, value_range: Range | None) -> Range:
                 " value_range=(0, 1), those in [0, 255] as uint8, and those in [-1, 1] "
                 "with nothing below 0 with value_range=(-1, 1)"
             )
+        if high > 3:
+            raise ValueError(f"expected images in [-1, 1], {found}; say value_range")
         return (-1.0, 1.0)
     black, white = map(float, value_range)
     if not (np.isfinite(white - black) and black < white):
