@@ -15,7 +15,6 @@ from bns_jax import (
     distill,
     families,
     files,
-    grids,
     scalars,
     tables,
 )
@@ -120,9 +119,10 @@ def find(
         mesh=mesh,
         **measured,
     )
+    train = distill.with_path(vf, train, mesh)
     found = Found(known)
     for count in counts:
-        start = distill.greedy(vf, train, count, _grids(train, found), mesh=mesh)
+        start = _start(vf, train, count, found, mesh)
         found[count] = distill.fit(
             families.bns(start),
             vf,
@@ -136,12 +136,14 @@ def find(
     return found
 
 
-def _grids(train: Pairs, found: Found) -> Sequence[grids.GridLike] | None:
-    """Those to try, after smaller solvers; the greedy start's own for the first."""
-    if not found:
-        return None
-    last = found[max(found)].params
-    return [*distill.path_grids(train), grids.resampled(np.append(last.times, 1.0))]
+def _start(
+    vf: VelocityField, train: Pairs, nfe: int, found: Found, mesh: Mesh | None
+) -> NSParams:
+    """Fitted row by row, also on times as dense as those of the solver before."""
+    smaller = found[max(found)].params if found else None
+    return distill.greedy(
+        vf, train, nfe, distill.grids_after(train, smaller), mesh=mesh
+    )
 
 
 def _folder(checkpoint: epath.PathLike | None, nfe: int) -> epath.Path | None:

@@ -64,9 +64,9 @@ def pairs(
       chunk: samples solved at once, which bounds the memory; 64 if left out. Give a
         multiple of the devices where there are more.
       directory: where finished chunks are kept. A second call with the same
-        arguments continues there. Of the field, its name and the weights that are its
-        leaves are compared; those that a function closes over are not seen, so give
-        them by `jax.tree_util.Partial(apply, weights)`, or name them in `fingerprint`.
+        arguments continues there. The field is compared by its name, the weights that
+        are its leaves, and what it answers about a few samples, within 0.1 %: name
+        smaller differences of what a function closes over in `fingerprint`.
       precision: of matrix products in the field, a name that
         `jax.default_matmul_precision` takes.
       fingerprint: JSON values to keep with the pairs on disk and to compare when

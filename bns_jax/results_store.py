@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -65,7 +64,7 @@ class ResultsStore:
         self._at(result.nfe)[result.solver] = [_numbers(params), *numbers]
         if self._directory is not None and parallel.is_main():
             body = {"of": self._of, "results": self._at(result.nfe)}
-            record = {"format": _FORMAT, "sha256": _digest(body), **body}
+            record = {"format": _FORMAT, "sha256": identity.digest(body), **body}
             files.write(self._path(result.nfe), json.dumps(record, indent=1))
 
     def _at(self, nfe: int) -> dict[str, list[str]]:
@@ -81,7 +80,7 @@ class ResultsStore:
         try:
             record = json.loads(path.read_text())
             body = {"of": record["of"], "results": record["results"]}
-            if record["sha256"] != _digest(body):
+            if record["sha256"] != identity.digest(body):
                 return {}
         except (ValueError, KeyError, TypeError):
             return {}
@@ -101,8 +100,3 @@ class ResultsStore:
 def _numbers(params: NSParams) -> str:
     """The checksum of a solver, in whatever precision its numbers are held."""
     return checksum([np.asarray(leaf, np.float64) for leaf in params])
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    text = json.dumps(body, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

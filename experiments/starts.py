@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from etils import epath
 
 from bns_jax import (
@@ -119,11 +118,9 @@ def _greedy(
 
     What that one took is not counted again: of it these are a guess.
     """
-    name, candidates = GREEDY, distill.path_grids(train)
-    if previous is not None:
-        times = previous.params.times
-        name = f"{GREEDY}_after_{len(times)}"
-        candidates.append(grids.resampled(np.append(times, 1.0)))
+    smaller = None if previous is None else previous.params
+    name = GREEDY if smaller is None else f"{GREEDY}_after_{len(smaller.a)}"
+    candidates = distill.grids_after(train, smaller)
     path = workdir.start(f"{name}_{nfe}")
     forwards = len(candidates) * nfe * train.size
     of = _identity(model, train, nfe, candidates)

@@ -9,6 +9,7 @@ from bns_jax.distill.fit import Interrupted as Interrupted
 from bns_jax.distill.fit import fit as fit
 from bns_jax.distill.gauss_newton import gauss_newton as gauss_newton
 from bns_jax.distill.greedy import greedy as greedy
+from bns_jax.distill.greedy import with_path as with_path
 from bns_jax.distill.losses import huber_loss as huber_loss
 from bns_jax.distill.losses import mse_loss as mse_loss
 from bns_jax.distill.losses import psnr_loss as psnr_loss
@@ -20,6 +21,7 @@ from bns_jax.distill.optimizer import Optimizer as Optimizer
 from bns_jax.distill.optimizer import Rows as Rows
 from bns_jax.distill.optimizer import Trainer as Trainer
 from bns_jax.distill.optimizer import Update as Update
+from bns_jax.distill.path_grid import grids_after as grids_after
 from bns_jax.distill.path_grid import path_grid as path_grid
 from bns_jax.distill.path_grid import path_grids as path_grids
 from bns_jax.distill.run_identity import identify as identify

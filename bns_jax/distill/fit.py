@@ -24,7 +24,7 @@ from bns_jax.distill.gauss_newton import gauss_newton
 from bns_jax.distill.losses import psnr_loss
 from bns_jax.distill.optimizer import Loss, Metric, Objective, Optimizer, Rows, Trainer
 from bns_jax.distill.record import Record
-from bns_jax.distill.run_identity import Run, equal_weights, plan
+from bns_jax.distill.run_identity import Run, pair_weights, plan
 from bns_jax.distill.state import HistoryRow, Recipe, TrainerState, initial_state
 from bns_jax.distill.stopping import is_stale
 from bns_jax.families import Family, PathLoss
@@ -79,9 +79,9 @@ def fit(
       metric: metric(x_n, x1) -> (batch,), larger is better.
       seed: of the order of the pairs and the trainer's own draws.
       checkpoint: a directory; the state is saved there at each validation, in the
-        background, and a second call with the same arguments continues from it. Of
-        the field, the weights that are its leaves are compared; those that a function
-        closes over are not seen.
+        background, and a second call with the same arguments continues from it. The
+        field, the loss, the metric and the optimizer are compared by name, weights and
+        what they answer on a few samples, within 0.1 %; see `identify`.
       mesh: devices to lay each batch over, along the mesh's first axis; where they do
         not divide it, it is filled up with samples that count nothing. Weights of the
         field that lie on these devices already stay as they are sharded. Processes on
@@ -121,7 +121,7 @@ def fit(
     """
     optimizer = optimizer or gauss_newton()
     recipe = plan(optimizer, train, batch, iterations, evaluate_every, seed)
-    weights = equal_weights(train, weights)
+    weights = pair_weights(train, weights)
     patience = optimizer.patience if patience is None else patience
     check_inputs(recipe, family, train, validation, weights, microbatch, patience)
     if microbatch is not None:

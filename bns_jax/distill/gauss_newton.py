@@ -84,10 +84,7 @@ def gauss_newton(
     Raises:
       ValueError: if an argument is out of its range.
     """
-    memory, sketches = (
-        scalars.finite("memory", memory),
-        scalars.count("sketches", sketches),
-    )
+    memory = scalars.finite("memory", memory)
     if not 0 <= memory < 1:
         raise ValueError(f"memory must lie in [0, 1), got {memory}")
     sketches = scalars.count("sketches", sketches)

@@ -64,7 +64,7 @@ def greedy(
     chunk = scalars.count("chunk", chunk)
     pairs.check(train)
     conditioning.check(vf, train.args)
-    train = _with_path(vf, train, mesh)
+    train = with_path(vf, train, mesh)
     check_covers(train.times)
     if candidates is None:
         candidates = path_grids(train)
@@ -77,8 +77,14 @@ def greedy(
     return min(fitted, key=lambda result: result[1])[0]
 
 
-def _with_path(vf: VelocityField, train: Pairs, mesh: Mesh | None) -> Pairs:
-    """Pairs whose trajectory is there: with too few points it is solved for."""
+def with_path(vf: VelocityField, train: Pairs, mesh: Mesh | None) -> Pairs:
+    """Pairs whose trajectory is there: with too few points it is solved for.
+
+    Args:
+      vf: the field.
+      train: pairs of any number of points.
+      mesh: devices to solve on.
+    """
     if len(train.times) >= _LEAST_POINTS:
         return train
     solved = ground_truth.pairs(vf, train.x0, *train.args, mesh=mesh)

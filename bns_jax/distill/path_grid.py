@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from bns_jax import scalars
-from bns_jax.grids import Grid
+from bns_jax.grids import Grid, resampled
+from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 
 _EVEN_SHARE = 0.5
@@ -17,6 +18,19 @@ POWERS = (0.0, 0.5, 1.0)
 def path_grids(pairs: Pairs) -> list[Grid]:
     """Equal steps, and two grids that follow the bends of the true trajectories."""
     return [path_grid(pairs, power) for power in POWERS]
+
+
+def grids_after(pairs: Pairs, smaller: NSParams | None) -> list[Grid]:
+    """Those of `path_grids`, and one as dense as the times of a smaller solver.
+
+    Args:
+      pairs: with at least 3 points of the trajectory.
+      smaller: a solver that was found for fewer evaluations; None if there is none.
+    """
+    laid = path_grids(pairs)
+    if smaller is not None:
+        laid.append(resampled(np.append(smaller.times, 1.0)))
+    return laid
 
 
 def path_grid(pairs: Pairs, power: float) -> Grid:

@@ -62,7 +62,7 @@ def identify(
     """
     optimizer = optimizer or gauss_newton()
     recipe = plan(optimizer, train, batch, iterations, evaluate_every, seed)
-    given, scaled = as_pytree(vf), equal_weights(train, weights)
+    given, scaled = as_pytree(vf), pair_weights(train, weights)
     field = parallel.place(given, mesh)
     answers = probing.look(field, train.x0, train.args, mesh)
     run = Run(recipe, optimizer, family, train, validation, loss, metric, scaled)
@@ -93,7 +93,7 @@ def plan(
     return Recipe(**counts, seed=scalars.count("seed", seed, least=0))
 
 
-def equal_weights(train: Pairs, weights: np.ndarray | None) -> np.ndarray:
+def pair_weights(train: Pairs, weights: np.ndarray | None) -> np.ndarray:
     """Weights of the training pairs, all 1 if left out."""
     return np.ones(train.size) if weights is None else np.asarray(weights)
 
