@@ -26,7 +26,8 @@ from bns_jax.distill.optimizer import (
     Update,
 )
 from bns_jax.distill.residuals import unflat, weigh
-from bns_jax.ns import sample_pullback
+from bns_jax.ns import NSParams, sample
+from bns_jax.typing import Sample
 
 _DAMPINGS = (0.1, 10.0)
 _LEAST_DAMPING, _LARGEST_DAMPING = 1e-12, 1e4
@@ -150,13 +151,18 @@ def _sensitivities(
     def one(inputs: tuple[Rows, jax.Array]) -> _Sensitivity:
         rows, key = inputs
         x0, x1, args = jax.tree.map(lambda leaf: leaf[None], rows[:3])
-        x_n, pull = sample_pullback(params, vf, x0, *args)
+
+        def run(params: NSParams) -> Sample:
+            return sample(params, vf, x0, *args)
+
+        # The field is evaluated once at each iterate, for all that is pulled back.
+        x_n, pull = jax.vjp(run, params)
         weighted = weigh(loss, x_n, x1)
         root = jnp.sqrt(weighted.curvature)[:, None]
         shape = sketches, weighted.slope.size
         signs = jax.random.rademacher(key, shape, root.dtype)
         seeds = jnp.concatenate([weighted.slope, root * signs])
-        arrays = pull(jax.vmap(lambda seed: unflat(seed[None], x_n))(seeds))
+        (arrays,) = jax.vmap(lambda seed: pull(unflat(seed[None], x_n)))(seeds)
         cotangents = jax.vmap(lambda arrays: ravel_pytree(arrays)[0])(arrays)
         pulled = jnp.dot(cotangents, J, precision="highest")
         return _Sensitivity(weighted.loss[0], pulled[0], pulled[1:])

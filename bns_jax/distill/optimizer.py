@@ -14,6 +14,7 @@ import numpy as np
 from bns_jax.families import PathLoss
 from bns_jax.identity import Probe
 from bns_jax.ns import NSParams, sample
+from bns_jax.ns.unrolled import inside_a_loop
 from bns_jax.typing import Array, Sample, VelocityField
 
 EndLoss: TypeAlias = Callable[[Sample, Sample], jax.Array]
@@ -123,7 +124,8 @@ class Objective:
         def join(leaf: jax.Array) -> jax.Array:
             return leaf.swapaxes(0, 1).reshape(batch, *leaf.shape[2:])
 
-        values = jax.lax.map(jax.checkpoint(function), jax.tree.map(split, rows))
+        with inside_a_loop():
+            values = jax.lax.map(jax.checkpoint(function), jax.tree.map(split, rows))
         return jax.tree.map(join, values)
 
 

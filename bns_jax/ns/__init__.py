@@ -13,7 +13,6 @@ from bns_jax.ns.params import num_params as num_params
 from bns_jax.ns.params import validate as validate
 from bns_jax.ns.sampler import sample as sample
 from bns_jax.ns.sampler import sample_path as sample_path
-from bns_jax.ns.sampler import sample_pullback as sample_pullback
 from bns_jax.ns.sampler import sample_velocities as sample_velocities
 from bns_jax.ns.trace import as_solver as as_solver
 from bns_jax.ns.trace import from_solver as from_solver

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from bns_jax.checks import check_floating, check_velocity
-from bns_jax.ns import adjoint
+from bns_jax.checks import check_floating
+from bns_jax.ns import unrolled
+from bns_jax.ns.iterates import iterates, last
 from bns_jax.ns.params import NSParams, check_shapes
+from bns_jax.ns.traced_field import TracedField, trace
 from bns_jax.pytree import as_pytree
-from bns_jax.typing import Array, Sample, VelocityField, wider
+from bns_jax.typing import Sample, VelocityField, wider
 
 
 def sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sample:
@@ -24,7 +26,9 @@ def sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sampl
     made anew for each call, such as a `lambda` in a loop, compiles anew each time.
 
     Works under jit, vmap, grad, jvp, `jax.shard_map` and explicit meshes. Reverse mode
-    stores one iterate per evaluation and recomputes the field.
+    stores three iterates per evaluation and evaluates the field again. On CPU a field
+    with convolutions is differentiated without a loop, since XLA is slow with them in
+    one: that stores what the field computes on the way too.
 
     Args:
       params: the solver; coefficients keep the dtype that JAX has for them, whatever
@@ -44,7 +48,7 @@ def sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sampl
         that is not of a floating-point dtype, or the field returns something else.
     """
     check_floating("x0", x0)
-    return _sample(params, as_pytree(vf), x0, *args)
+    return _sample(unrolled.helps(), params, as_pytree(vf), x0, *args)
 
 
 def sample_path(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sample:
@@ -69,40 +73,17 @@ def sample_velocities(
     return _sample_velocities(params, as_pytree(vf), x0, *args)
 
 
-def sample_pullback(
-    params: NSParams, vf: VelocityField, x0: Sample, *args: Any
-) -> tuple[Sample, Callable[[Sample], NSParams]]:
-    """Like `sample`, and returns what takes cotangents of x_n back to the solver.
-
-    For several of them it is cheaper than reverse mode, which evaluates the field
-    again for each: here once serves them all, at the price of storing a lambda_j per
-    cotangent and evaluation. To be called where it will be compiled.
-
-    Returns:
-      x_n, and a function of cotangents of it, with a leading axis (S,), to those of
-      the three arrays, of their dtypes and with that axis too.
-    """
-    check_floating("x0", x0)
-    solver = _as_arrays(params, as_pytree(vf), x0, args)
-    Y, _ = adjoint.iterates(*solver)
-    x_n = jax.tree.map(lambda x, y: y[-1].astype(x.dtype), x0, Y)
-
-    def pull(lam: Sample) -> NSParams:
-        arrays = adjoint.pull_all(*solver, Y, lam)
-        return jax.tree.map(lambda ct, of: ct.astype(of.dtype), arrays, params)
-
-    return x_n, pull
-
-
-@jax.jit
-def _sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sample:
-    return adjoint.end(*_as_arrays(params, vf, x0, args))
+@partial(jax.jit, static_argnums=0)
+def _sample(
+    unroll: bool, params: NSParams, vf: VelocityField, x0: Sample, *args: Any
+) -> Sample:
+    return _end(unroll, *_as_arrays(params, vf, x0, args))
 
 
 @jax.jit
 def _sample_path(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sample:
-    velocity, params, x0, given = _as_arrays(params, vf, x0, args)
-    Y, _ = adjoint.iterates(velocity, params, x0, given)
+    params, field, x0 = _as_arrays(params, vf, x0, args)
+    Y, _ = iterates(params, field, x0)
     return jax.tree.map(lambda x, y: y.astype(x.dtype), x0, Y)
 
 
@@ -110,47 +91,38 @@ def _sample_path(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) ->
 def _sample_velocities(
     params: NSParams, vf: VelocityField, x0: Sample, *args: Any
 ) -> tuple[Sample, Sample]:
-    velocity, params, x0, given = _as_arrays(params, vf, x0, args)
-    Y, U = adjoint.iterates(velocity, params, x0, given, keep_velocities=True)
-    return jax.tree.map(lambda x, y: y[-1].astype(x.dtype), x0, Y), U
+    params, field, x0 = _as_arrays(params, vf, x0, args)
+    Y, U = iterates(params, field, x0, keep_velocities=True)
+    return last(Y, x0), U
+
+
+def _end(unroll: bool, params: NSParams, field: TracedField, x0: Sample) -> Sample:
+    """x_n; `unroll` says how it is differentiated if the field has convolutions."""
+
+    def run(unroll: int, params: NSParams, x0: Sample, arrays: list[Any]) -> Sample:
+        Y, _ = iterates(params, field._replace(arrays=arrays), x0, unroll=unroll)
+        return last(Y, x0)
+
+    if not (unroll and field.convolves):
+        return run(1, params, x0, field.arrays)
+    solve = unrolled.differentiate_as(partial(run, len(params.a)), partial(run, 1))
+    return solve(params, x0, field.arrays)
 
 
 def _as_arrays(
     params: NSParams, vf: VelocityField, x0: Sample, args: tuple[Any, ...]
-) -> tuple[adjoint.Velocity, NSParams, Sample, list[Any]]:
-    """A field as a function of all arrays that it reads, and these arrays.
-
-    The field is traced here, once. What it closes over from outer traces comes out
-    among the arrays, and so has its derivatives too.
-    """
+) -> tuple[NSParams, TracedField, Sample]:
+    """The solver, the field and the noise as arrays; the field is traced here, once."""
     check_shapes(params)
     x0 = jax.tree.map(jnp.asarray, x0)
     t_dtype = wider(jnp.float32, *(x.dtype for x in jax.tree.leaves(x0)))
     times, a, b = map(jnp.asarray, params)
     times = times.astype(t_dtype)
-    leaves, tree = jax.tree.flatten((vf, args))
 
-    def call(leaves: list[Any], t: Array, x: Sample) -> Sample:
-        vf, args = jax.tree.unflatten(tree, leaves)
-        u = vf(t, x, *args)
-        check_velocity(u, x, t)
-        return u
+    def coefficients(values: jax.Array) -> jax.Array:
+        """They keep their dtype, unless they are integers."""
+        floating = jnp.issubdtype(values.dtype, jnp.floating)
+        return values if floating else values.astype(t_dtype)
 
-    traced = jax.make_jaxpr(call)(leaves, times[0], x0)
-    closed_over = len(traced.consts)
-
-    def velocity(given: list[Any], t: Array, x: Sample) -> Sample:
-        x_leaves, x_tree = jax.tree.flatten(x)
-        consts, leaves = given[:closed_over], given[closed_over:]
-        u = jax.core.eval_jaxpr(traced.jaxpr, consts, *leaves, t, *x_leaves)
-        return jax.tree.unflatten(x_tree, u)
-
-    params = NSParams(times, _coefficients(a, t_dtype), _coefficients(b, t_dtype))
-    return velocity, params, x0, [*traced.consts, *leaves]
-
-
-def _coefficients(values: Array, dtype: Any) -> Array:
-    """Coefficients keep their dtype, unless they are integers."""
-    return (
-        values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(dtype)
-    )
+    params = NSParams(times, coefficients(a), coefficients(b))
+    return params, trace(vf, times[0], x0, args), x0

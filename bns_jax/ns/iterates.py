@@ -1,0 +1,86 @@
+"""Eq. 11 as a scan, which JAX differentiates as it stands."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from bns_jax.ns.params import NSParams
+from bns_jax.ns.traced_field import TracedField
+from bns_jax.typing import Array, Sample, wider
+
+# Matrix products, whose transposes are some too: sums over broadcast products and
+# updates of single rows are far slower in a backward pass on CPU, and copy Y.
+_product = functools.partial(jnp.tensordot, precision="highest")
+
+
+def iterates(
+    params: NSParams,
+    field: TracedField,
+    x0: Sample,
+    *,
+    keep_velocities: bool = False,
+    unroll: int = 1,
+) -> tuple[Sample, Sample | None]:
+    """All iterates x_1 .. x_n, stacked, and all u_0 .. u_{n-1} if asked for.
+
+    The carry holds the future iterates Y, from Y = a (x) x_0 on; call j adds its
+    column, Y += b_j (x) u_j, and x_{j+1} = Y[j] is complete by then. The other form,
+    which contracts row i of b with the stored velocities, would have a backward pass of
+    O(n^2) memory. This one stores x_j for each call, and evaluates the field again.
+
+    Args:
+      params: the solver, of floating-point dtypes.
+      field: the velocity field.
+      x0: noise; Y is made from it, never from fresh zeros, for its sharding.
+      keep_velocities: whether they are wanted; None comes back otherwise.
+      unroll: steps of the loop that are compiled one after another.
+    """
+    number = jnp.arange(len(params.a))
+
+    # Inside a loop the passes share nothing; where it is unrolled, they must not.
+    @functools.partial(jax.checkpoint, prevent_cse=unroll > 1)
+    def call(arrays: list[Any], t_j: Array, b_j: Array, x: Sample) -> Any:
+        u = field.evaluate(arrays, t_j, x)
+        return _outer(b_j, u, x), u
+
+    def step(carry: Any, inputs: Any) -> Any:
+        Y, x = carry
+        j, t_j, b_j = inputs
+        b_j = jnp.where(number >= j, b_j, jnp.zeros_like(b_j))
+        column, u = call(field.arrays, t_j, b_j, x)
+        Y = jax.tree.map(jnp.add, Y, column)
+        return (Y, _row(Y, number == j, x)), u if keep_velocities else None
+
+    calls = number, params.times, params.b.T
+    start = _outer(params.a, x0, x0), x0
+    (Y, _), U = lax.scan(step, start, calls, unroll=unroll)
+    return Y, U
+
+
+def last(Y: Sample, like: Sample) -> Sample:
+    """x_n, of the dtypes of `like`."""
+    return jax.tree.map(lambda y, like: y[-1].astype(like.dtype), Y, like)
+
+
+def _outer(coefficients: Array, u: Sample, x: Sample) -> Sample:
+    """The outer product with u, in the wider of the coefficients' dtype and x's."""
+
+    def outer(u: Array, x: Array) -> Array:
+        wide = wider(coefficients.dtype, x.dtype)
+        return _product(coefficients.astype(wide), u.astype(wide), 0)
+
+    return jax.tree.map(outer, u, x)
+
+
+def _row(Y: Sample, chosen: Array, like: Sample) -> Sample:
+    """The row that is chosen, of the dtypes of `like`."""
+
+    def row(y: Array, like: Array) -> Array:
+        return _product(chosen.astype(y.dtype), y, 1).astype(like.dtype)
+
+    return jax.tree.map(row, Y, like)

@@ -1,0 +1,76 @@
+"""A velocity field as a function of all the arrays that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from bns_jax.checks import check_velocity
+from bns_jax.typing import Array, Sample, VelocityField
+
+
+class TracedField(NamedTuple):
+    """A field that was traced once, to be evaluated as often as one likes.
+
+    Attributes:
+      evaluate: evaluate(arrays, t, x) -> u; it closes over no tracer.
+      arrays: its weights, the conditioning, and what it closed over.
+      convolves: whether it has a convolution in it.
+    """
+
+    evaluate: Callable[[list[Any], Array, Sample], Sample]
+    arrays: list[Any]
+    convolves: bool
+
+
+def trace(vf: VelocityField, t: Array, x: Sample, args: tuple[Any, ...]) -> TracedField:
+    """Traces a field.
+
+    What it closes over from outer traces comes out among the arrays, and so has its
+    derivatives too.
+
+    Args:
+      vf: the field, a pytree.
+      t: a time, of the dtype that it will be called with.
+      x: a sample, likewise.
+      args: conditioning.
+
+    Raises:
+      ValueError: if it does not return something like x.
+    """
+    leaves, tree = jax.tree.flatten((vf, args))
+
+    def call(leaves: list[Any], t: Array, x: Sample) -> Sample:
+        vf, args = jax.tree.unflatten(tree, leaves)
+        u = vf(t, x, *args)
+        check_velocity(u, x, t)
+        return u
+
+    traced = jax.make_jaxpr(call)(leaves, t, x)
+    closed_over = len(traced.consts)
+
+    def evaluate(arrays: list[Any], t: Array, x: Sample) -> Sample:
+        x_leaves, x_tree = jax.tree.flatten(x)
+        consts, leaves = arrays[:closed_over], arrays[closed_over:]
+        u = jax.core.eval_jaxpr(traced.jaxpr, consts, *leaves, t, *x_leaves)
+        return jax.tree.unflatten(x_tree, u)
+
+    return TracedField(evaluate, [*traced.consts, *leaves], _convolves(traced.jaxpr))
+
+
+def _convolves(jaxpr: Any) -> bool:
+    """Whether a program, or one inside it, has a convolution."""
+    return any(
+        equation.primitive.name == "conv_general_dilated"
+        or any(map(_convolves, _programs(equation.params)))
+        for equation in jaxpr.eqns
+    )
+
+
+def _programs(params: dict[str, Any]) -> list[Any]:
+    """The programs among the parameters of an operation: bodies, branches, calls."""
+    leaves = jax.tree.leaves(list(params.values()))
+    closed = [getattr(leaf, "jaxpr", leaf) for leaf in leaves]
+    return [leaf for leaf in closed if hasattr(leaf, "eqns")]
