@@ -131,9 +131,9 @@ def from_denoiser(
     Args:
       fn: fn(sigma, x, *args) -> clean sample, where x is data plus noise of standard
         deviation sigma.
-      scheduler: of the path to sample on, ve() if left out. A denoiser knows no time:
-        on any path it is asked at sigma_t / alpha_t and x / alpha_t, with sigma and
-        alpha held above 1e-5.
+      scheduler: of the path to sample on, ve() if left out; ve(rho=7) meets small
+        noise levels better. A denoiser knows no time: on any path it is asked at
+        sigma_t / alpha_t and x / alpha_t, with sigma and alpha held above 1e-5.
     """
     return ModelVelocity(as_pytree(fn), scheduler or ve(), "denoiser")
 

@@ -12,6 +12,7 @@ POSITIVE = {
     "vp-beta_min": lambda value: schedulers.vp(value, 20.0),
     "vp-beta_max": lambda value: schedulers.vp(0.1, value),
     "ve-sigma_max": schedulers.ve,
+    "ve-rho": lambda value: schedulers.ve(80.0, value),
     "shifted-shift": schedulers.shifted,
     "log_snr-margin": lambda value: grids.log_snr(VE, value),
     "karras-sigma_min": lambda value: grids.karras(VE, value),

@@ -5,11 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bns_jax import schedulers
+import bns_jax
+from bns_jax import schedulers, solvers, velocity
 from tests.laws import ALL_SCHEDULERS as ONE_OF_EACH
 from tests.laws import assert_close
 
-ALL_SCHEDULERS = ONE_OF_EACH | {"constant_beta": schedulers.vp(10.0, 10.0)}
+ALL_SCHEDULERS = ONE_OF_EACH | {
+    "constant_beta": schedulers.vp(10.0, 10.0),
+    "ve_rho": schedulers.ve(80.0, rho=7.0),
+}
 
 INTERIOR = np.linspace(0.003, 0.997, 61)
 FUNCTIONS = ("alpha", "sigma", "d_alpha", "d_sigma", "snr", "log_snr")
@@ -187,6 +191,37 @@ def test_vp_starts_above_zero():
 def test_ve_noise_is_linear_in_time():
     t = np.linspace(0.0, 1.0, 5)
     assert_close(schedulers.ve(10.0).sigma(t), [10.0, 7.5, 5.0, 2.5, 0.0], 1e-15)
+
+
+def karras_levels(count):
+    """Karras et al. (2022), eq. 5, from 80 to 0.002."""
+    i, rho = np.arange(count), 7
+    ends = 80.0 ** (1 / rho), 0.002 ** (1 / rho)
+    return (ends[0] + i / (count - 1) * (ends[1] - ends[0])) ** rho
+
+
+def test_a_network_is_told_the_noise_levels_of_its_solver_in_float32():
+    levels, told = karras_levels(18), []
+
+    def denoiser(sigma, x):
+        jax.debug.callback(lambda sigma: told.append(float(sigma)), sigma)
+        return jnp.zeros_like(x)
+
+    path = schedulers.ve(80.0, rho=7.0)
+    params = solvers.from_sigmas("ddim", [*levels, 0.0], path)
+    x0 = jnp.full((1, 2), 80.0, jnp.float32)
+    jax.block_until_ready(
+        bns_jax.sample(params, velocity.from_denoiser(denoiser, path), x0)
+    )
+    jax.effects_barrier()
+    np.testing.assert_allclose(told, levels, rtol=2e-6)
+
+
+def test_even_times_of_ve_are_the_levels_of_karras():
+    """On the path that ends where they do, but for their last, which is not 0."""
+    t = np.linspace(0.0, 1.0, 9)
+    expected = 80.0 * np.linspace(1.0, 0.0, 9) ** 7
+    assert_close(schedulers.ve(80.0, rho=7.0).sigma(t), expected, 1e-13)
 
 
 def test_discrete_schedule_meets_its_table_at_the_nodes():

@@ -71,13 +71,20 @@ class Cosine(Scheduler):
 
 @dataclasses.dataclass(frozen=True)
 class VE(Scheduler):
-    """alpha_t = 1, sigma_t = sigma_max (1 - t) (eq. 16): variance exploding, EDM."""
+    """alpha_t = 1, sigma_t = sigma_max (1 - t)^rho: variance exploding, EDM."""
 
     sigma_max: float = 80.0
+    rho: float = 1.0
 
     def __post_init__(self) -> None:
-        value = scalars.positive("sigma_max", self.sigma_max)
-        object.__setattr__(self, "sigma_max", value)
+        for name in ("sigma_max", "rho"):
+            value = scalars.positive(name, getattr(self, name))
+            object.__setattr__(self, name, value)
+        if self.rho < 1:
+            raise ValueError(
+                f"rho must be at least 1, got {self.rho}: below it the velocity is "
+                "infinite at t = 1"
+            )
 
     def alpha(self, t: Time) -> Array:
         """1."""
@@ -85,8 +92,8 @@ class VE(Scheduler):
         return xp.ones_like(t)
 
     def sigma(self, t: Time) -> Array:
-        """sigma_max (1 - t)."""
-        return self.sigma_max * (1.0 - with_namespace(t)[1])
+        """sigma_max (1 - t)^rho."""
+        return self.sigma_max * (1.0 - with_namespace(t)[1]) ** self.rho
 
     def d_alpha(self, t: Time) -> Array:
         """0."""
@@ -94,18 +101,17 @@ class VE(Scheduler):
         return xp.zeros_like(t)
 
     def d_sigma(self, t: Time) -> Array:
-        """-sigma_max."""
-        xp, t = with_namespace(t)
-        return -self.sigma_max * xp.ones_like(t)
+        """-rho sigma_max (1 - t)^(rho - 1)."""
+        _, t = with_namespace(t)
+        return -self.rho * self.sigma_max * (1.0 - t) ** (self.rho - 1.0)
 
     def log_snr_inverse(self, log_snr: Time) -> Array:
-        """1 - exp(-log_snr) / sigma_max."""
+        """1 - (exp(-log_snr) / sigma_max)^(1 / rho)."""
         xp, log_snr = with_namespace(log_snr)
         with np.errstate(over="ignore"):
             sigma = xp.exp(-log_snr)
-        return 1.0 - xp.where(sigma > self.sigma_max, self.sigma_max, sigma) / (
-            self.sigma_max
-        )
+        share = xp.where(sigma > self.sigma_max, self.sigma_max, sigma) / self.sigma_max
+        return 1.0 - share ** (1.0 / self.rho)
 
 
 @dataclasses.dataclass(frozen=True)
