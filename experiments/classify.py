@@ -72,7 +72,7 @@ class Shown(NamedTuple):
         return not self.one_step and self.memory <= self.nfe // 2
 
     def is_of(self, kind: str) -> bool:
-        """Whether it is of a kind of `solvers.Entry`, or of a smaller one."""
+        """Whether it is of a kind of `solvers.Method`, or of a smaller one."""
         return bool(getattr(self, kind.replace("-", "_")))
 
 

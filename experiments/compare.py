@@ -79,8 +79,8 @@ def _describe() -> str:
     from bns_jax import solvers, tables
 
     lines = [["solver", "", "reference"], []]
-    for name, entry in solvers.CATALOGUE.items():
-        lines.append([name, entry.description, entry.reference])
+    for name, method in solvers.CATALOGUE.items():
+        lines.append([name, method.description, method.reference])
     return tables.aligned(lines, "<")
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bns_jax import grids, ns, schedulers, solvers
+from bns_jax import grids, schedulers, solvers
 from bns_jax.ns import NSParams
 
 ALL_SCHEDULERS = {
@@ -54,20 +54,20 @@ ALL_GRIDS: dict[str, Callable[[Any], grids.Grid]] = {
 
 
 class KnownSolver(NamedTuple):
-    """A solver, as the laws see it: its entry in the catalogue, and what is special.
+    """A solver, as the laws see it: what the library says of it, and what is special.
 
     Attributes:
-      entry: what the library says of it.
+      method: the solver with its options.
       history: how many exact earlier points it needs to show its order.
       least: the smallest nfe.
-      rest: it shows its order where (nfe - entry.extra) % entry.stages is this.
+      rest: it shows its order where (nfe - method.extra) % method.stages is this.
       any_nfe: nfe may be any number, not only such a one.
       on_grid: every `stages`-th evaluation is at a time of the grid.
       even_in: it needs equal steps in "time", or in "rho" = sigma / alpha.
       upto: the order of all but its first steps, whose errors may be too small to show.
     """
 
-    entry: solvers.Entry
+    method: solvers.Method
     history: int
     least: int
     rest: int = 0
@@ -78,27 +78,31 @@ class KnownSolver(NamedTuple):
 
     @property
     def order(self) -> int:
-        return self.entry.order
+        return self.method.order
 
     @property
     def stages(self) -> int:
-        return self.entry.stages
+        return self.method.stages
 
     @property
     def full_order(self) -> dict[str, Any]:
-        return self.entry.full_order
+        return self.method.full_order
 
-    def algorithm(self, nfe: int, scheduler: Any, **options: Any) -> Any:
-        return self.entry.algorithm(nfe, scheduler, **options)
+    def algorithm(
+        self, nfe: int, scheduler: Any, grid: Any = None, **options: Any
+    ) -> Any:
+        return self.method.replace(**options).algorithm(nfe, scheduler, grid)
 
-    def params(self, nfe: int, scheduler: Any, **options: Any) -> NSParams:
-        return ns.from_solver(self.algorithm(nfe, scheduler, **options), nfe)
+    def params(
+        self, nfe: int, scheduler: Any, grid: Any = None, **options: Any
+    ) -> NSParams:
+        return self.method.replace(**options).build(nfe, scheduler, grid)
 
     def fits(self, nfe: int) -> bool:
         return nfe >= self.least and (self.any_nfe or self.shows_order(nfe))
 
     def shows_order(self, nfe: int) -> bool:
-        return (nfe - self.entry.extra) % self.stages == self.rest
+        return (nfe - self.method.extra) % self.stages == self.rest
 
     def nfes(self, *candidates: int) -> list[int]:
         """Those that it exists for."""
@@ -107,7 +111,7 @@ class KnownSolver(NamedTuple):
     def nfe_of(self, steps: int) -> int:
         """The number of evaluations that shows the order, in so many steps."""
         rest = (self.stages - self.rest) % self.stages
-        return self.stages * steps - rest + self.entry.extra
+        return self.stages * steps - rest + self.method.extra
 
     def at_least(self, nfe: int) -> int:
         """The smallest number of evaluations, from nfe on, that shows the order."""
@@ -158,43 +162,27 @@ _SPECIAL: dict[str, dict[str, Any]] = {
 as many points in a multistep method as its order says."""
 
 
-def _like(name: str, function: Any, converges: int, **fixed: Any) -> solvers.Entry:
-    """A solver that the library has under no name, but for its kind like this one."""
-
-    def algorithm(nfe: int, scheduler: Any, **options: Any) -> Any:
-        return function(nfe, scheduler, **fixed, **options)
-
-    return solvers.CATALOGUE[name]._replace(algorithm=algorithm, order=converges)
-
-
-def _ab1(nfe: int, _: Any, **options: Any) -> Any:
-    return solvers.adams_bashforth_algorithm(nfe, 1, **options)
-
-
-_ENTRIES = solvers.CATALOGUE | {
-    "ab1": _like("ab2", _ab1, 1),
-    "dpm_solver_pp_3s": _like(
-        "dpm_solver_3s", solvers.dpm_singlestep_algorithm, 3, order=3, kind="data"
-    ),
-    "deis_tab4": _like("deis_tab3", solvers.deis_algorithm, 4, order=4),
-    "pndm_rk": _like("pndm", solvers.pndm_algorithm, 3, start="runge_kutta")._replace(
-        extra=9
-    ),
-    "unipc2_noise": _like("unipc2", solvers.unipc_algorithm, 3, order=2, kind="noise"),
+_METHODS = solvers.CATALOGUE | {
+    "ab1": solvers.AdamsBashforth(order=1),
+    "dpm_solver_pp_3s": solvers.DPMSinglestep(order=3, prediction="data"),
+    "deis_tab4": solvers.DEIS(order=4),
+    "pndm_rk": solvers.PNDM(start="runge_kutta"),
+    "unipc2_noise": solvers.UniPC(p=2, prediction="noise"),
 }
 
 
-def _known(name: str, entry: solvers.Entry) -> KnownSolver:
+def known(name: str, method: solvers.Method) -> KnownSolver:
+    """The solver with what is special of its name."""
     special = dict(_SPECIAL.get(name, {}))
-    history = special.pop("history", entry.order - 1 if entry.stages == 1 else 0)
-    least = special.pop("least", max(entry.stages, history + 1))
-    return KnownSolver(entry, history, least, **special)
+    history = special.pop("history", method.order - 1 if method.stages == 1 else 0)
+    least = special.pop("least", max(method.stages, history + 1))
+    return KnownSolver(method, history, least, **special)
 
 
-ALL_SOLVERS = {name: _known(name, entry) for name, entry in _ENTRIES.items()}
+ALL_SOLVERS = {name: known(name, method) for name, method in _METHODS.items()}
 """The whole catalogue, and a few more. A line of the catalogue is all that it takes."""
 
-GENERIC = [n for n, known in ALL_SOLVERS.items() if known.entry.kind == "generic"]
+GENERIC = [n for n, of in ALL_SOLVERS.items() if of.method.kind == "generic"]
 EXPONENTIAL = [n for n in ALL_SOLVERS if n not in GENERIC]
 """They know their scheduler: exponential integrators, and EDM under its VE."""
 

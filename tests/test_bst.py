@@ -96,7 +96,7 @@ def test_the_start_is_the_base_method(base, steps):
 @pytest.mark.parametrize("change", list(CHANGES))
 def test_knots_of_a_smooth_transformation_give_the_solver_under_it(base, steps, change):
     nfe, change = TABLEAUS[base].stages * steps, CHANGES[change]
-    algorithm = solvers.runge_kutta_algorithm(nfe, TABLEAUS[base])
+    algorithm = solvers.RungeKutta(TABLEAUS[base]).algorithm(nfe)
     expected = ns.from_solver(scale_time.under(algorithm, change), nfe)
     got = families.bst(base, nfe).to_params(sampled(change, nfe))
     for leaf, other in zip(got, expected, strict=True):

@@ -70,7 +70,7 @@ def test_order_on_a_gaussian_path(solver, scheduler):
 
 def margin_of(known):
     """EDM takes no second time that is noisier than its sigma_max."""
-    return 0.05 if known.entry.kind == "scale-time" else 1e-3
+    return 0.05 if known.method.kind == "scale-time" else 1e-3
 
 
 @each_solver
@@ -83,7 +83,7 @@ def test_times_are_sorted_and_asked_where_the_grid_says(solver, scheduler):
         assert np.all(np.diff(params.times) >= 0)
         assert params.times[-1] <= 1.0
         if known.on_grid:
-            laid = grids.times(grid, (nfe - known.entry.extra) // known.stages)
+            laid = grids.times(grid, (nfe - known.method.extra) // known.stages)
             assert_close(params.times[:: known.stages], laid[:-1], 1e-15)
 
 
@@ -121,7 +121,7 @@ def test_polynomials_in_time_below_the_order_are_integrated_exactly(solver):
     params = known.params(known.at_least(8), None)
     # Multistep methods start with lower order.
     for power in range(
-        known.order if known.stages > 1 and not known.entry.extra else 1
+        known.order if known.stages > 1 and not known.method.extra else 1
     ):
         got = run(params, lambda t, x, p=power: t**p + 0.0 * x, X0)[-1]
         assert_close(got, X0 + 1.0 / (power + 1), 1e-13)
@@ -157,7 +157,7 @@ def test_weights_are_finite_on_the_whole_interval(solver, scheduler):
             with pytest.raises(ValueError, match="distinct times"):
                 known.params(nfe, path, grid=grid)
             continue
-        if known.entry.kind == "scale-time" and name in NOISIER_THAN_EDM:
+        if known.method.kind == "scale-time" and name in NOISIER_THAN_EDM:
             continue
         for leaf in known.params(nfe, path, grid=grid):
             assert np.all(np.isfinite(leaf))
@@ -174,7 +174,7 @@ def repeats(grid):
 def takes_a_repeated_end(solver):
     """All but the singlestep ones, whose last step has evaluations inside."""
     known = ALL_SOLVERS[solver]
-    return known.stages == 1 or known.entry.kind in ("generic", "scale-time")
+    return known.stages == 1 or known.method.kind in ("generic", "scale-time")
 
 
 @pytest.mark.parametrize("name", [n for n in EXPONENTIAL if takes_a_repeated_end(n)])
@@ -357,9 +357,8 @@ def test_a_method_of_eq_53_starts_from_history():
         h = (END - START) / steps
         x = field.flow(START, START - h, X0)
         history = [(START - h, x, field.velocity(START - h, x))]
-        algorithm = solvers.multistep_algorithm(
-            steps, *LEAPFROG, grid=grids.uniform(START, END), history=history
-        )
+        leapfrog = solvers.Multistep(*LEAPFROG, history)
+        algorithm = leapfrog.algorithm(steps, grid=grids.uniform(START, END))
         x1 = algorithm(field.velocity, X0)
         errors.append(np.max(np.abs(x1 - field.flow(START, END, X0))))
     assert abs(np.log2(errors[0] / errors[1]) - 2.0) < 0.2

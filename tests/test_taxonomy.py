@@ -257,7 +257,7 @@ class TestSteady:
         change = between(VP, ve)
         end = float(ve.snr_inverse(VP.snr(END)))
         r = np.linspace(0.0, end, NFE + 1)
-        classical = solvers.adams_bashforth_algorithm(NFE, order, grid=r)
+        classical = solvers.AdamsBashforth(order).algorithm(NFE, grid=r)
         expected = ns.from_solver(under(classical, change, 0.0, end), NFE)
         got = solvers.build(name, NFE, VP, change.t(r))
         for ours, theirs in zip(got, expected, strict=True):

@@ -1,106 +1,81 @@
 """Known solvers, each written as its paper writes it and traced into NSParams.
 
-Each comes twice: as a plain algorithm, named `*_algorithm`, and traced into three
-arrays. `CATALOGUE` lists them by name, and `build(name, nfe, scheduler)` makes them.
+Each is a small frozen dataclass (`Method`): its fields are its options, its attributes
+say order, stages and reference, and its `algorithm` is traced by `build`. `CATALOGUE`
+lists them by name, `build(name, nfe, scheduler)` makes them, and those with options of
+their own have a function too: `ddim(nfe, scheduler)`.
 """
 
+from bns_jax.solvers.base import Method
 from bns_jax.solvers.baselines import ALL, COMMON, build_all, expand
-from bns_jax.solvers.catalogue import (
-    CATALOGUE,
-    Entry,
-    algorithm,
-    build,
-    look_up,
-)
-from bns_jax.solvers.ddim import (
-    ddim,
-    ddim_algorithm,
-)
-from bns_jax.solvers.deis import (
-    deis,
-    deis_algorithm,
-)
-from bns_jax.solvers.dpm_solver import (
-    dpm_multistep_algorithm,
-    dpm_singlestep_algorithm,
-    dpm_solver,
-    dpm_solver_pp,
-)
-from bns_jax.solvers.edm import (
-    edm,
-    edm_algorithm,
-)
-from bns_jax.solvers.ipndm import (
-    ipndm,
-    ipndm_algorithm,
-)
+from bns_jax.solvers.catalogue import CATALOGUE, algorithm, build, look_up
+from bns_jax.solvers.ddim import DDIM, ddim
+from bns_jax.solvers.deis import DEIS, deis
+from bns_jax.solvers.dpm import DPMMultistep, DPMSinglestep
+from bns_jax.solvers.dpm_solver import dpm_solver, dpm_solver_pp
+from bns_jax.solvers.edm import EDM, edm
+from bns_jax.solvers.ipndm import IPNDM, ipndm
 from bns_jax.solvers.multistep import (
+    AdamsBashforth,
+    Multistep,
     adams_bashforth,
-    adams_bashforth_algorithm,
     multistep,
-    multistep_algorithm,
 )
-from bns_jax.solvers.pndm import (
-    pndm,
-    pndm_algorithm,
-)
+from bns_jax.solvers.pndm import PNDM, pndm
 from bns_jax.solvers.runge_kutta import (
-    EULER,
-    HEUN,
-    MIDPOINT,
-    RALSTON,
-    RK3,
-    RK4,
-    Tableau,
+    HeunEuler,
+    RungeKutta,
     euler,
     heun,
     heun_euler,
-    heun_euler_algorithm,
     midpoint,
     ralston,
     rk3,
     rk4,
     runge_kutta,
-    runge_kutta_algorithm,
 )
+from bns_jax.solvers.tableaus import EULER, HEUN, MIDPOINT, RALSTON, RK3, RK4, Tableau
 from bns_jax.solvers.tables import (
     from_flow_sigmas,
     from_flow_timesteps,
     from_sigmas,
     from_timesteps,
 )
-from bns_jax.solvers.unipc import (
-    unipc,
-    unipc_algorithm,
-)
+from bns_jax.solvers.unipc import UniPC, unipc
 
 __all__ = [
     "ALL",
     "CATALOGUE",
     "COMMON",
+    "DDIM",
+    "DEIS",
+    "EDM",
     "EULER",
     "HEUN",
+    "IPNDM",
     "MIDPOINT",
+    "PNDM",
     "RALSTON",
     "RK3",
     "RK4",
-    "Entry",
+    "AdamsBashforth",
+    "DPMMultistep",
+    "DPMSinglestep",
+    "HeunEuler",
+    "Method",
+    "Multistep",
+    "RungeKutta",
     "Tableau",
+    "UniPC",
     "adams_bashforth",
-    "adams_bashforth_algorithm",
     "algorithm",
     "build",
     "build_all",
     "ddim",
-    "ddim_algorithm",
     "deis",
-    "deis_algorithm",
-    "dpm_multistep_algorithm",
-    "dpm_singlestep_algorithm",
     "dpm_solver",
     "dpm_solver_pp",
     "edm",
-    "edm_algorithm",
     "euler",
     "expand",
     "from_flow_sigmas",
@@ -109,20 +84,14 @@ __all__ = [
     "from_timesteps",
     "heun",
     "heun_euler",
-    "heun_euler_algorithm",
     "ipndm",
-    "ipndm_algorithm",
     "look_up",
     "midpoint",
     "multistep",
-    "multistep_algorithm",
     "pndm",
-    "pndm_algorithm",
     "ralston",
     "rk3",
     "rk4",
     "runge_kutta",
-    "runge_kutta_algorithm",
     "unipc",
-    "unipc_algorithm",
 ]

@@ -61,10 +61,10 @@ def expand(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
       ValueError: if a name is not "solver" or "solver@grid", with what would be.
     """
-    expanded = dict.fromkeys(n for name in names for n in _SETS.get(name, (name,)))
-    for name in expanded:
+    single = dict.fromkeys(n for name in names for n in _SETS.get(name, (name,)))
+    for name in single:
         _split(name)
-    return tuple(expanded)
+    return tuple(single)
 
 
 def build_all(
@@ -76,21 +76,27 @@ def build_all(
       names: as `expand` gives them.
       nfe: evaluations.
       scheduler: the path of the model; without it there are those that need none.
+
+    Returns:
+      name -> solver, in the order of `names`.
+
+    Raises:
+      ValueError: if a name is not "solver" or "solver@grid", with what would be.
     """
-    built = {}
+    solvers = {}
     for name in names:
         solver, grid = _split(name)
         needs_path = grid or look_up(solver).kind != "generic"
         if scheduler is None and needs_path:
             continue
         path = scheduler or cond_ot()
-        laid = _GRIDS[grid](path) if grid else None
+        times = _GRIDS[grid](path) if grid else None
         try:
-            built[name] = build(solver, nfe, path, laid)
+            solvers[name] = build(solver, nfe, path, times)
         except ValueError:
             # RK4 takes 4 evaluations per step: it has no member at NFE 6.
             continue
-    return built
+    return solvers
 
 
 def _split(name: str) -> tuple[str, str]:

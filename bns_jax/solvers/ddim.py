@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from bns_jax import grids
-from bns_jax.ns import NSParams, from_solver
+from bns_jax.ns import NSParams
 from bns_jax.schedulers import Scheduler
-from bns_jax.solvers.prediction import points, predict, steps_of
+from bns_jax.solvers.base import Method
+from bns_jax.solvers.prediction import predict, steps_on
 from bns_jax.typing import Sample, Solver, VelocityField
 
 
-def ddim_algorithm(
-    nfe: int, scheduler: Scheduler, *, grid: grids.GridLike | None = None
-) -> Solver:
-    """DDIM as a plain algorithm: x' = alpha' m + sigma' e."""
-    laid = points(scheduler, grid, nfe)
+@dataclasses.dataclass(frozen=True)
+class DDIM(Method):
+    """DDIM: x' = alpha' m + sigma' e."""
 
-    def algorithm(vf: VelocityField, x0: Sample) -> Sample:
-        x = x0
-        for step in steps_of(laid):
-            x = step.first_order(predict(vf, scheduler, step.start, x))
-        return x
+    order = 1
+    kind = "exponential"
+    reference = "Song et al., 2021, arXiv:2010.02502"
+    description = "DDIM, exponential Euler"
 
-    return algorithm
+    def algorithm(
+        self, nfe: int, scheduler: Scheduler, grid: grids.GridLike | None = None
+    ) -> Solver:
+        """One prediction for each step, kept over all of it."""
+        steps = steps_on(scheduler, grid, nfe)
+
+        def solver(vf: VelocityField, x0: Sample) -> Sample:
+            x = x0
+            for step in steps:
+                x = step.first_order(predict(vf, scheduler, step.start, x))
+            return x
+
+        return solver
 
 
 def ddim(
     nfe: int, scheduler: Scheduler, *, grid: grids.GridLike | None = None
 ) -> NSParams:
-    """DDIM (Song et al., 2021), of order 1: exponential Euler.
+    """DDIM, of order 1: exponential Euler (Song et al., 2021, eq. 12 with sigma_t = 0).
 
     The same for eps- and for x-prediction: both keep one prediction over a step.
 
@@ -36,7 +48,10 @@ def ddim(
       scheduler: the path of the model.
       grid: of nfe steps; uniform in time if left out.
 
+    Returns:
+      The times (nfe,), and the coefficients a (nfe,) and b (nfe, nfe), float64.
+
     Raises:
       ValueError: if the grid is not sorted in [0, 1] or repeats a time.
     """
-    return from_solver(ddim_algorithm(nfe, scheduler, grid=grid), nfe)
+    return DDIM().build(nfe, scheduler, grid)

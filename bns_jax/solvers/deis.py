@@ -7,27 +7,18 @@ log rho ("log_rho").
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, Literal
 
 import numpy as np
 
 from bns_jax import grids
-from bns_jax.ns import NSParams, from_solver
+from bns_jax.ns import NSParams
 from bns_jax.schedulers import Scheduler
-from bns_jax.solvers.prediction import (
-    FEW_STEPS,
-    History,
-    Point,
-    Step,
-    check_choice,
-    check_order,
-    orders_of,
-    points,
-    predict,
-    remember,
-    steps_of,
-)
+from bns_jax.solvers.base import History, Method
+from bns_jax.solvers.options import FEW_STEPS, check_choice, check_order, orders_of
+from bns_jax.solvers.prediction import Point, Step, predict, remember, steps_on
 from bns_jax.typing import Sample, Solver, VelocityField
 
 _HIGHEST_ORDER = 4
@@ -39,32 +30,46 @@ def _quadrature() -> tuple[np.ndarray, np.ndarray]:
     return np.polynomial.legendre.leggauss(64)
 
 
-def deis_algorithm(
-    nfe: int,
-    scheduler: Scheduler,
-    order: int,
-    *,
-    variable: Literal["tab", "log_rho"] = "tab",
-    lower_order_final: bool | None = None,
-    grid: grids.GridLike | None = None,
-    history: History = (),
-) -> Solver:
-    """DEIS as a plain algorithm."""
-    order, nfe = check_order(order, _HIGHEST_ORDER, nfe)
-    check_choice("variable", variable, ("tab", "log_rho"))
-    orders = orders_of(nfe, order, lower_order_final, nfe < FEW_STEPS)
-    laid = points(scheduler, grid, nfe)
+@dataclasses.dataclass(frozen=True)
+class DEIS(Method):
+    """The method of `deis`, whose options these are."""
 
-    def algorithm(vf: VelocityField, x0: Sample) -> Sample:
-        x, past = x0, [(at, seen.e) for at, seen in remember(scheduler, history)]
-        for step, k in zip(steps_of(laid), orders, strict=True):
-            seen = predict(vf, scheduler, step.start, x)
-            past = [*past, (step.start, seen.e)][-order:]
-            used = past[-k:]
-            x = step.first_order(seen) + _correction(scheduler, variable, step, used)
-        return x
+    order: int = 3
+    variable: Literal["tab", "log_rho"] = "tab"
+    lower_order_final: bool | None = None
+    history: History = ()
 
-    return algorithm
+    kind = "exponential"
+    reference = "Zhang and Chen, 2023, arXiv:2204.13902"
+
+    def __post_init__(self) -> None:
+        check_choice("variable", self.variable, ("tab", "log_rho"))
+
+    @property
+    def description(self) -> str:
+        """In one line."""
+        variable = {"tab": "time", "log_rho": "log rho"}[self.variable]
+        return f"DEIS, {self.order} points, polynomial in {variable}"
+
+    def algorithm(
+        self, nfe: int, scheduler: Scheduler, grid: grids.GridLike | None = None
+    ) -> Solver:
+        """DDIM's step and the integral of what the points before add."""
+        order, nfe = check_order(self.order, _HIGHEST_ORDER, nfe)
+        orders = orders_of(nfe, order, self.lower_order_final, nfe < FEW_STEPS)
+        steps = steps_on(scheduler, grid, nfe)
+
+        def solver(vf: VelocityField, x0: Sample) -> Sample:
+            x = x0
+            past = [(at, output.e) for at, output in remember(scheduler, self.history)]
+            for step, k in zip(steps, orders, strict=True):
+                output = predict(vf, scheduler, step.start, x)
+                past = [*past, (step.start, output.e)][-order:]
+                more = _correction(scheduler, self.variable, step, past[-k:])
+                x = step.first_order(output) + more
+            return x
+
+        return solver
 
 
 def _correction(
@@ -94,33 +99,28 @@ def _correction(
 def deis(
     nfe: int,
     scheduler: Scheduler,
-    order: int = 3,
+    order: int = DEIS.order,
     *,
-    variable: Literal["tab", "log_rho"] = "tab",
-    lower_order_final: bool | None = None,
+    variable: Literal["tab", "log_rho"] = DEIS.variable,
+    lower_order_final: bool | None = DEIS.lower_order_final,
     grid: grids.GridLike | None = None,
 ) -> NSParams:
-    """DEIS (Zhang and Chen, 2023), one evaluation a step.
+    """DEIS, one evaluation a step (Zhang and Chen, 2023).
 
     Args:
       nfe: steps, at least the order.
       scheduler: the path of the model.
-      order: from 1 (DDIM) to 4; the first steps are of lower order.
-      variable: of the polynomial: time ("tab") or log rho ("log_rho").
+      order: from 1 (DDIM) to 4, 3 if left out; the first steps are of lower order.
+      variable: of the polynomial: time ("tab", the default) or log rho ("log_rho").
       lower_order_final: whether the order falls to 1 at the end; if left out, below 15
         steps, as in diffusers.
       grid: of nfe steps; uniform in time if left out.
+
+    Returns:
+      The times (nfe,), and the coefficients a (nfe,) and b (nfe, nfe), float64.
 
     Raises:
       ValueError: if the order is out of range or above nfe, or the grid is not sorted
         in [0, 1] or repeats a time.
     """
-    algorithm = deis_algorithm(
-        nfe,
-        scheduler,
-        order,
-        variable=variable,
-        lower_order_final=lower_order_final,
-        grid=grid,
-    )
-    return from_solver(algorithm, nfe)
+    return DEIS(order, variable, lower_order_final).build(nfe, scheduler, grid)

@@ -2,49 +2,52 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from bns_jax import grids, scalars
-from bns_jax.ns import NSParams, from_solver
-from bns_jax.solvers.prediction import History, check_distinct, check_order
+from bns_jax.ns import NSParams
+from bns_jax.solvers.base import History, Method
+from bns_jax.solvers.options import check_distinct, check_order
 from bns_jax.typing import Sample, Solver, VelocityField
 
 _HIGHEST_ORDER = 8
 
 
-def adams_bashforth_algorithm(
-    nfe: int,
-    order: int,
-    *,
-    grid: grids.GridLike | None = None,
-    history: History = (),
-) -> Solver:
-    """The method as a plain algorithm.
+@dataclasses.dataclass(frozen=True)
+class AdamsBashforth(Method):
+    """The method of `adams_bashforth`, whose options these are."""
 
-    Args:
-      nfe: steps.
-      order: from 1 (Euler) to 8.
-      grid: of nfe steps; uniform if left out.
-      history: points before the grid; without them the first steps are of lower order.
+    order: int = 2
+    history: History = ()
 
-    Raises:
-      ValueError: if the order is not in 1 .. 8 or above nfe, or a step has no length.
-    """
-    order, nfe = check_order(order, _HIGHEST_ORDER, nfe)
-    times = grids.times(grid, nfe)
-    check_distinct(times)
+    reference = "eq. 52"
 
-    def algorithm(vf: VelocityField, x0: Sample) -> Sample:
-        x, past = x0, list(history)
-        for t, t_next in itertools.pairwise(times):
-            past = [*past, (t, x, vf(t, x))][-order:]
-            x = x + _increment(past, t_next)
-        return x
+    @property
+    def description(self) -> str:
+        """In one line."""
+        return f"Adams-Bashforth of order {self.order}"
 
-    return algorithm
+    def algorithm(
+        self, nfe: int, scheduler: Any = None, grid: grids.GridLike | None = None
+    ) -> Solver:
+        """The integral of the polynomial through the last velocities."""
+        order, nfe = check_order(self.order, _HIGHEST_ORDER, nfe)
+        times = grids.times(grid, nfe)
+        check_distinct(times)
+
+        def solver(vf: VelocityField, x0: Sample) -> Sample:
+            x, past = x0, list(self.history)
+            for t, t_next in itertools.pairwise(times):
+                past = [*past, (t, x, vf(t, x))][-order:]
+                x = x + _increment(past, t_next)
+            return x
+
+        return solver
 
 
 def _increment(past: History, t_next: float) -> Sample:
@@ -61,68 +64,98 @@ def _increment(past: History, t_next: float) -> Sample:
 def adams_bashforth(
     nfe: int, order: int, *, grid: grids.GridLike | None = None
 ) -> NSParams:
-    """The Adams-Bashforth method of order 1 to 8; its first steps are of lower order.
+    """The Adams-Bashforth method of order 1 to 8 (eq. 52), one evaluation a step.
 
     Args:
       nfe: steps, at least the order.
-      order: from 1 (Euler) to 8.
+      order: from 1 (Euler) to 8; the first steps are of lower order.
       grid: of nfe steps; uniform if left out.
 
+    Returns:
+      The times (nfe,), and the coefficients a (nfe,) and b (nfe, nfe), float64.
+
     Raises:
-      ValueError: if the order is out of range or above nfe, or times are repeated.
+      ValueError: if the order is out of range or above nfe, the grid is not sorted in
+        [0, 1], or it repeats a time.
     """
-    return from_solver(adams_bashforth_algorithm(nfe, order, grid=grid), nfe)
+    return AdamsBashforth(order).build(nfe, grid=grid)
 
 
-def multistep_algorithm(
-    nfe: int,
-    a: Sequence[float],
-    b: Sequence[float],
-    *,
-    grid: grids.GridLike | None = None,
-    history: History = (),
-) -> Solver:
-    """The stationary m-step method of eq. 53 as a plain algorithm.
+@dataclasses.dataclass(frozen=True)
+class Multistep(Method):
+    """The stationary m-step method of eq. 53, by its weights, as of `multistep`.
 
-    `history` holds points one step apart before the grid; without them the first steps
-    are Adams-Bashforth's.
+    The points of `history` are one step apart.
     """
-    m = len(a)
-    if m < 1 or len(b) != m:
-        raise ValueError(
-            f"a and b must hold one weight per step, got {m} and {len(b)} weights"
-        )
-    if not np.isclose(sum(a), 1.0, rtol=0, atol=1e-12):
-        raise ValueError(f"a must sum to 1 for a consistent method, got {sum(a)}")
-    expected = 1.0 + sum(j * a_j for j, a_j in enumerate(reversed(a)))
-    if not np.isclose(sum(b), expected, rtol=0, atol=1e-12):
-        raise ValueError(
-            f"b must sum to {expected:g} for a method that is consistent with these "
-            f"a, got {sum(b)}"
-        )
-    nfe = scalars.count("nfe", nfe)
-    if nfe < m:
-        raise ValueError(f"a method of {m} steps needs nfe >= {m}, got {nfe}")
-    times = grids.times(grid, nfe)
-    steps = np.diff(times)
-    if steps[0] == 0 or not np.allclose(steps, steps[0], rtol=1e-9, atol=0):
-        raise ValueError(f"a stationary method needs equal steps, got times {times}")
 
-    def algorithm(vf: VelocityField, x0: Sample) -> Sample:
-        x, past = x0, list(history)
-        for t, t_next in itertools.pairwise(times):
-            past = [*past, (t, x, vf(t, x))][-m:]
-            if len(past) < m:
-                x = x + _increment(past, t_next)
-            else:
-                h = t_next - t
-                x = sum(
-                    a_j * x_j + h * b_j * u_j
-                    for a_j, b_j, (_, x_j, u_j) in zip(a, b, past, strict=True)
-                )
-        return x
+    a: Sequence[float]
+    b: Sequence[float]
+    history: History = ()
 
-    return algorithm
+    reference = "eq. 53"
+
+    def __post_init__(self) -> None:
+        a, b = self.a, self.b
+        if len(a) < 1 or len(b) != len(a):
+            raise ValueError(
+                f"a and b must hold one weight per step, got {len(a)} and {len(b)} "
+                "weights"
+            )
+        if not np.isclose(sum(a), 1.0, rtol=0, atol=1e-12):
+            raise ValueError(f"a must sum to 1 for a consistent method, got {sum(a)}")
+        expected = 1.0 + sum(j * a_j for j, a_j in enumerate(reversed(a)))
+        if not np.isclose(sum(b), expected, rtol=0, atol=1e-12):
+            raise ValueError(
+                f"b must sum to {expected:g} for a method that is consistent with "
+                f"these a, got {sum(b)}"
+            )
+
+    @property
+    def description(self) -> str:
+        """In one line."""
+        return f"stationary method of {len(self.a)} steps"
+
+    @property
+    def order(self) -> int:
+        """The degree up to which a step continues polynomials exactly."""
+        at = np.arange(1.0 - len(self.a), 1.0)
+        for k in itertools.count(2):
+            value = np.dot(self.a, at**k) + k * np.dot(self.b, at ** (k - 1))
+            if not np.isclose(value, 1.0, rtol=0, atol=1e-9):
+                return k - 1
+        raise AssertionError("an explicit method has a finite order")
+
+    def algorithm(
+        self, nfe: int, scheduler: Any = None, grid: grids.GridLike | None = None
+    ) -> Solver:
+        """Steps of eq. 53 behind m - 1 of Adams-Bashforth."""
+        m, nfe = len(self.a), scalars.count("nfe", nfe)
+        if nfe < m:
+            raise ValueError(f"a method of {m} steps needs nfe >= {m}, got {nfe}")
+        times = grids.times(grid, nfe)
+        lengths = np.diff(times)
+        if lengths[0] == 0 or not np.allclose(lengths, lengths[0], rtol=1e-9, atol=0):
+            raise ValueError(
+                f"a stationary method needs equal steps, got times {times}"
+            )
+
+        def solver(vf: VelocityField, x0: Sample) -> Sample:
+            x, past = x0, list(self.history)
+            for t, t_next in itertools.pairwise(times):
+                past = [*past, (t, x, vf(t, x))][-m:]
+                if len(past) < m:
+                    x = x + _increment(past, t_next)
+                else:
+                    h = t_next - t
+                    x = sum(
+                        a_j * x_j + h * b_j * u_j
+                        for a_j, b_j, (_, x_j, u_j) in zip(
+                            self.a, self.b, past, strict=True
+                        )
+                    )
+            return x
+
+        return solver
 
 
 def multistep(
@@ -142,8 +175,11 @@ def multistep(
       b: (m,), the weights of their velocities.
       grid: of nfe equal steps; uniform over [0, 1] if left out.
 
+    Returns:
+      The times (nfe,), and the coefficients a (nfe,) and b (nfe, nfe), float64.
+
     Raises:
       ValueError: if the weights do not fit each other, the method is not consistent,
         nfe is below m, or the steps are not equal.
     """
-    return from_solver(multistep_algorithm(nfe, a, b, grid=grid), nfe)
+    return Multistep(a, b).build(nfe, grid=grid)

@@ -7,106 +7,109 @@ classical Runge-Kutta method ("runge_kutta", as published).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
 from typing import Any, Literal
 
 from bns_jax import grids, scalars
-from bns_jax.ns import NSParams, from_solver
+from bns_jax.ns import NSParams
 from bns_jax.schedulers import Scheduler
-from bns_jax.solvers.ipndm import WEIGHTS
-from bns_jax.solvers.prediction import (
-    Prediction,
-    Step,
-    check_choice,
-    point,
-    points,
-    predict,
-    steps_of,
-)
+from bns_jax.solvers.base import Method
+from bns_jax.solvers.ipndm import WEIGHTS, transfer
+from bns_jax.solvers.options import check_choice
+from bns_jax.solvers.prediction import Prediction, Step, point, predict, steps_on
 from bns_jax.typing import Sample, Solver, VelocityField
 
-EXTRA = {"heun": 1, "runge_kutta": 9}
+_EXTRA = {"heun": 1, "runge_kutta": 9}
 """Evaluations beyond one a step, by the start."""
 
-_STARTING = {"heun": 1, "runge_kutta": 3}
+_FIRST = {"heun": 1, "runge_kutta": 3}
+"""Steps of the start."""
 
 
-def pndm_algorithm(
-    nfe: int,
-    scheduler: Scheduler,
-    *,
-    start: Literal["heun", "runge_kutta"] = "heun",
-    grid: grids.GridLike | None = None,
-) -> Solver:
-    """PNDM as a plain algorithm."""
-    check_choice("start", start, tuple(EXTRA))
-    nfe = scalars.count("nfe", nfe)
-    steps = nfe - EXTRA[start]
-    if steps <= _STARTING[start]:
-        # No evaluation may be at the end, where the field may have no value.
-        least = _STARTING[start] + EXTRA[start] + 1
-        raise ValueError(f'PNDM with start="{start}" needs nfe >= {least}, got {nfe}')
-    laid = points(scheduler, grid, steps)
-    first = {"heun": _heun, "runge_kutta": _runge_kutta}[start]
+@dataclasses.dataclass(frozen=True)
+class PNDM(Method):
+    """The method of `pndm`, whose option this is."""
 
-    def algorithm(vf: VelocityField, x0: Sample) -> Sample:
-        x = x0
-        past: list[Any] = []
-        for i, step in enumerate(steps_of(laid)):
-            seen = predict(vf, scheduler, step.start, x)
-            past = [seen.e, *past][:4]
-            if i < _STARTING[start]:
-                x = first(vf, scheduler, step, seen)
-            else:
-                x = _transfer(step, seen, zip(WEIGHTS[len(past)], past, strict=True))
-        return x
+    start: Literal["heun", "runge_kutta"] = "heun"
 
-    return algorithm
+    order = 3
+    kind = "exponential"
+    reference = "Liu et al., 2022, arXiv:2202.09778"
+
+    def __post_init__(self) -> None:
+        check_choice("start", self.start, tuple(_EXTRA))
+
+    @property
+    def description(self) -> str:
+        """In one line."""
+        start = "PLMS: 4 points, from a step of Heun"
+        if self.start == "runge_kutta":
+            start = "4 points, from three steps of Runge-Kutta"
+        return f"PNDM, {start}"
+
+    @property
+    def extra(self) -> int:
+        """The further evaluations of the start."""
+        return _EXTRA[self.start]
+
+    def algorithm(
+        self, nfe: int, scheduler: Scheduler, grid: grids.GridLike | None = None
+    ) -> Solver:
+        """The steps of the start, then DDIM's with the weighted noise of 4 points."""
+        nfe, first = scalars.count("nfe", nfe), _FIRST[self.start]
+        if nfe - self.extra <= first:
+            # No evaluation may be at the end, where the field may have no value.
+            least = first + self.extra + 1
+            raise ValueError(
+                f'PNDM with start="{self.start}" needs nfe >= {least}, got {nfe}'
+            )
+        steps = steps_on(scheduler, grid, nfe - self.extra)
+        begin = {"heun": _heun, "runge_kutta": _runge_kutta}[self.start]
+
+        def solver(vf: VelocityField, x0: Sample) -> Sample:
+            x = x0
+            past: list[Any] = []
+            for i, step in enumerate(steps):
+                output = predict(vf, scheduler, step.start, x)
+                past = [output.e, *past][:4]
+                if i < first:
+                    x = begin(vf, scheduler, step, output)
+                else:
+                    x = transfer(step, output, WEIGHTS[len(past)], past)
+            return x
+
+        return solver
 
 
-def _transfer(
-    step: Step, seen: Prediction, weighted: Iterable[tuple[float, Any]]
+def _heun(
+    vf: VelocityField, scheduler: Scheduler, step: Step, output: Prediction
 ) -> Any:
-    """DDIM's step with a mean of predictions of the noise in place of its own.
-
-    Where alpha is 0 all of x is noise, and the step is DDIM's.
-    """
-    x = step.first_order(seen)
-    if step.start.alpha == 0:
-        return x
-    mixed = sum(weight * e for weight, e in weighted)
-    ratio = step.end.alpha / step.start.alpha
-    return x + (step.end.sigma - ratio * step.start.sigma) * (mixed - seen.e)
-
-
-def _heun(vf: VelocityField, scheduler: Scheduler, step: Step, seen: Prediction) -> Any:
     """One step with the mean of the noise at both its ends."""
-    end = predict(vf, scheduler, step.end, step.first_order(seen))
-    return _transfer(step, seen, [(1 / 2, seen.e), (1 / 2, end.e)])
+    end = predict(vf, scheduler, step.end, step.first_order(output))
+    return transfer(step, output, (1 / 2, 1 / 2), (output.e, end.e))
 
 
 def _runge_kutta(
-    vf: VelocityField, scheduler: Scheduler, step: Step, seen: Prediction
+    vf: VelocityField, scheduler: Scheduler, step: Step, output: Prediction
 ) -> Any:
     """One step of the classical method, whose middle is that of the times."""
     middle = point(scheduler, (step.start.t + step.end.t) / 2)
     half = Step(step.start, middle)
-    second = predict(vf, scheduler, middle, half.first_order(seen)).e
-    third = predict(vf, scheduler, middle, _transfer(half, seen, [(1.0, second)])).e
-    fourth = predict(vf, scheduler, step.end, _transfer(step, seen, [(1.0, third)])).e
+    second = predict(vf, scheduler, middle, half.first_order(output)).e
+    third = predict(vf, scheduler, middle, transfer(half, output, (1.0,), (second,))).e
+    fourth = predict(vf, scheduler, step.end, transfer(step, output, (1.0,), (third,)))
     weights = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
-    evaluations = (seen.e, second, third, fourth)
-    return _transfer(step, seen, zip(weights, evaluations, strict=True))
+    return transfer(step, output, weights, (output.e, second, third, fourth.e))
 
 
 def pndm(
     nfe: int,
     scheduler: Scheduler,
     *,
-    start: Literal["heun", "runge_kutta"] = "heun",
+    start: Literal["heun", "runge_kutta"] = PNDM.start,
     grid: grids.GridLike | None = None,
 ) -> NSParams:
-    """PNDM (Liu et al., 2022), one evaluation a step but for its start.
+    """PNDM, one evaluation a step but for its start (Liu et al., 2022, Algorithm 2).
 
     Its weights are those of equal steps, whatever the grid, as `ipndm`'s.
 
@@ -114,12 +117,15 @@ def pndm(
       nfe: evaluations; one more than the steps with start="heun", nine more with
         "runge_kutta".
       scheduler: the path of the model.
-      start: "heun" makes the first step with two evaluations, as public samplers do
-        (PLMS); "runge_kutta" the first three with four each, as published.
+      start: "heun", the default, makes the first step with two evaluations, as public
+        samplers do (PLMS); "runge_kutta" the first three with four each, as published.
       grid: of so many steps; uniform in time if left out.
+
+    Returns:
+      The times (nfe,), and the coefficients a (nfe,) and b (nfe, nfe), float64.
 
     Raises:
       ValueError: if nfe leaves no step behind the start, or the grid is not sorted in
         [0, 1] or repeats a time.
     """
-    return from_solver(pndm_algorithm(nfe, scheduler, start=start, grid=grid), nfe)
+    return PNDM(start).build(nfe, scheduler, grid)

@@ -2,7 +2,7 @@
 
 They integrate the linear part of the sampling ODE exactly and interpolate what the
 model predicts. The prediction is read off the velocity, whatever the network's own
-parametrisation: u and x name both ends of the path, since x = alpha m + sigma e and
+parametrization: u and x name both ends of the path, since x = alpha m + sigma e and
 u = alpha' m + sigma' e.
 
 Notation of this package: a step leads from t to t', h is the increase of log-SNR, m
@@ -14,25 +14,20 @@ is of first order.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from bns_jax import grids, scalars
+from bns_jax import grids
 from bns_jax.schedulers import Scheduler
+from bns_jax.solvers.base import History
+from bns_jax.solvers.options import check_distinct
 from bns_jax.typing import Sample, VelocityField
 
 Kind: TypeAlias = Literal["noise", "data"]
 """Which prediction an exponential integrator interpolates."""
 
 KINDS = ("noise", "data")
-
-FEW_STEPS = 15
-"""Below so many steps multistep methods fall in order at the end, by default."""
-
-History: TypeAlias = Sequence[tuple[float, Sample, Sample]]
-"""(t, x, u) of points before a grid, oldest first."""
 
 
 class Point(NamedTuple):
@@ -66,9 +61,9 @@ class Step(NamedTuple):
         """The increase of log-SNR; infinite where alpha or sigma is 0 at an end."""
         return self.end.log_snr - self.start.log_snr
 
-    def first_order(self, seen: Prediction) -> Any:
+    def first_order(self, output: Prediction) -> Any:
         """The step alpha' m + sigma' e: DDIM, exact for a constant prediction."""
-        return self.end.alpha * seen.m + self.end.sigma * seen.e
+        return self.end.alpha * output.m + self.end.sigma * output.e
 
     def scale(self, kind: Kind) -> float:
         """The factor S in front of all corrections to `first_order`."""
@@ -85,48 +80,28 @@ def point(scheduler: Scheduler, t: float) -> Point:
     return Point(float(t), alpha, sigma, float(scheduler.log_snr(t)))
 
 
-def points(
+def steps_on(
     scheduler: Scheduler,
     grid: grids.GridLike | None,
-    steps: int,
+    count: int,
     repeat_last: bool = True,
-) -> list[Point]:
-    """The points of a grid with distinct times; uniform if left out.
+) -> list[Step]:
+    """The steps of a grid with distinct times; uniform if left out.
 
     Args:
       scheduler: the path of the model.
       grid: of so many steps.
-      steps: how many.
+      count: how many.
       repeat_last: whether the last step may have no length: the grids that end in a
         repeated level of noise spend an evaluation there.
 
     Raises:
       ValueError: if it is no grid, or repeats a time.
     """
-    times = grids.times(grid, steps)
-    laid = [point(scheduler, t) for t in times]
-    check_distinct(times, repeat_last and np.isfinite(laid[-1].log_snr))
-    return laid
-
-
-def check_distinct(times: np.ndarray, repeat_last: bool = True) -> None:
-    """Refuses steps without length.
-
-    Args:
-      times: of a grid.
-      repeat_last: whether the last step may have none.
-
-    Raises:
-      ValueError: if another has none.
-    """
-    lengths = np.diff(times)
-    if np.any((lengths[:-1] if repeat_last and len(lengths) > 1 else lengths) == 0):
-        raise ValueError(f"this solver needs distinct times, got {times}")
-
-
-def steps_of(laid: list[Point]) -> Iterator[Step]:
-    """The steps between neighbouring points."""
-    return itertools.starmap(Step, itertools.pairwise(laid))
+    times = grids.times(grid, count)
+    points = [point(scheduler, t) for t in times]
+    check_distinct(times, repeat_last and np.isfinite(points[-1].log_snr))
+    return list(itertools.starmap(Step, itertools.pairwise(points)))
 
 
 def predict(
@@ -143,56 +118,8 @@ def predict(
 
 def remember(scheduler: Scheduler, history: History) -> list[tuple[Point, Prediction]]:
     """Exact points before the grid, as a multistep method would have met them."""
-    met = []
+    outputs = []
     for t, x, u in history:
         at = point(scheduler, t)
-        met.append((at, predict(lambda *_, u=u: u, scheduler, at, x)))
-    return met
-
-
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Refuses a value that is none of the choices.
-
-    Raises:
-      ValueError: naming them.
-    """
-    if value not in choices:
-        named = " or ".join(f'"{choice}"' for choice in choices)
-        raise ValueError(f"{name} must be {named}, got {value!r}")
-
-
-def check_order(order: int, highest: int, nfe: int) -> tuple[int, int]:
-    """The order and nfe as whole numbers.
-
-    Raises:
-      ValueError: if the method does not have that order, or nfe cannot reach it.
-    """
-    if isinstance(order, bool) or order not in range(1, highest + 1):
-        raise ValueError(f"order must be from 1 to {highest}, got {order}")
-    order, nfe = scalars.count("order", order), scalars.count("nfe", nfe)
-    if nfe < order:
-        raise ValueError(f"order {order} needs nfe >= {order}, got {nfe}")
-    return order, nfe
-
-
-def orders_of(
-    steps: int,
-    order: int,
-    lower_order_final: bool | None,
-    by_default: bool,
-    euler_at_final: bool = False,
-) -> list[int]:
-    """The highest order that each step of a multistep method may have.
-
-    Args:
-      steps: how many.
-      order: of the method.
-      lower_order_final: whether the order falls by one a step at the end: .. 3, 2, 1.
-      by_default: what None stands for.
-      euler_at_final: whether the last step is of order 1 in any case.
-    """
-    falls = by_default if lower_order_final is None else lower_order_final
-    orders = [min(order, steps - i) if falls else order for i in range(steps)]
-    if euler_at_final:
-        orders[-1] = 1
-    return orders
+        outputs.append((at, predict(lambda *_, u=u: u, scheduler, at, x)))
+    return outputs

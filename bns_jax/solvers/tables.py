@@ -13,8 +13,9 @@ import numpy as np
 from bns_jax import grids, scalars
 from bns_jax.ns import NSParams
 from bns_jax.schedulers import DiscreteVP, Scheduler, cond_ot
-from bns_jax.solvers.catalogue import CATALOGUE, build, look_up
-from bns_jax.solvers.prediction import check_choice
+from bns_jax.solvers.base import Method
+from bns_jax.solvers.catalogue import CATALOGUE, look_up
+from bns_jax.solvers.options import check_choice
 from bns_jax.typing import Array
 
 _FAR = 0.5
@@ -44,17 +45,21 @@ def from_sigmas(
         image-to-image; else it is pure noise, and the first level must be.
       **options: of the solver, as `build` takes them.
 
+    Returns:
+      The times (n,), and the coefficients a (n,) and b (n, n), float64; one more than n
+      of each for PNDM, whose first step makes two evaluations.
+
     Raises:
       ValueError: if the ratios do not decrease or leave the range of the scheduler, the
         first is not where the noise is, or the solver makes several evaluations a step.
     """
-    _check_one_evaluation_a_step(name)
+    method = _method(name, options)
     levels = _decreasing("sigmas", sigmas, 2)
     if levels[-1] < 0:
         raise ValueError(f"sigmas must not be negative, got {levels[-1]:g}")
     grids.check_largest(scheduler, "sigmas", levels[0])
     times = grids.at_levels(scheduler, levels)
-    return _build(name, times, scheduler, partial, options)
+    return _build(method, times, scheduler, partial)
 
 
 def from_flow_sigmas(
@@ -76,11 +81,15 @@ def from_flow_sigmas(
       partial: as of `from_sigmas`.
       **options: of the solver, as `build` takes them.
 
+    Returns:
+      The times (n,), and the coefficients a (n,) and b (n, n), float64; one more than n
+      of each for PNDM, whose first step makes two evaluations.
+
     Raises:
       ValueError: if the shares do not decrease or leave [0, 1], the first is not where
         the noise is, or the solver makes several evaluations a step.
     """
-    _check_one_evaluation_a_step(name)
+    method = _method(name, options)
     shares = _decreasing("sigmas", sigmas, 2)
     if shares[0] > 1 or shares[-1] < 0:
         raise ValueError(
@@ -90,7 +99,7 @@ def from_flow_sigmas(
     path = cond_ot() if scheduler is None else scheduler
     with np.errstate(divide="ignore"):
         times = grids.at_levels(path, shares / (1.0 - shares))
-    return _build(name, times, path, partial, options)
+    return _build(method, times, path, partial)
 
 
 def from_flow_timesteps(
@@ -112,6 +121,10 @@ def from_flow_timesteps(
       steps: what stands for pure noise.
       partial: as of `from_sigmas`.
       **options: of the solver, as `build` takes them.
+
+    Returns:
+      The times (n,), and the coefficients a (n,) and b (n, n), float64; one more than n
+      of each for PNDM, whose first step makes two evaluations.
 
     Raises:
       ValueError: as `from_flow_sigmas`.
@@ -150,20 +163,18 @@ def from_timesteps(
       partial: as of `from_sigmas`.
       **options: of the solver, as `build` takes them.
 
+    Returns:
+      The times (n,), and the coefficients a (n,) and b (n, n), float64; one more than n
+      of each for PNDM, whose first step makes two evaluations.
+
     Raises:
       ValueError: if the steps do not decrease or leave 0 .. steps - 1, more than the
         first are steps that the scheduler left out, the first is not where the noise
         is, or the solver makes several evaluations a step.
     """
-    _check_one_evaluation_a_step(name)
+    method = _method(name, options)
     check_choice("final", final, ("zero", "sigma_min"))
-    own = len(scheduler.log_alphas) - 1 if isinstance(scheduler, DiscreteVP) else None
-    steps = (own or 1000) if steps is None else scalars.count("steps", steps)
-    if own is not None and steps < own:
-        raise ValueError(
-            f"the scheduler has {own} steps, expected a table of at least as many, got "
-            f"steps={steps}"
-        )
+    own, steps = _steps_of_training(scheduler, steps)
     k = _decreasing("timesteps", timesteps, 1)
     if not (k[0] <= steps - 1 and k[-1] >= 0):
         raise ValueError(f"timesteps must lie in [0, {steps - 1}], got {timesteps}")
@@ -175,7 +186,21 @@ def from_timesteps(
             )
         k = np.minimum(k, own - 1)
     times = grids.at_steps(k, own or steps, final)
-    return _build(name, times, scheduler, partial, options)
+    return _build(method, times, scheduler, partial)
+
+
+def _steps_of_training(
+    scheduler: Scheduler, steps: int | None
+) -> tuple[int | None, int]:
+    """The number of steps that the scheduler holds, if any, and of the training."""
+    own = len(scheduler.log_alphas) - 1 if isinstance(scheduler, DiscreteVP) else None
+    steps = (own or 1000) if steps is None else scalars.count("steps", steps)
+    if own is not None and steps < own:
+        raise ValueError(
+            f"the scheduler has {own} steps, expected a table of at least as many, got "
+            f"steps={steps}"
+        )
+    return own, steps
 
 
 def _decreasing(name: str, values: Array, least: int) -> np.ndarray:
@@ -192,17 +217,25 @@ def _decreasing(name: str, values: Array, least: int) -> np.ndarray:
     return table
 
 
+def _method(name: str, options: dict[str, Any]) -> Method:
+    """The solver of that name and options, which makes one evaluation a step."""
+    method = look_up(name).replace(**options)
+    if method.stages > 1:
+        others = ", ".join(key for key, other in CATALOGUE.items() if other.stages < 2)
+        raise ValueError(
+            f"a table of published steps needs one evaluation a step, {name} makes "
+            f"{method.stages}; these make one: {others}"
+        )
+    return method
+
+
 def _build(
-    name: str,
-    times: np.ndarray,
-    scheduler: Scheduler,
-    partial: bool,
-    options: dict[str, Any],
+    method: Method, times: np.ndarray, scheduler: Scheduler, partial: bool
 ) -> NSParams:
     if not partial:
         _check_start(scheduler, times[0])
-    nfe = len(times) - 1 + look_up(name).extra
-    return build(name, nfe, scheduler, grids.from_times(times), **options)
+    nfe = len(times) - 1 + method.extra
+    return method.build(nfe, scheduler, grids.from_times(times))
 
 
 def _check_start(scheduler: Scheduler, t: float) -> None:
@@ -219,14 +252,4 @@ def _check_start(scheduler: Scheduler, t: float) -> None:
             f"{sigma:.3g} noise, and x0 is {sigma_0:.3g} noise; expected a first entry "
             "near the noise. The levels of a flow model are `from_flow_sigmas`, and "
             "partial=True says that x0 is a sample noised to the first level"
-        )
-
-
-def _check_one_evaluation_a_step(name: str) -> None:
-    stages = look_up(name).stages
-    if stages > 1:
-        fitting = ", ".join(key for key, entry in CATALOGUE.items() if entry.stages < 2)
-        raise ValueError(
-            f"a table of published steps needs one evaluation a step, {name} makes "
-            f"{stages}; these make one: {fitting}"
         )
