@@ -171,7 +171,7 @@ _METHODS = solvers.CATALOGUE | {
 }
 
 
-def known(name: str, method: solvers.Method) -> KnownSolver:
+def subject(name: str, method: solvers.Method) -> KnownSolver:
     """The solver with what is special of its name."""
     special = dict(_SPECIAL.get(name, {}))
     history = special.pop("history", method.order - 1 if method.stages == 1 else 0)
@@ -179,7 +179,7 @@ def known(name: str, method: solvers.Method) -> KnownSolver:
     return KnownSolver(method, history, least, **special)
 
 
-ALL_SOLVERS = {name: known(name, method) for name, method in _METHODS.items()}
+ALL_SOLVERS = {name: subject(name, method) for name, method in _METHODS.items()}
 """The whole catalogue, and a few more. A line of the catalogue is all that it takes."""
 
 GENERIC = [n for n, of in ALL_SOLVERS.items() if of.method.kind == "generic"]

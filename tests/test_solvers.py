@@ -1,5 +1,8 @@
 """Laws of the known solvers: order, exactness, times, bad input."""
 
+import dataclasses
+import inspect
+import re
 import subprocess
 import sys
 
@@ -418,6 +421,70 @@ def test_every_solver_has_a_line_of_description_and_a_reference(name):
     assert entry.kind in ("generic", "exponential", "scale-time")
 
 
+@pytest.mark.parametrize("name", list(solvers.CATALOGUE))
+def test_options_are_fields_and_others_are_named(name):
+    method = solvers.CATALOGUE[name]
+    for option, field in method.options.items():
+        value = getattr(method, field)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(method, field, value)
+        assert method.replace(**{option: value}) == method
+    known = ", ".join(method.options) or "none"
+    message = re.escape(f"{method.name} has no option 'color'; it has {known}") + "$"
+    for call in (solvers.build, solvers.algorithm):
+        with pytest.raises(ValueError, match=message):
+            call(name, 8, schedulers.vp(), color=1)
+
+
+FUNCTIONS = {
+    "ab2": solvers.adams_bashforth,
+    "deis_tab3": solvers.deis,
+    "dpm_solver_3s": solvers.dpm_solver,
+    "dpm_solver_pp_2m": solvers.dpm_solver_pp,
+    "edm_heun": solvers.edm,
+    "ipndm4": solvers.ipndm,
+    "pndm": solvers.pndm,
+    "unipc2": solvers.unipc,
+}
+
+
+@pytest.mark.parametrize("name", list(FUNCTIONS))
+def test_functions_know_options_and_defaults_of_their_method(name):
+    method = solvers.CATALOGUE[name]
+    parameters = inspect.signature(FUNCTIONS[name]).parameters
+    shared = parameters.keys() & method.options.keys()
+    missing = method.options.keys() - shared
+    assert missing <= {"history", "kind"} and shared
+    for option in shared - {"order"} if name == "ab2" else shared:
+        default = getattr(method, method.options[option])
+        assert parameters[option].default == default
+
+
+@pytest.mark.parametrize("name", list(solvers.CATALOGUE))
+def test_a_solver_that_knows_its_path_asks_for_it(name):
+    nfe = ALL_SOLVERS[name].at_least(5)
+    for call in (solvers.build, solvers.algorithm):
+        if solvers.CATALOGUE[name].kind == "generic":
+            call(name, nfe, None)
+        else:
+            with pytest.raises(ValueError, match="expected its scheduler, got None"):
+                call(name, nfe, None)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "order"),
+    [
+        (*LEAPFROG, 2),
+        ((1.0,), (1.0,), 1),
+        ((0.0, 0.0, 1.0), (5 / 12, -16 / 12, 23 / 12), 3),
+        # Of highest order on two points, and unstable.
+        ((5.0, -4.0), (2.0, 4.0), 3),
+    ],
+)
+def test_weights_of_eq_53_show_their_order(a, b, order):
+    assert solvers.Multistep(a, b).order == order
+
+
 LOWERING = [n for n, entry in solvers.CATALOGUE.items() if entry.lowers]
 
 
@@ -627,6 +694,20 @@ def test_tables_take_the_options_of_a_solver():
     expected = solvers.build("unipc3", 6, path, times, lower_order_final=False)
     for leaf, other in zip(got, expected, strict=True):
         assert_close(leaf, other, 1e-9)
+
+
+def test_tables_count_the_evaluations_of_the_options():
+    """PNDM as published makes nine more than one a step."""
+    path, times = schedulers.vp(), np.linspace(0.0, 0.9, 7)
+    for start, nfe in (("heun", 7), ("runge_kutta", 15)):
+        got = solvers.from_sigmas("pndm", 1.0 / path.snr(times), path, start=start)
+        expected = solvers.pndm(nfe, path, start=start, grid=times)
+        for leaf, other in zip(got, expected, strict=True):
+            assert_close(leaf, other, 1e-9)
+    with pytest.raises(ValueError, match='"heun" or "runge_kutta", got'):
+        solvers.from_sigmas("pndm", 1.0 / path.snr(times), path, start="euler")
+    with pytest.raises(ValueError, match="edm_euler makes 2"):
+        solvers.from_sigmas("edm_euler", 1.0 / path.snr(times), path, method="heun")
 
 
 def test_timesteps_are_a_grid():

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeAlias
 
-from bns_jax import grids
+from bns_jax import grids, scalars
 from bns_jax.ns import NSParams, from_solver
 from bns_jax.typing import Sample, Solver
 
@@ -70,6 +70,25 @@ class Method(abc.ABC):
         """Evaluations beyond `stages` for each step."""
         return 0
 
+    @property
+    def name(self) -> str:
+        """In messages."""
+        return type(self).__name__
+
+    def steps(self, nfe: int) -> int:
+        """How many steps so many evaluations make, `stages` for each.
+
+        Raises:
+          ValueError: if they cannot be split.
+        """
+        nfe = scalars.count("nfe", nfe)
+        if nfe % self.stages:
+            raise ValueError(
+                f"{self.name} takes {self.stages} evaluations per step: nfe must be a "
+                f"positive multiple of {self.stages}, got {nfe}"
+            )
+        return nfe // self.stages
+
     @abc.abstractmethod
     def algorithm(
         self, nfe: int, scheduler: Any, grid: grids.GridLike | None = None
@@ -115,8 +134,8 @@ class Method(abc.ABC):
         """
         if scheduler is None and self.kind != "generic":
             raise ValueError(
-                f"{self.description}, knows the path of the model: expected its "
-                "scheduler, got None"
+                f"{self.name} follows the path of the model: expected its scheduler, "
+                "got None"
             )
 
     @property
@@ -136,7 +155,7 @@ class Method(abc.ABC):
         unknown = [repr(name) for name in options if name not in fields]
         if unknown:
             raise ValueError(
-                f"{type(self).__name__} has no option {', '.join(unknown)}; it has "
+                f"{self.name} has no option {', '.join(unknown)}; it has "
                 f"{', '.join(fields) or 'none'}"
             )
         changes = {fields[name]: value for name, value in options.items()}

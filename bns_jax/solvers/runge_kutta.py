@@ -22,6 +22,11 @@ class RungeKutta(Method):
     reference = "eq. 54"
 
     @property
+    def name(self) -> str:
+        """In messages."""
+        return self.tableau.name
+
+    @property
     def order(self) -> int:
         """Of convergence."""
         return self.tableau.order
@@ -40,18 +45,12 @@ class RungeKutta(Method):
         self, nfe: int, scheduler: Any = None, grid: grids.GridLike | None = None
     ) -> Solver:
         """Steps on a grid of nfe / stages of them."""
-        nfe, tableau = scalars.count("nfe", nfe), self.tableau
-        if nfe % tableau.stages:
-            raise ValueError(
-                f"{tableau.name} takes {tableau.stages} evaluations per step: nfe must "
-                f"be a positive multiple of {tableau.stages}, got {nfe}"
-            )
-        times = grids.times(grid, nfe // tableau.stages)
+        times = grids.times(grid, self.steps(nfe))
 
         def solver(vf: VelocityField, x0: Sample) -> Sample:
             x = x0
             for t, t_next in itertools.pairwise(times):
-                x = _step(tableau, vf, t, t_next, x)
+                x = _step(self.tableau, vf, t, t_next, x)
             return x
 
         return solver
