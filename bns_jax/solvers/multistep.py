@@ -103,10 +103,10 @@ class Multistep(Method):
             )
         if not np.isclose(sum(a), 1.0, rtol=0, atol=1e-12):
             raise ValueError(f"a must sum to 1 for a consistent method, got {sum(a)}")
-        expected = 1.0 + sum(j * a_j for j, a_j in enumerate(reversed(a)))
-        if not np.isclose(sum(b), expected, rtol=0, atol=1e-12):
+        total = 1.0 + sum(j * a_j for j, a_j in enumerate(reversed(a)))
+        if not np.isclose(sum(b), total, rtol=0, atol=1e-12):
             raise ValueError(
-                f"b must sum to {expected:g} for a method that is consistent with "
+                f"b must sum to {total:g} for a method that is consistent with "
                 f"these a, got {sum(b)}"
             )
 

@@ -19,8 +19,8 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
       ValueError: naming them.
     """
     if value not in choices:
-        named = " or ".join(f'"{choice}"' for choice in choices)
-        raise ValueError(f"{name} must be {named}, got {value!r}")
+        listing = " or ".join(f'"{choice}"' for choice in choices)
+        raise ValueError(f"{name} must be {listing}, got {value!r}")
 
 
 def check_order(order: int, highest: int, nfe: int) -> tuple[int, int]:

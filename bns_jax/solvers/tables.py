@@ -54,7 +54,7 @@ def from_sigmas(
         first is not where the noise is, or the solver makes several evaluations a step.
     """
     method = _method(name, options)
-    levels = _decreasing("sigmas", sigmas, 2)
+    levels = _table("sigmas", sigmas, 2)
     if levels[-1] < 0:
         raise ValueError(f"sigmas must not be negative, got {levels[-1]:g}")
     grids.check_largest(scheduler, "sigmas", levels[0])
@@ -90,7 +90,7 @@ def from_flow_sigmas(
         the noise is, or the solver makes several evaluations a step.
     """
     method = _method(name, options)
-    shares = _decreasing("sigmas", sigmas, 2)
+    shares = _table("sigmas", sigmas, 2)
     if shares[0] > 1 or shares[-1] < 0:
         raise ValueError(
             f"sigmas of a flow model must lie in [0, 1], got {shares[0]:g} to "
@@ -130,7 +130,7 @@ def from_flow_timesteps(
       ValueError: as `from_flow_sigmas`.
     """
     steps = scalars.count("steps", steps)
-    k = _decreasing("timesteps", timesteps, 1)
+    k = _table("timesteps", timesteps, 1)
     if not (k[0] <= steps and k[-1] >= 0):
         raise ValueError(f"timesteps must lie in [0, {steps}], got {timesteps}")
     shares = (k if k[-1] == 0 else np.append(k, 0.0)) / steps
@@ -175,7 +175,7 @@ def from_timesteps(
     method = _method(name, options)
     check_choice("final", final, ("zero", "sigma_min"))
     own, steps = _steps_of_training(scheduler, steps)
-    k = _decreasing("timesteps", timesteps, 1)
+    k = _table("timesteps", timesteps, 1)
     if not (k[0] <= steps - 1 and k[-1] >= 0):
         raise ValueError(f"timesteps must lie in [0, {steps - 1}], got {timesteps}")
     if own is not None:
@@ -203,7 +203,7 @@ def _steps_of_training(
     return own, steps
 
 
-def _decreasing(name: str, values: Array, least: int) -> np.ndarray:
+def _table(name: str, values: Array, least: int) -> np.ndarray:
     """The values in float64, checked: a last one may repeat the one before."""
     table = np.asarray(values, np.float64)
     fits = table.ndim == 1 and len(table) >= least and not np.any(np.isnan(table))
