@@ -19,11 +19,12 @@ History: TypeAlias = Sequence[tuple[float, Sample, Sample]]
 class Method(abc.ABC):
     """A solver, before it has a number of evaluations, a path and a grid.
 
-    A subclass is a frozen dataclass. Its fields are its options, each with a default;
-    `history`, where there is one, holds points before the grid, without which the first
-    steps of a multistep method are of lower order. The other attributes say what is
-    known of the solver: class attributes without an annotation (which would make them
-    fields), or properties where they depend on the options.
+    A subclass is a frozen dataclass. Its fields are its options; `history`, where there
+    is one, holds points before the grid, without which the first steps of a multistep
+    method are of lower order. The attributes below say what is known of the solver:
+    class attributes without an annotation (which would make them fields), or properties
+    where they depend on the options. One that is an option itself, such as
+    `order: int = 2` of Adams-Bashforth, is a field with a default.
 
     Attributes:
       order: of convergence, on steps that touch no infinite log-SNR, with the options
