@@ -109,8 +109,10 @@ def test_a_missing_file_is_named(tmp_path):
     [
         (b"\x93NUMPY\xff\xfe", "is no solver file"),
         (b"times: [0, 1]", "is no solver file"),
-        (b"[1, 2, 3]", "expected format bns_jax.solver/2, got None"),
-        (b'{"format": "other/7"}', "expected format bns_jax.solver/2, got 'other/7'"),
+        (b"[1, 2, 3]", "expected format bns_jax.solver/3 or older, got None"),
+        (b'{"format": "other/7"}', "bns_jax.solver/3 or older, got 'other/7'"),
+        (b'{"format": "bns_jax.solver/4"}', "3 or older, got 'bns_jax.solver/4'"),
+        (b'{"format": "bns_jax.solver/3"}', "holds no valid solver: no 'nfe'"),
         (b'{"format": "bns_jax.solver/2"}', "holds no valid solver"),
         (b'{"format": "bns_jax.solver/2", "nfe": "four"}', "holds no valid solver"),
     ],
@@ -134,8 +136,14 @@ ONE = b'"times": [0], "a": [1], "b": [[1]]'
     [
         (DEEP * b"[" + DEEP * b"]", "is no solver file: it is nested too deep"),
         (b'{"format":' + DEEP * b"[" + DEEP * b"]}", "nested too deep"),
-        (START + b'"nfe": 1000000, ' + ONE + b"}", "expected 1000000 times, a and"),
-        (START + b'"nfe": 1' + 99 * b"0" + b", " + ONE + b"}", "expected 10+ times"),
+        (
+            START + b'"nfe": 1000000, ' + ONE + b"}",
+            "at most 1000 evaluations, got 10+$",
+        ),
+        (
+            START + b'"nfe": 1' + 99 * b"0" + b", " + ONE + b"}",
+            "at most 1000 evaluations, got 10+$",
+        ),
         (START + b'"nfe": 1' + 9999 * b"0" + b", " + ONE + b"}", "is no solver file"),
         (START + b'"nfe": 1, ' + ONE.replace(b"[1]]", b"[[1]]]") + b"}", "no valid"),
         (START + b'"nfe": true, ' + ONE + b"}", "expected an integer nfe"),
