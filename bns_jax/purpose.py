@@ -107,6 +107,8 @@ class Purpose:
                 _set(self, name, scalars.count(name, value))
         if self.data_range is not None:
             _set(self, "data_range", scalars.positive("data_range", self.data_range))
+        if not isinstance(self.measured, Measured | None):
+            raise ValueError(f"measured must be a Measured, got {self.measured!r:.100}")
         if not isinstance(self.identity, Mapping):
             raise ValueError(f"identity must be by name, got {self.identity!r:.100}")
         _set(self, "identity", as_json("identity", dict(self.identity)))

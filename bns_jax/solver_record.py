@@ -39,7 +39,7 @@ def of(
 
     Raises:
       ValueError: if there are more evaluations than `MOST_NFE`, another number than the
-        purpose states, or too many metadata, or they are no JSON values.
+        purpose states, or the metadata are no JSON values.
     """
     arrays, n = _float64(params), len(params.a)
     _check_nfe(n)
@@ -56,20 +56,25 @@ def of(
         "b": [row[: i + 1].tolist() for i, row in enumerate(arrays.b)],
     }
     record["sha256"] = digest(record)
-    if (size := len(as_text(record))) > limit(n):
-        raise ValueError(
-            f"a file of {n} evaluations may have {limit(n)} bytes, got {size}: keep "
-            "fewer metadata in it"
-        )
     return record
 
 
 def as_text(record: Mapping[str, Any]) -> str:
-    """An entry per line, and one per row of b."""
+    """An entry per line, and one per row of b.
+
+    Raises:
+      ValueError: if it is too large to be read again.
+    """
     said = {name: value for name, value in record.items() if name != "b"}
     lines = [f" {json.dumps(name)}: {json.dumps(said[name])}" for name in said]
     rows = ",\n  ".join(map(json.dumps, record["b"]))
-    return "{\n" + ",\n".join([*lines, f' "b": [\n  {rows}\n ]']) + "\n}\n"
+    text = "{\n" + ",\n".join([*lines, f' "b": [\n  {rows}\n ]']) + "\n}\n"
+    if len(text) > (most := limit(record["nfe"])):
+        raise ValueError(
+            f"a file of {record['nfe']} evaluations may have {most} bytes, got "
+            f"{len(text)}: keep fewer metadata in it"
+        )
+    return text
 
 
 def parse(data: bytes) -> Any:
