@@ -41,7 +41,8 @@ def save(
         more than 1 MiB of them.
     """
     validate(params)
-    record = solver_record.of(params, purpose or Purpose(), metadata or {})
+    stated = Purpose() if purpose is None else purpose
+    record = solver_record.of(params, stated, {} if metadata is None else metadata)
     files.write(path, solver_record.as_text(record))
 
 
@@ -61,6 +62,8 @@ def load(path: epath.PathLike, *, expect: Purpose | None = None) -> NSParams:
         another problem; names which of scheduler, prediction, guidance, NFE and the
         rest differ.
     """
+    if not isinstance(expect, Purpose | None):
+        raise ValueError(f"expect must be a Purpose, got {expect!r:.100}")
     params, record = _load(path)
     if expect is not None:
         unknown = check(

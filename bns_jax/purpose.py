@@ -109,9 +109,7 @@ class Purpose:
             _set(self, "data_range", scalars.positive("data_range", self.data_range))
         if not isinstance(self.measured, Measured | None):
             raise ValueError(f"measured must be a Measured, got {self.measured!r:.100}")
-        if not isinstance(self.identity, Mapping):
-            raise ValueError(f"identity must be by name, got {self.identity!r:.100}")
-        _set(self, "identity", as_json("identity", dict(self.identity)))
+        _set(self, "identity", as_json("identity", self.identity))
 
     @classmethod
     def of(cls, vf: VelocityField, **stated: Any) -> Purpose:
@@ -173,8 +171,8 @@ class Purpose:
         return plain | {"guidance": guidance, "measured": measured}
 
 
-def as_json(name: str, value: Any) -> Any:
-    """A copy of JSON values, as they are when they are read again.
+def as_json(name: str, value: Any) -> dict[str, Any]:
+    """A copy of JSON values by name, as they are when they are read again.
 
     Args:
       name: what they are, for the message.
@@ -183,8 +181,10 @@ def as_json(name: str, value: Any) -> Any:
     Raises:
       ValueError: if they are none. JSON has no NaN and no infinities.
     """
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be by name, got {value!r:.100}")
     try:
-        return json.loads(json.dumps(value, allow_nan=False))
+        return dict(json.loads(json.dumps(dict(value), allow_nan=False)))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{name} must be JSON values: {error}") from error
 
@@ -194,22 +194,22 @@ def _scheduler(value: Any) -> dict[str, Any]:
         return describe(value)
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise ValueError(f"scheduler must be one, or have a name, got {value!r:.100}")
-    return dict(as_json("scheduler", dict(value)))
+    return as_json("scheduler", value)
 
 
 def _scale(value: Any) -> Scale:
-    if np.ndim(value) == 0:
-        return scalars.finite("guidance", value)
-    return _range("guidance", value)
+    if isinstance(value, Sequence) or np.ndim(value) > 0:
+        return _range("guidance", value)
+    return scalars.finite("guidance", value)
 
 
 def _range(name: str, values: Any) -> tuple[float, float]:
-    if not isinstance(values, Sequence) or len(values) != 2:
-        raise ValueError(f"{name} must be (low, high), got {values!r:.100}")
-    low, high = (scalars.finite(name, value) for value in values)
-    if low > high:
-        raise ValueError(f"{name} must be (low, high), got {values!r:.100}")
-    return low, high
+    ends = list(values) if isinstance(values, Sequence | np.ndarray) else []
+    if len(ends) == 2:
+        low, high = (scalars.finite(name, value) for value in ends)
+        if low <= high:
+            return low, high
+    raise ValueError(f"{name} must be (low, high), got {values!r:.100}")
 
 
 def _check_names(name: str, value: Any, names: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -43,6 +44,8 @@ def of(
     """
     arrays, n = _float64(params), len(params.a)
     _check_nfe(n)
+    if not isinstance(purpose, Purpose):
+        raise ValueError(f"purpose must be a Purpose, got {purpose!r:.100}")
     if purpose.nfe not in (None, n):
         raise ValueError(f"the purpose states nfe {purpose.nfe}, the solver has {n}")
     record = {
@@ -50,7 +53,7 @@ def of(
         "version": __version__,
         "sha256": "",
         **dataclasses.replace(purpose, nfe=n).record(),
-        "metadata": as_json("metadata", dict(metadata)),
+        "metadata": as_json("metadata", metadata),
         "times": arrays.times.tolist(),
         "a": arrays.a.tolist(),
         "b": [row[: i + 1].tolist() for i, row in enumerate(arrays.b)],
@@ -150,6 +153,9 @@ def params(record: Mapping[str, Any]) -> NSParams:
         raise ValueError(
             f"expected {n} times, a and rows of b, of 1 to {n} numbers, got {lengths}"
         )
+    numbers = itertools.chain(record["times"], record["a"], *rows)
+    if other := [number for number in numbers if type(number) not in (float, int)]:
+        raise ValueError(f"expected numbers, got {other[0]!r:.100}")
     b = np.zeros((n, n))
     for i, row in enumerate(rows):
         b[i, : i + 1] = row

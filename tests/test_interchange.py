@@ -339,6 +339,8 @@ def test_what_is_no_solver_is_not_written(tmp_path):
     for value in (object(), np.nan, [np.inf], endless, np.float32(1), {(1,): 2}):
         with pytest.raises(ValueError, match="metadata must be JSON values"):
             interchange.save(tmp_path / "bad.json", solvers.euler(2), {"x": value})
+    with pytest.raises(ValueError, match="metadata must be by name, got 3"):
+        interchange.save(tmp_path / "bad.json", solvers.euler(2), 3)
     assert not list(tmp_path.iterdir())
 
 

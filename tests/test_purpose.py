@@ -45,6 +45,7 @@ PURPOSES = {
     "a range": Purpose(guidance=(0.0, 2.5)),
     "unguided": Purpose(guidance=0),
     "blew up": Purpose(measured=Measured("pairs", 1, None)),
+    "NumPy's range": Purpose(guidance=np.array([0.0, 2.0])),
     "NumPy's numbers": Purpose(guidance=np.float32(0.5), nfe=np.int64(2)),
 } | {name: Purpose(scheduler) for name, scheduler in ALL_SCHEDULERS.items()}
 
@@ -148,8 +149,8 @@ BAD = {
     ("measured", "best_other"): 3,
     ("metadata",): [],
     ("times",): [0.0, 1.5],
-    ("a",): [],
-    ("b",): [[1.0], ["1"]],
+    ("a",): [1.0, "1"],
+    ("b",): [[1.0], [True, 1.0]],
 }
 
 
@@ -286,6 +287,8 @@ def test_what_the_file_does_not_state_is_said_and_not_compared(tmp_path):
         ({"prediction": "eps"}, "prediction must be one of velocity, epsilon, .*'eps'"),
         ({"guidance": np.nan}, "guidance must be a finite number, got nan"),
         ({"guidance": (2.0, 1.0)}, r"guidance must be \(low, high\), got \(2.0, 1.0\)"),
+        ({"guidance": [1.0, [2.0]]}, r"guidance must be a finite number, got \[2.0\]"),
+        ({"guidance": np.ones((2, 2))}, "guidance must be a finite number, got array"),
         ({"guidance": (1.0, 2.0, 3.0)}, r"guidance must be \(low, high\)"),
         ({"guided_channels": 3}, "guided_channels needs the guidance scale"),
         ({"guidance": 0.2, "guided_channels": 0}, "guided_channels must be at least 1"),
@@ -316,9 +319,14 @@ def test_a_measurement_of_another_kind_is_refused(entries, message):
         Measured(*entries)
 
 
-def test_another_nfe_than_the_solver_has_is_not_written(tmp_path):
+def test_what_is_no_purpose_of_the_solver_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="purpose states nfe 4, the solver has 2"):
         written(tmp_path / "s.json", Purpose(nfe=4))
+    for other in (FULL.record(), 3):
+        with pytest.raises(ValueError, match="purpose must be a Purpose, got"):
+            written(tmp_path / "s.json", other)
+        with pytest.raises(ValueError, match="expect must be a Purpose, got"):
+            interchange.load(tmp_path / "s.json", expect=other)
     assert not list(tmp_path.iterdir())
 
 

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import bns_jax
-from bns_jax import NSParams, interchange, schedulers, solvers
+from bns_jax import NSParams, interchange, schedulers, solvers, velocity
 from tests.laws import random_params
 
 RUNNER = Path(bns_jax.__file__).parents[1] / "runners" / "numpy_runner.py"
@@ -174,3 +175,37 @@ def test_both_take_a_file_that_was_laid_out_anew(runner, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()), indent=4, sort_keys=True))
     for got in (runner.load(path)["b"], interchange.load(path).b):
         np.testing.assert_array_equal(got, solvers.rk4(4).b)
+
+
+PAGE = RUNNER.parents[1] / "docs" / "solver_files.md"
+
+
+def test_the_examples_of_the_page_run_one_after_another(
+    runner, tmp_path, monkeypatch, rng
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "numpy_runner", runner)
+    scheduler, weights = schedulers.cosine(), rng.normal(size=(3, 3)) / 3
+
+    def numpy_field(t, x):
+        """The velocity of a linear network of noise on the cosine path."""
+        alpha, sigma = np.sin(np.pi / 2 * t), np.sin(np.pi / 2 * (1 - t))
+        noise = x @ weights
+        data = (x - sigma * noise) / alpha
+        return np.pi / 2 * (sigma * data - alpha * noise)
+
+    scope = {
+        "interchange": interchange,
+        "vf": velocity.from_epsilon(lambda t, x: x @ weights, scheduler),
+        "weights": weights,
+        "params": solvers.midpoint(8, grid=np.linspace(0.1, 0.9, 5)),
+        "numpy_field": numpy_field,
+        "x0": rng.normal(size=(4, 3)),
+    }
+    pattern = r"<!-- example: (\w+) -->\n```python\n(.*?)```"
+    examples = dict(re.findall(pattern, PAGE.read_text(), re.S))
+    assert list(examples) == ["save", "check", "numpy"]
+    for example in examples.values():
+        exec(example, scope)
+    expected = bns_jax.sample(scope["params"], scope["vf"], scope["x0"])
+    np.testing.assert_allclose(scope["x1"], expected, rtol=1e-12)
