@@ -23,8 +23,7 @@ from bns_jax.ns import from_updates as from_updates
 from bns_jax.ns import num_params as num_params
 from bns_jax.ns import sample as sample
 from bns_jax.ns import sample_path as sample_path
-
-__version__ = "0.1.0"
+from bns_jax.version import __version__ as __version__
 
 _LOADED_ON_USE = (
     "checkpoint",

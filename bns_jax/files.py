@@ -9,6 +9,8 @@ from typing import IO
 
 from etils import epath
 
+_PART = 2**20
+
 
 def place(path: epath.PathLike, name: str) -> epath.Path:
     """A path that somebody gave; "" would stand for the working directory.
@@ -77,10 +79,29 @@ def opened(path: epath.PathLike, kind: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def read(path: epath.PathLike, kind: str) -> bytes:
-    """The content of a file; see `opened`."""
+def read(path: epath.PathLike, kind: str, at_most: int | None = None) -> bytes:
+    """The content of a file; see `opened`.
+
+    Args:
+      path: the file.
+      kind: what it should be.
+      at_most: how many bytes it may have; any number if None.
+
+    Raises:
+      ValueError: if it has more, of which few more are read.
+    """
     with opened(path, kind) as file:
-        return file.read()
+        if at_most is None:
+            return file.read()
+        content = b""
+        # By parts: a read of so many bytes would take their memory at once.
+        while len(content) <= at_most and (part := file.read(_PART)):
+            content += part
+    if len(content) > at_most:
+        raise ValueError(
+            f"{path} is no {kind} file: expected at most {at_most} bytes, got more"
+        )
+    return content
 
 
 def not_data(content: bytes) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,21 +12,27 @@ import numpy as np
 from bns_jax import (
     distill,
     families,
-    identity,
-    interchange,
     ns,
     parallel,
     solvers,
 )
-from bns_jax.distill import Distilled, HistoryRow, Optimizer
+from bns_jax.distill import Distilled, Optimizer
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs, first
-from bns_jax.pytree import checksum, on_host
-from experiments import comparison, display, preemption, report, starts, truth
+from bns_jax.pytree import on_host
+from experiments import (
+    comparison,
+    display,
+    preemption,
+    report,
+    solver_files,
+    starts,
+    truth,
+)
 from experiments.models import Model
 from experiments.progress import Progress
 from experiments.truth import Accuracy
-from experiments.workdir import Workdir, read_csv, write_csv
+from experiments.workdir import Workdir
 
 _SHOWN_SAMPLES = 16
 
@@ -138,7 +142,7 @@ def distil_all(
     for nfe in settings.nfe:
         previous = distilled[max(distilled)] if distilled else None
         of = _identity(model, settings, pairs, nfe)
-        found = parallel.if_everywhere(_finished(workdir, nfe, of))
+        found = parallel.if_everywhere(solver_files.find(workdir, nfe, of))
         distilled[nfe] = found or _distil(
             model, settings, workdir, pairs, nfe, previous
         )
@@ -152,7 +156,10 @@ def evaluate_all(
     pairs: dict[str, Pairs],
     distilled: dict[int, Distilled],
 ) -> list[report.Row]:
-    """Every solver on the test pairs: a table, a plot, and samples."""
+    """Every solver on the test pairs: a table, a plot, and samples.
+
+    The solver files say from then on what they reach.
+    """
     test = pairs["test"]
     built = {
         nfe: solvers.build_all(settings.solvers, nfe, model.scheduler)
@@ -166,10 +173,11 @@ def evaluate_all(
     for row, on_train in zip(
         comparison.compare(model, bespoke, test, kept[0]), trained, strict=True
     ):
-        fitted = distilled[row.nfe]
+        fitted, best_other = distilled[row.nfe], comparison.best(others, row.nfe)
+        solver_files.add_measured(model, workdir, test.size, row, best_other)
         rows.append(
             row._replace(
-                gain_db=row.psnr_db - comparison.best(others, row.nfe).psnr_db,
+                gain_db=row.psnr_db - best_other.psnr_db,
                 overfit_db=on_train.psnr_db - row.psnr_db,
                 forwards=fitted.forwards,
                 seconds=fitted.history[-1].seconds,
@@ -195,7 +203,7 @@ def _distil(
     previous: Distilled | None,
 ) -> Distilled:
     """One BNS solver, written to the workdir when it is finished."""
-    name = _name(nfe)
+    name = solver_files.name(nfe)
     start = starts.find(settings.init, model, pairs, nfe, previous, workdir)
     family = families.bns(start.params)
     if settings.sigma_0 != 1.0:
@@ -216,7 +224,7 @@ def _distil(
         )
     of = {**fitted.identity, **_search(settings)}
     fitted = fitted._replace(forwards=start.forwards + fitted.forwards, identity=of)
-    _write(model, workdir, name, start.name, fitted)
+    solver_files.write(model, workdir, nfe, start.name, fitted)
     return fitted
 
 
@@ -250,69 +258,6 @@ def _identity(
         mesh=model.mesh,
     )
     return {**of_run, **_search(settings)}
-
-
-def _name(nfe: int) -> str:
-    return f"{report.BESPOKE}_{nfe}"
-
-
-def _finished(workdir: Workdir, nfe: int, of: Mapping[str, Any]) -> Distilled | None:
-    """What `_write` has written; None if it has not, or not all of it.
-
-    Raises:
-      ValueError: if it is not what is asked for; names what differs.
-    """
-    path, history = workdir.solver(_name(nfe)), workdir.history(_name(nfe))
-    if not path.exists():
-        return None
-    try:
-        params, metadata = interchange.load(path), interchange.load_metadata(path)
-        rows = tuple(read_csv(history, HistoryRow))
-        found = Distilled(
-            params,
-            rows,
-            metadata["forwards"],
-            metadata["iteration"],
-            max(row.val_metric for row in rows),
-            metadata.get("identity", {}),
-        )
-        if metadata.get("history", _digest(rows)) != _digest(rows):
-            raise ValueError(f"{history} is not the history of {path}")
-    except (OSError, KeyError, ValueError) as error:
-        logging.warning("%s; the solver is made again from its checkpoint", error)
-        return None
-    # Which start it came from depends on the numbers of evaluations asked for then.
-    start = found.identity.get("start")
-    identity.check_same(
-        found.identity,
-        {**of, "start": start},
-        f"{path} is of another run",
-        "remove it to make it again, or choose another --workdir",
-    )
-    return found
-
-
-def _write(
-    model: Model, workdir: Workdir, name: str, start: str, fitted: Distilled
-) -> None:
-    """The history, and last the solver file: it says that the run is finished."""
-    if not parallel.is_main():
-        return
-    metadata = model.facts | {
-        "start": start,
-        "validation_psnr_db": round(fitted.val_metric, 3),
-        "iteration": fitted.iteration,
-        "forwards": fitted.forwards,
-        "history": _digest(fitted.history),
-        "identity": dict(fitted.identity),
-    }
-    write_csv(workdir.history(name), HistoryRow._fields, fitted.history)
-    interchange.save(workdir.solver(name), fitted.params, metadata)
-
-
-def _digest(history: Sequence[HistoryRow]) -> str:
-    """What tells one history from another, but for the time that it took."""
-    return checksum([np.asarray(row[:-1], np.float64) for row in history])
 
 
 def _show_samples(

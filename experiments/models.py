@@ -19,6 +19,7 @@ from bns_jax import metrics, parallel, schedulers, velocity
 from bns_jax.distill.optimizer import Metric
 from bns_jax.models import UNet, UNetConfig, pretrained, weights
 from bns_jax.models.published import PUBLISHED
+from bns_jax.purpose import Measured, Purpose
 from bns_jax.schedulers import Scheduler
 from bns_jax.typing import Sample, VelocityField
 from experiments.data import digits as digits_data
@@ -77,6 +78,26 @@ class Model:
         size = _CACHED_PAIRS * parallel.batch_devices(self.mesh)
         fits = jax.default_backend() == "cpu" and batch % size == 0
         return size if fits else None
+
+    def purpose(
+        self, of: Mapping[str, Any], measured: Measured | None = None
+    ) -> Purpose:
+        """What a solver that was made for it is for.
+
+        Args:
+          of: the identity of what was made; the entries of the field are taken.
+          measured: what the solver reaches.
+        """
+        of_field = {key: value for key, value in of.items() if key.startswith("field")}
+        return Purpose(
+            scheduler=self.scheduler,
+            prediction=self.facts.get("prediction"),
+            guidance=self.guidance,
+            guided_channels=self.facts.get("guided_channels"),
+            data_range=self.data_range,
+            identity={"model": self.facts.get("model", self.name), **of_field},
+            measured=measured,
+        )
 
     @property
     def metric(self) -> Metric:

@@ -128,7 +128,8 @@ def _greedy(
     if params is None:
         params = distill.greedy(model.field, train, nfe, candidates, mesh=model.mesh)
         if parallel.is_main():
-            interchange.save(path, params, model.facts | {"identity": of})
+            metadata = model.facts | {"identity": of}
+            interchange.save(path, params, metadata, purpose=model.purpose(of))
     return Start(name, params, forwards)
 
 

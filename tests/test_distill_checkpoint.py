@@ -60,6 +60,11 @@ FLAGS = (
     "--solvers=euler,ddim,dpm_solver_pp_2m",
 )
 
+SCHEDULERS = {
+    "adm64": "alphas_cumprod",
+    "edm_cifar10_uncond_vp": "ve",
+    "sit_xl_2": "cond_ot",
+}
 ADAM = ("--optimizer=adam", "--init=midpoint")
 
 
@@ -97,6 +102,11 @@ def test_from_a_file_of_weights_to_solver_files_and_pictures(
     assert metadata["model"] == name
     assert metadata["config"] | SMALL[name] == metadata["config"]
     assert len(interchange.load(workdir / "solvers" / "bns_2.json").a) == 2
+    stated = interchange.load_purpose(workdir / "solvers" / "bns_2.json")
+    assert stated.prediction == PUBLISHED[name].prediction
+    assert stated.scheduler["name"] == SCHEDULERS[name]
+    assert f"--guidance={stated.guidance:g}" in flags
+    assert stated.measured.best_other in ("euler", "ddim", "dpm_solver_pp_2m")
     with open(workdir / "table.csv") as file:
         rows = {row["solver"]: row for row in csv.DictReader(file)}
     assert set(rows) == {"euler", "ddim", "dpm_solver_pp_2m", "bns"}

@@ -139,6 +139,29 @@ class TestMainJob:
         x1 = bns_jax.sample(params, lambda t, x: -x, jax.numpy.ones((2, 3)))
         assert np.all(np.isfinite(x1))
 
+    def test_solver_files_say_what_they_are_for_and_reach(self, finished):
+        workdir, _ = finished
+        path = workdir / "solvers" / "bns_2.json"
+        with open(workdir / "table.csv") as file:
+            rows = [row for row in csv.DictReader(file) if row["nfe"] == "2"]
+        stated = interchange.load_purpose(path)
+        assert stated.prediction == "velocity"
+        assert (stated.guidance, stated.nfe, stated.data_range) == (0.2, 2, 2.0)
+        assert stated.identity["model"] == "digits"
+        assert len(stated.identity["field_weights"]) == 64
+        measured = stated.measured
+        shown = (measured.psnr_db, *measured.interval_db, measured.best_other_psnr_db)
+        best = max(rows[:-1], key=lambda row: float(row["psnr_db"]))
+        written = [rows[-1][key] for key in ("psnr_db", "low_db", "high_db")]
+        written.append(best["psnr_db"])
+        assert shown == pytest.approx(list(map(float, written)), abs=0.0051)
+        assert measured.pairs == 24
+        assert measured.best_other in [row["solver"] for row in rows[:-1]]
+        field = models.digits(0.2)
+        interchange.load(path, expect=field.purpose({}))
+        with pytest.raises(ValueError, match=r"guidance: there 0.2, here 0.5"):
+            interchange.load(path, expect=models.digits(0.5).purpose({}))
+
     def test_a_second_run_solves_and_trains_nothing(self, finished):
         workdir, _ = finished
         before = contents(workdir)

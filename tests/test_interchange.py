@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 import bns_jax
 from bns_jax import NSParams, interchange, solvers
-from bns_jax.pytree import checksum
 
 laws = settings(max_examples=40, deadline=None, derandomize=True)
 finite = st.floats(allow_nan=False, allow_infinity=False, width=64)
@@ -109,8 +108,10 @@ def test_a_missing_file_is_named(tmp_path):
     [
         (b"\x93NUMPY\xff\xfe", "is no solver file"),
         (b"times: [0, 1]", "is no solver file"),
-        (b"[1, 2, 3]", "expected format bns_jax.solver/2, got None"),
-        (b'{"format": "other/7"}', "expected format bns_jax.solver/2, got 'other/7'"),
+        (b"[1, 2, 3]", "expected format bns_jax.solver/3 or older, got None"),
+        (b'{"format": "other/7"}', "bns_jax.solver/3 or older, got 'other/7'"),
+        (b'{"format": "bns_jax.solver/4"}', "3 or older, got 'bns_jax.solver/4'"),
+        (b'{"format": "bns_jax.solver/3"}', "holds no valid solver: no 'nfe'"),
         (b'{"format": "bns_jax.solver/2"}', "holds no valid solver"),
         (b'{"format": "bns_jax.solver/2", "nfe": "four"}', "holds no valid solver"),
     ],
@@ -134,8 +135,14 @@ ONE = b'"times": [0], "a": [1], "b": [[1]]'
     [
         (DEEP * b"[" + DEEP * b"]", "is no solver file: it is nested too deep"),
         (b'{"format":' + DEEP * b"[" + DEEP * b"]}", "nested too deep"),
-        (START + b'"nfe": 1000000, ' + ONE + b"}", "expected 1000000 times, a and"),
-        (START + b'"nfe": 1' + 99 * b"0" + b", " + ONE + b"}", "expected 10+ times"),
+        (
+            START + b'"nfe": 1000000, ' + ONE + b"}",
+            "at most 1000 evaluations, got 10+$",
+        ),
+        (
+            START + b'"nfe": 1' + 99 * b"0" + b", " + ONE + b"}",
+            "at most 1000 evaluations, got 10+$",
+        ),
         (START + b'"nfe": 1' + 9999 * b"0" + b", " + ONE + b"}", "is no solver file"),
         (START + b'"nfe": 1, ' + ONE.replace(b"[1]]", b"[[1]]]") + b"}", "no valid"),
         (START + b'"nfe": true, ' + ONE + b"}", "expected an integer nfe"),
@@ -218,14 +225,109 @@ def test_changed_metadata_are_refused(path):
                 read(path)
 
 
-def test_files_of_the_older_format_are_read(path):
-    """Written by hand: Euler's two steps, and their checksum as it was then."""
-    interchange.save(path, solvers.euler(2), {"model": "digits"})
-    older = json.loads(path.read_text()) | {"format": "bns_jax.solver/1"}
-    older["sha256"] = checksum(NSParams(*map(np.asarray, solvers.euler(2))))
-    path.write_text(json.dumps(older))
+OLDER = """{
+ "format": "bns_jax.solver/%d",
+ "nfe": 2,
+ "metadata": {"model": "digits", "guidance": 0.2},
+ "sha256": "%s",
+ "times": [0.0, 0.5],
+ "a": [1.0, 1.0],
+ "b": [
+  [0.5],
+  [0.5, 0.5]
+ ]
+}
+"""
+"""Euler's two steps as the first two formats had them, and their checksums."""
+OLD = {
+    1: "148c2e80a0bdd5a40330a744bd69952f3e677bce2f7a0a95cd7dcfafeaefac66",
+    2: "4f234bd132e2baf044f8faeafbd2bc832af58354d5d5ff92ab51fe5018d03efd",
+}
+
+
+@pytest.mark.parametrize("version", OLD)
+def test_files_of_older_formats_are_read(path, version):
+    path.write_text(OLDER % (version, OLD[version]))
     assert same_bits(interchange.load(path), solvers.euler(2))
-    assert interchange.load_metadata(path) == {"model": "digits"}
+    assert interchange.load_metadata(path) == {"model": "digits", "guidance": 0.2}
+    assert interchange.load_purpose(path) == interchange.Purpose(nfe=2)
+    with pytest.raises(ValueError, match="nfe: there 2, here 4"):
+        interchange.load(path, expect=interchange.Purpose(nfe=4))
+    with pytest.warns(UserWarning, match="does not state: prediction$"):
+        interchange.load(path, expect=interchange.Purpose(nfe=2, prediction="v"))
+    path.write_text(OLDER.replace("1.0, 1.0", "1.0, 1.5") % (version, OLD[version]))
+    with pytest.raises(ValueError, match="damaged"):
+        interchange.load(path)
+
+
+def test_a_file_of_the_first_format_may_lack_metadata_or_hold_nan(path):
+    """As its writer did, which checked neither."""
+    named = '"metadata": {"model": "digits", "guidance": 0.2},'
+    for metadata in ("", '"metadata": {"psnr": NaN},'):
+        path.write_text((OLDER % (1, OLD[1])).replace(named, metadata))
+        assert same_bits(interchange.load(path), solvers.euler(2))
+
+
+MIB = 2**20
+HUGE = {
+    "anything of 64 MiB": (64 * MIB * b" ", "no solver file: expected at most"),
+    "numbers": (
+        b'{"nfe": 2, "a": [' + 5 * MIB * b"1," + b"1]}",
+        f"expected at most {MIB + 40 * 7} bytes, got",
+    ),
+    "no nfe": (5 * MIB * b"[", f"expected at most {MIB} bytes, got"),
+    "a thousand times a thousand": (
+        b'{"nfe": 1000, "a": [' + 15 * MIB * b"1," + b"1]}",
+        "no solver file: expected at most 21148576 bytes, got more",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_file_of_absurd_size_is_refused_before_it_is_parsed(path, name):
+    content, message = HUGE[name]
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=message) as caught:
+            interchange.load(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        path.unlink()
+    assert str(path) in str(caught.value)
+    # What was read, and a copy of it; a list of so many numbers is far larger.
+    assert peak < 2.2 * min(len(content), 22e6)
+
+
+def test_the_longest_numbers_fit_and_what_is_too_large_is_not_written(path):
+    n, third = 200, np.nextafter(-1 / 3e300, 0)
+    longest = NSParams(
+        np.full(n, 1 / 3), np.full(n, third), np.tril(np.full((n, n), third))
+    )
+    interchange.save(path, longest)
+    assert same_bits(interchange.load(path), longest)
+    path.unlink()
+    with pytest.raises(ValueError, match="at most 1000 evaluations, got 1001"):
+        interchange.save(path, NSParams(*map(np.zeros, (1001, 1001, (1001, 1001)))))
+    with pytest.raises(
+        ValueError, match=r"may have 1048856 bytes, got .* fewer metadata"
+    ):
+        interchange.save(path, solvers.euler(2), {"x": MIB * "a"})
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("depth", [500, 900, 5000, 50_000])
+def test_metadata_nested_deep_come_back_or_are_refused(path, depth):
+    nested = []
+    for _ in range(depth):
+        nested = [nested]
+    try:
+        interchange.save(path, solvers.euler(2), {"x": nested})
+    except ValueError as error:
+        assert "must be JSON values" in str(error)
+    else:
+        assert same_bits(interchange.load(path), solvers.euler(2))
 
 
 def test_what_is_no_solver_is_not_written(tmp_path):
@@ -237,6 +339,8 @@ def test_what_is_no_solver_is_not_written(tmp_path):
     for value in (object(), np.nan, [np.inf], endless, np.float32(1), {(1,): 2}):
         with pytest.raises(ValueError, match="metadata must be JSON values"):
             interchange.save(tmp_path / "bad.json", solvers.euler(2), {"x": value})
+    with pytest.raises(ValueError, match="metadata must be by name, got 3"):
+        interchange.save(tmp_path / "bad.json", solvers.euler(2), 3)
     assert not list(tmp_path.iterdir())
 
 

@@ -13,7 +13,16 @@ import bns_jax
 ROOT = Path(bns_jax.__file__).parents[1]
 
 FLOORS = [
-    {"typing", "pytree", "scalars", "checks", "conditioning", "identity", "tables"},
+    {
+        "typing",
+        "pytree",
+        "scalars",
+        "checks",
+        "conditioning",
+        "identity",
+        "tables",
+        "version",
+    },
     {"schedulers", "velocity", "guidance", "conventions", "grids"},
     {"ns", "scale_time"},
     {"solvers", "families"},
@@ -37,6 +46,9 @@ FLOORS = [
         "checkpoint_steps",
         "parallel",
         "interchange",
+        "solver_record",
+        "purpose",
+        "expectation",
         "files",
         "unpickle",
     },

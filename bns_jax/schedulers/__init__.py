@@ -7,6 +7,7 @@ its input: NumPy float64 for numbers and NumPy arrays, JAX for JAX arrays.
 from __future__ import annotations
 
 from bns_jax.schedulers.base import Scheduler as Scheduler
+from bns_jax.schedulers.description import describe as describe
 from bns_jax.schedulers.discrete import DiscreteVP as DiscreteVP
 from bns_jax.schedulers.discrete import from_alphas_cumprod as from_alphas_cumprod
 from bns_jax.schedulers.paths import VE, CondOT, Cosine, Shifted
