@@ -210,7 +210,7 @@ LEADING = {
     "solvers.edm": ["nfe", "scheduler"],
     "families.bns": ["init"],
     "families.bst": ["base", "nfe"],
-    "families.bespoke_loss": ["base"],
+    "distill.bespoke_loss": ["base"],
     "families.constrained": ["family", "degree"],
     "families.preconditioned": ["family", "scheduler", "sigma_0"],
     "ground_truth.pairs": ["vf", "x0", "*args"],
@@ -222,18 +222,15 @@ LEADING = {
 
 KEYWORDS = {
     "families.bns": {"free_start"},
-    "families.bespoke_loss": {"lipschitz"},
+    "distill.bespoke_loss": {"lipschitz"},
     "ground_truth.pairs": {"rtol", "atol", "save_at", "chunk", "directory"},
     "distill.fit": {
         "optimizer",
-        "loss",
-        "batch",
-        "iterations",
-        "evaluate_every",
+        "objective",
         "metric",
         "seed",
         "checkpoint",
-        "mesh",
+        "report",
     },
 } | {name: {"grid"} for name in LEADING if name.startswith("solvers.")}
 

@@ -8,13 +8,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bns_jax import conditioning, ns, pairs, parallel
+from bns_jax import ns, pairs, parallel
 from bns_jax.checks import check_per_sample
 from bns_jax.distill.batch import Batch, of_rows, reads_path
 from bns_jax.distill.objectives import BatchFunction, Metric, as_batch_function
 from bns_jax.metrics import psnr
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
+from bns_jax.problem import Problem
 from bns_jax.pytree import as_pytree, on_host
 from bns_jax.typing import VelocityField
 
@@ -24,7 +25,7 @@ PER_DEVICE = 64
 
 def evaluate(
     params: NSParams,
-    vf: VelocityField,
+    vf: Problem | VelocityField,
     data: Pairs,
     metric: Metric = psnr,
     mesh: Mesh | None = None,
@@ -33,10 +34,11 @@ def evaluate(
 
     Args:
       params: the solver.
-      vf: the field.
+      vf: the field, or a `Problem`.
       data: the pairs.
       metric: metric(x_n, x1) or metric(x_n, batch) -> (batch,).
-      mesh: devices to lay each batch over, along the mesh's first axis.
+      mesh: devices to lay each batch over, along the mesh's first axis;
+        those of the problem if left out.
 
     Returns:
       (N,), the metric of each sample.
@@ -49,8 +51,9 @@ def evaluate(
     """
     ns.validate(params)
     pairs.check(data)
-    conditioning.check(vf, data.args)
-    return measure(params, vf, data, metric, mesh)
+    problem = Problem.of(vf)
+    problem.check_args(data.args)
+    return measure(params, problem.field, data, metric, mesh or problem.mesh)
 
 
 def measure(

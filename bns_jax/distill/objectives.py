@@ -122,7 +122,7 @@ def named(objective: Objective) -> Any:
     """A function that names an objective: the one that was given, where there is."""
     if objective.is_of_end:
         return bare(objective.loss)
-    return functools.partial(objective.rollout, objective.loss)
+    return functools.partial(objective.rollout, objective.loss)  # type: ignore[arg-type]
 
 
 def bare(function: BatchFunction) -> Any:
