@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from etils import epath
@@ -13,16 +12,17 @@ from bns_jax import (
     distill,
     families,
     files,
+    metrics,
     scalars,
     tables,
 )
 from bns_jax.comparison import Comparison
-from bns_jax.distill import Distilled, Report
+from bns_jax.distill import AnyObjective, Distilled, Metric, Optimizer, Report
+from bns_jax.distill.fit import OLD_KEYWORDS
 from bns_jax.moved import moved
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 from bns_jax.problem import Problem
-from bns_jax.schedulers import Scheduler
 from bns_jax.typing import Progress, VelocityField
 
 
@@ -69,8 +69,8 @@ class Found(dict[int, Distilled]):
 
 
 @moved(
-    mesh="bns_jax.Problem(field, mesh=mesh), in the place of the field",
-    progress="report=",
+    scheduler="bns_jax.Problem(field, scheduler), in the place of the field",
+    **OLD_KEYWORDS,
 )
 def find(
     vf: Problem | VelocityField,
@@ -78,10 +78,12 @@ def find(
     validation: Pairs,
     nfe: int | Sequence[int],
     *,
-    scheduler: Scheduler | None = None,
+    optimizer: Optimizer | None = None,
+    objective: AnyObjective = distill.psnr_loss,
+    metric: Metric = metrics.psnr,
+    seed: int = 0,
     checkpoint: epath.PathLike | None = None,
     report: Report | Progress | None = None,
-    **settings: Any,
 ) -> Found:
     """Finds the best solver for a field, at one or several numbers of evaluations.
 
@@ -91,15 +93,16 @@ def find(
 
     Args:
       vf: the field, called as vf(t, x, *args) with a batch and a scalar t; or a
-        `Problem`.
+        `Problem`, whose scheduler says which known solvers there are.
       train: pairs to fit, a few hundred.
       validation: pairs that choose the iteration.
       nfe: numbers of evaluations.
-      scheduler: the path of the model, for the known solvers to compare with; see
-        `compare`.
+      optimizer: of each search, as in `distill.fit`; so are the next three.
+      objective: what is minimized.
+      metric: what solvers are judged by.
+      seed: of each search.
       checkpoint: a directory, in which each search keeps its state and continues.
       report: called at each validation; a line on a terminal if left out.
-      **settings: of `distill.fit`: optimizer=, objective=, metric=, seed=.
 
     Returns:
       The solvers by their NFE, in ascending order; `print` shows what they reach, and
@@ -113,9 +116,8 @@ def find(
     problem = Problem.of(vf)
     for data in (train, validation):
         problem.check_args(data.args)
-    measured = {"metric": settings["metric"]} if "metric" in settings else {}
     known = comparison.compare(
-        problem, validation, counts, names=["common"], scheduler=scheduler, **measured
+        problem, validation, counts, names=["common"], metric=metric
     )
     train = distill.with_path(problem.field, train, problem.mesh)
     found = Found(known)
@@ -127,8 +129,11 @@ def find(
             train,
             validation,
             checkpoint=_folder(checkpoint, count),
+            optimizer=optimizer,
+            objective=objective,
+            metric=metric,
+            seed=seed,
             report=report,
-            **settings,
         )
     return found
 

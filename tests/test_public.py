@@ -13,11 +13,21 @@ import bns_jax
 ROOT = Path(bns_jax.__file__).parents[1]
 
 FLOORS = [
-    {"typing", "pytree", "scalars", "checks", "conditioning", "identity", "tables"},
+    {
+        "typing",
+        "pytree",
+        "scalars",
+        "checks",
+        "conditioning",
+        "identity",
+        "moved",
+        "tables",
+    },
     {"schedulers", "velocity", "guidance", "conventions", "grids"},
     {"ns", "scale_time"},
     {"solvers", "families"},
     {
+        "problem",
         "ground_truth",
         "pairs",
         "probing",

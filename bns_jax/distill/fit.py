@@ -36,21 +36,22 @@ from bns_jax.pairs import Pairs
 from bns_jax.problem import Problem
 from bns_jax.typing import Progress, VelocityField
 
-_WITH_OPTIMIZER = "optimizer=distill.gauss_newton().replace({}=...)"
+_OF_OPTIMIZER = "batch", "iterations", "evaluate_every", "patience", "microbatch"
+OLD_KEYWORDS = {
+    "loss": "objective=",
+    "mesh": "bns_jax.Problem(field, mesh=mesh), in the place of the field",
+    "progress": "report=",
+    "callback": "report=distill.Report(validated=...)",
+    "stop": "report=distill.Report(stop=...)",
+    "weights": "train._replace(weights=...)",
+} | {
+    name: f"optimizer=distill.gauss_newton().replace({name}=...)"
+    for name in _OF_OPTIMIZER
+}
+"""Those that `fit` had once, and their places."""
 
 
-@moved(
-    loss="objective=",
-    mesh="bns_jax.Problem(field, mesh=mesh), in the place of the field",
-    progress="report=",
-    callback="report=distill.Report(validated=...)",
-    stop="report=distill.Report(stop=...)",
-    weights="train._replace(weights=...)",
-    **{
-        name: _WITH_OPTIMIZER.format(name)
-        for name in ("batch", "iterations", "evaluate_every", "patience", "microbatch")
-    },
-)
+@moved(**OLD_KEYWORDS)
 def fit(
     family: Family,
     vf: Problem | VelocityField,
@@ -141,7 +142,7 @@ def fit(
         return run.result(record, state)
 
 
-@moved(loss="objective=", weights="train._replace(weights=...)")
+@moved(**OLD_KEYWORDS)
 def identify(
     family: Family,
     vf: Problem | VelocityField,
