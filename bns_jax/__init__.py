@@ -38,10 +38,11 @@ _LOADED_ON_USE = (
     "models",
     "pairs",
     "parallel",
+    "problem",
 )
 
 
-_FUNCTIONS = {"compare": "comparison", "find": "finding"}
+_FUNCTIONS = {"Problem": "problem", "compare": "comparison", "find": "finding"}
 """Where these come from, likewise."""
 
 

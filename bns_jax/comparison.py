@@ -21,10 +21,12 @@ from bns_jax import (
     solvers,
     tables,
 )
+from bns_jax.distill.batch import of_rows
 from bns_jax.distill.evaluate import measure
-from bns_jax.distill.optimizer import Metric
+from bns_jax.distill.objectives import Metric, as_batch_function
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
+from bns_jax.problem import Problem
 from bns_jax.progress import on_terminal
 from bns_jax.pytree import as_pytree, checksum
 from bns_jax.results_store import Result, ResultsStore
@@ -68,7 +70,7 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    vf: VelocityField,
+    vf: Problem | VelocityField,
     data: Pairs,
     nfe: int | Sequence[int],
     *,
@@ -83,16 +85,18 @@ def compare(
     """Measures known solvers, and one's own, on the same pairs.
 
     Args:
-      vf: the field.
+      vf: the field, or a `Problem`.
       data: pairs to measure on.
       nfe: numbers of evaluations.
       names: solvers of `solvers.CATALOGUE`, "solver@grid", "common" or "all".
-      scheduler: the path of the model. Left out, a field made by `velocity.from_*`
-        knows its own; for others there are the solvers that need none.
+      scheduler: the path of the model. Left out, the problem or a field made by
+        `velocity.from_*` knows its own; for others there are the solvers that need
+        none.
       also: one's own solvers by name, as three arrays or several of them by their NFE.
-      metric: metric(x_n, x1) -> (batch,), larger is better. PSNR is of data in
-        [-1, 1] unless `functools.partial(metrics.psnr, data_range=...)` says otherwise.
-      mesh: devices to lay each batch over.
+      metric: metric(x_n, x1) or metric(x_n, batch) -> (batch,), larger is better. PSNR
+        is of data in [-1, 1], unless `functools.partial(metrics.psnr, data_range=...)`
+        says otherwise.
+      mesh: devices to lay each batch over; those of the problem if left out.
       directory: where results are kept; a second call continues there.
       progress: called after each solver; a line on a terminal if left out.
 
@@ -108,11 +112,14 @@ def compare(
     if not counts:
         raise ValueError("expected at least one number of evaluations, got none")
     pairs.check(data)
-    path = scheduler or getattr(vf, "scheduler", None)
+    problem = Problem.of(vf)
+    path, mesh = scheduler or problem.scheduler, mesh or problem.mesh
     chosen = _choose(solvers.expand(names), counts, path, also or {})
     for params in chosen.values():
         ns.validate(params)
-    results = measure_all(vf, data, chosen, metric, mesh, directory, progress)
+    results = measure_all(
+        problem.field, data, chosen, metric, mesh, directory, progress
+    )
     described = getattr(metric, "__name__", identity.describe(metric))
     return Comparison(tuple(results), f"{described} on {data.size} pairs")
 
@@ -184,8 +191,8 @@ def _identity(
     vf: VelocityField, answers: identity.Probe, data: Pairs, metric: Metric
 ) -> dict[str, Any]:
     """What results are of, as JSON values."""
-    x, target = jax.tree.map(lambda leaf: np.asarray(leaf[:1]), (data.x0, data.x1))
-    of_metric = identity.probe(metric(*jax.tree.map(jax.numpy.asarray, (x, target))))
+    one = of_rows(data, np.arange(1))
+    of_metric = identity.probe(as_batch_function(metric)(one.x0, one))
     return {
         **identity.of_function("field", vf, answers),
         **identity.of_function("metric", metric, of_metric),

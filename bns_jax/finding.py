@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh
 
 from bns_jax import (
     comparison,
-    conditioning,
     distill,
     families,
     files,
+    metrics,
     scalars,
     tables,
 )
 from bns_jax.comparison import Comparison
-from bns_jax.distill import Distilled
+from bns_jax.distill import AnyObjective, Distilled, Metric, Optimizer, Report
+from bns_jax.distill.fit import OLD_KEYWORDS
+from bns_jax.moved import moved
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from bns_jax.schedulers import Scheduler
+from bns_jax.problem import Problem
 from bns_jax.typing import Progress, VelocityField
 
 
@@ -68,17 +68,22 @@ class Found(dict[int, Distilled]):
         return "\n\n".join([tables.aligned(lines), *sorted(advice)])
 
 
+@moved(
+    scheduler="bns_jax.Problem(field, scheduler), in the place of the field",
+    **OLD_KEYWORDS,
+)
 def find(
-    vf: VelocityField,
+    vf: Problem | VelocityField,
     train: Pairs,
     validation: Pairs,
     nfe: int | Sequence[int],
     *,
-    scheduler: Scheduler | None = None,
+    optimizer: Optimizer | None = None,
+    objective: AnyObjective = distill.psnr_loss,
+    metric: Metric = metrics.psnr,
+    seed: int = 0,
     checkpoint: epath.PathLike | None = None,
-    mesh: Mesh | None = None,
-    progress: Progress | None = None,
-    **settings: Any,
+    report: Report | Progress | None = None,
 ) -> Found:
     """Finds the best solver for a field, at one or several numbers of evaluations.
 
@@ -87,16 +92,17 @@ def find(
     Gauss-Newton.
 
     Args:
-      vf: the field, called as vf(t, x, *args) with a batch and a scalar t.
+      vf: the field, called as vf(t, x, *args) with a batch and a scalar t; or a
+        `Problem`, whose scheduler says which known solvers there are.
       train: pairs to fit, a few hundred.
       validation: pairs that choose the iteration.
       nfe: numbers of evaluations.
-      scheduler: the path of the model, for the known solvers to compare with; see
-        `compare`.
+      optimizer: of each search, as in `distill.fit`; so are the next three.
+      objective: what is minimized.
+      metric: what solvers are judged by.
+      seed: of each search.
       checkpoint: a directory, in which each search keeps its state and continues.
-      mesh: devices to lay each batch over.
-      progress: called at each validation; a line on a terminal if left out.
-      **settings: of `distill.fit`: optimizer=, loss=, metric=, seed=, ...
+      report: called at each validation; a line on a terminal if left out.
 
     Returns:
       The solvers by their NFE, in ascending order; `print` shows what they reach, and
@@ -107,43 +113,36 @@ def find(
     """
     asked = [nfe] if np.ndim(nfe) == 0 else list(nfe)  # type: ignore[arg-type]
     counts = sorted({scalars.count("nfe", count) for count in asked})
+    problem = Problem.of(vf)
     for data in (train, validation):
-        conditioning.check(vf, data.args)
-    measured = {"metric": settings["metric"]} if "metric" in settings else {}
+        problem.check_args(data.args)
     known = comparison.compare(
-        vf,
-        validation,
-        counts,
-        names=["common"],
-        scheduler=scheduler,
-        mesh=mesh,
-        **measured,
+        problem, validation, counts, names=["common"], metric=metric
     )
-    train = distill.with_path(vf, train, mesh)
+    train = distill.with_path(problem.field, train, problem.mesh)
     found = Found(known)
     for count in counts:
-        start = _start(vf, train, count, found, mesh)
+        start = _start(problem, train, count, found)
         found[count] = distill.fit(
             families.bns(start),
-            vf,
+            problem,
             train,
             validation,
             checkpoint=_folder(checkpoint, count),
-            mesh=mesh,
-            progress=progress,
-            **settings,
+            optimizer=optimizer,
+            objective=objective,
+            metric=metric,
+            seed=seed,
+            report=report,
         )
     return found
 
 
-def _start(
-    vf: VelocityField, train: Pairs, nfe: int, found: Found, mesh: Mesh | None
-) -> NSParams:
+def _start(problem: Problem, train: Pairs, nfe: int, found: Found) -> NSParams:
     """Fitted row by row, also on times as dense as those of the solver before."""
     smaller = found[max(found)].params if found else None
-    return distill.greedy(
-        vf, train, nfe, distill.grids_after(train, smaller), mesh=mesh
-    )
+    grids = distill.grids_after(train, smaller)
+    return distill.greedy(problem.field, train, nfe, grids, mesh=problem.mesh)
 
 
 def _folder(checkpoint: epath.PathLike | None, nfe: int) -> epath.Path | None:

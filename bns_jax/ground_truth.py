@@ -17,8 +17,9 @@ from bns_jax.checks import check_finite, check_rows, check_velocity
 from bns_jax.conventions import warn_unlike
 from bns_jax.pair_store import PairStore
 from bns_jax.pairs import Pairs, concatenate
+from bns_jax.problem import Problem
 from bns_jax.progress import on_terminal
-from bns_jax.pytree import as_pytree, checksum, on_host
+from bns_jax.pytree import checksum, on_host
 from bns_jax.scale_time import RescheduledVelocity, between
 from bns_jax.scale_time import identity as no_change
 from bns_jax.schedulers import Scheduler, cond_ot
@@ -30,7 +31,7 @@ _MAX_STEPS = 4096
 
 
 def pairs(
-    vf: VelocityField,
+    vf: Problem | VelocityField,
     x0: Sample,
     *args: Any,
     rtol: float = 1e-5,
@@ -53,7 +54,7 @@ def pairs(
 
     Args:
       vf: the field, called as vf(t, x, *args) with a batch and a scalar t; it treats
-        samples independently.
+        samples independently. Or a `Problem`, whose facts are kept as `fingerprint` is.
       x0: noise, a pytree of float32 or float64 arrays with leading axis N; float64 is
         cut to float32 unless x64 is on.
       *args: conditioning, pytrees of arrays with leading axis N.
@@ -74,8 +75,9 @@ def pairs(
         (field, weights, x0, tolerances, ...) may not be named again.
       progress: called after each chunk with the samples done and N; a line on a
         terminal if left out.
-      mesh: devices to lay each chunk over, along the mesh's first axis. Processes on
-        several hosts give the same arguments, and a directory that all of them see.
+      mesh: devices to lay each chunk over, along the mesh's first axis; those of the
+        problem if left out. Processes on several hosts give the same arguments, and a
+        directory that all of them see.
       data: clean samples, leaves (M, ...), to hold the solved ones against: a warning
         says if they are unlike, as with a wrong time, scheduler or prediction. See also
         `conventions.check`.
@@ -105,20 +107,21 @@ def pairs(
     x0 = jax.tree.map(_as_jax_holds_it, x0)
     rtol, atol = scalars.positive("rtol", rtol), scalars.positive("atol", atol)
     size = min(_CHUNK if chunk is None else scalars.count("chunk", chunk), count)
-    given = as_pytree(vf)
+    problem = Problem.of(vf)
+    given, mesh = problem.pytree, mesh or problem.mesh
     field, scale = guidance.with_scale_as_argument(given, count)
-    problem = _Problem(
+    solve = _Solve(
         parallel.place(field, mesh), scale, save_at, rtol, atol, precision, mesh
     )
-    answers = probing.look(problem.vf, x0, (*args, *scale), mesh)
+    answers = probing.look(solve.vf, x0, (*args, *scale), mesh)
     store = None
     if directory is not None:
-        facts = problem.facts(given, answers) | {
+        facts = solve.facts(given, answers) | {
             "x0": checksum(x0),
             "args": checksum(args),
             "chunk": size,
         }
-        facts = _with_fingerprint(facts, fingerprint or {})
+        facts = _with_fingerprint(facts, {**problem.facts, **(fingerprint or {})})
         like = Pairs(x0, x0, args, np.empty(count), save_at, x0)
         store = PairStore(directory, facts, like, size)
 
@@ -129,7 +132,7 @@ def pairs(
         rows = np.arange(first, min(first + size, count))
         shard = parallel.if_everywhere(store.read(index)) if store else None
         if shard is None:
-            shard = _solve_chunk(problem, x0, args, rows, size)
+            shard = _solve_chunk(solve, x0, args, rows, size)
             if store:
                 store.write(index, shard)
         if store is None:
@@ -143,7 +146,7 @@ def pairs(
     return solved
 
 
-class _Problem(NamedTuple):
+class _Solve(NamedTuple):
     """What is solved for every sample."""
 
     vf: VelocityField
@@ -183,7 +186,7 @@ class _Solved(NamedTuple):
 
 
 def _solve_chunk(
-    problem: _Problem, x0: Sample, args: Any, rows: np.ndarray, size: int
+    problem: _Solve, x0: Sample, args: Any, rows: np.ndarray, size: int
 ) -> Pairs:
     """Solves the samples `rows`, as a chunk of always the same size."""
     devices = parallel.batch_devices(problem.mesh)

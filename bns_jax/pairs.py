@@ -26,6 +26,8 @@ class Pairs(NamedTuple):
       nfe: (N,), evaluations that the adaptive solve of each sample took, integers.
       times: (K,), times of the kept points, float64.
       path: the true trajectory at these times, each leaf (K, N, ...).
+      weights: (N,), how much each pair counts where it is trained on; all alike if
+        None. What matters is their ratio.
     """
 
     x0: Sample
@@ -34,11 +36,19 @@ class Pairs(NamedTuple):
     nfe: np.ndarray
     times: np.ndarray
     path: Sample
+    weights: np.ndarray | None = None
 
     @property
     def size(self) -> int:
         """N."""
         return len(self.nfe)
+
+    @property
+    def weights_or_ones(self) -> np.ndarray:
+        """(N,), the largest 1: as they are, float32 may not hold them."""
+        if self.weights is None:
+            return np.ones(self.size)
+        return np.asarray(self.weights, np.float64) / np.max(self.weights)
 
     @classmethod
     def of(
@@ -49,6 +59,7 @@ class Pairs(NamedTuple):
         times: Array | None = None,
         path: Sample = None,
         nfe: Array | None = None,
+        weights: Array | None = None,
     ) -> Pairs:
         """Pairs that somebody else has solved.
 
@@ -62,6 +73,7 @@ class Pairs(NamedTuple):
           times: (K,), of the points of the path; uniform from 0 to 1 if left out.
           path: the true trajectory, each leaf (K, N, ...); K = 0 if left out.
           nfe: (N,), evaluations that each took; 0 if left out.
+          weights: (N,), how much each counts; all alike if left out.
 
         Raises:
           TypeError: if a leaf is no array of numbers.
@@ -76,7 +88,9 @@ class Pairs(NamedTuple):
         if times is None:
             times = np.linspace(0.0, 1.0, min(points)[0] if () not in points else 0)
         nfe = np.zeros(count, np.int64) if nfe is None else np.asarray(nfe)
-        pairs = cls(x0, x1, args, nfe, np.asarray(times, np.float64), path)
+        times = np.asarray(times, np.float64)
+        weights = None if weights is None else np.asarray(weights)
+        pairs = cls(x0, x1, args, nfe, times, path, weights)
         check(pairs)
         _check_ends(pairs)
         return jax.tree.map(np.asarray, pairs)
@@ -89,7 +103,8 @@ def check(pairs: Pairs) -> None:
       TypeError: if a leaf is no array of numbers.
       ValueError: if x0 and x1 differ in tree, shapes or dtypes, a leaf of x0, x1, args
         or nfe has another count than the rest, there are none, a value is not finite,
-        the path is not of these samples, or its times are not sorted in [0, 1].
+        the path is not of these samples, its times are not sorted in [0, 1], or the
+        weights are not positive and finite.
     """
     named = pairs._asdict()
     check_rows({name: named[name] for name in ("x0", "x1", "args", "nfe")})
@@ -108,6 +123,20 @@ def check(pairs: Pairs) -> None:
         raise ValueError(
             f"nfe must be whole numbers of shape (N,), got {nfe.dtype} of {nfe.shape}"
         )
+    _check_weights(pairs.weights, pairs.size)
+
+
+def _check_weights(weights: Any, count: int) -> None:
+    if weights is None:
+        return
+    values = np.asarray(weights)
+    if values.shape != (count,) or values.dtype.kind not in "fiu":
+        raise ValueError(
+            f"weights must be one number per pair, expected shape ({count},), got "
+            f"{values.dtype} of shape {values.shape}"
+        )
+    if not (np.all(np.isfinite(values)) and np.all(values > 0)):
+        raise ValueError("weights must be positive and finite")
 
 
 def _check_ends(pairs: Pairs) -> None:
@@ -171,7 +200,14 @@ def concatenate(parts: Sequence[Pairs]) -> Pairs:
     x0, x1, args, nfe = jax.tree.map(lambda *leaves: join(0, *leaves), *rows)
     paths = [part.path for part in parts]
     path = jax.tree.map(lambda *leaves: join(1, *leaves), *paths)
-    return Pairs(x0, x1, args, nfe, parts[0].times, path)
+    weights = None
+    if any(part.weights is not None for part in parts):
+        weights = np.concatenate([_weights(part) for part in parts])
+    return Pairs(x0, x1, args, nfe, parts[0].times, path, weights)
+
+
+def _weights(part: Pairs) -> np.ndarray:
+    return np.ones(part.size) if part.weights is None else np.asarray(part.weights)
 
 
 def _check_same_kind(one: Pairs, other: Pairs) -> None:
@@ -225,4 +261,5 @@ def split(pairs: Pairs, *counts: int) -> list[Pairs]:
 def _cut(pairs: Pairs, start: int, end: int) -> Pairs:
     x0, x1, args, nfe = jax.tree.map(lambda leaf: leaf[start:end], pairs[:4])
     path = jax.tree.map(lambda leaf: leaf[:, start:end], pairs.path)
-    return Pairs(x0, x1, args, nfe, pairs.times, path)
+    weights = None if pairs.weights is None else pairs.weights[start:end]
+    return Pairs(x0, x1, args, nfe, pairs.times, path, weights)

@@ -92,7 +92,7 @@ def _run() -> None:
         truth.make_pairs(model, counts, accuracy, workdir),
         _MOST_TRAIN_PAIRS.value,
         cli.parse_nfe(cli.NFE.value),
-        optimizer._replace(iterations=_ITERATIONS.value or optimizer.iterations),
+        optimizer.replace(iterations=_ITERATIONS.value or optimizer.iterations),
         accuracy,
         workdir,
     )

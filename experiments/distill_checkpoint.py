@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import app, flags
 
@@ -129,10 +129,9 @@ def _model() -> Model:
 
 
 def _settings() -> Settings:
-    changes: dict[str, Any] = {"chunk": _CHUNK.value}
-    if _MICROBATCH.value:
-        changes["microbatch"] = _MICROBATCH.value
-    return dataclasses.replace(job_flags.settings(), **changes)
+    settings = job_flags.settings()
+    optimizer = settings.optimizer.replace(microbatch=_MICROBATCH.value or None)
+    return dataclasses.replace(settings, chunk=_CHUNK.value, optimizer=optimizer)
 
 
 def _introduce(model: Model, settings: Settings) -> None:

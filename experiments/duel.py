@@ -67,14 +67,14 @@ def run(
             pairs,
             f"gauss_newton_{nfe}_seed{seed}",
             greedy.params,
-            distill.gauss_newton()._replace(evaluate_every=1, patience=12),
+            distill.gauss_newton().replace(evaluate_every=1, patience=12),
             seed,
             greedy.forwards,
             workdir,
         )
         for seed in range(seeds)
     ]
-    adam = distill.recipe("images")._replace(iterations=iterations)
+    adam = distill.recipe("images").replace(iterations=iterations)
     name, start = f"algorithm2_{nfe}", solvers.midpoint(nfe)
     algorithm2 = _train(model, pairs, name, start, adam, 0, 0, workdir)
     return Duel(nfe, algorithm2, newton)
@@ -123,17 +123,13 @@ def _train(
     with Progress(name, "step") as progress:
         distill.fit(
             families.bns(start),
-            model.field,
+            model.problem,
             pairs["train"],
             pairs["validation"],
-            optimizer,
+            optimizer=model.cached(optimizer, pairs["train"].size),
             seed=seed,
             checkpoint=workdir.checkpoint(name),
-            progress=progress,
-            mesh=model.mesh,
-            microbatch=model.microbatch(optimizer.batch_of(pairs["train"].size)),
-            stop=preemption.asked,
-            callback=measure,
+            report=distill.Report(progress, measure, preemption.asked),
         )
     return points
 

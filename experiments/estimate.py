@@ -65,8 +65,8 @@ def estimate(model: Model, settings: Settings) -> Estimate:
     """Measures one call of the field, and counts the calls to come."""
     devices = parallel.batch_devices(model.mesh)
     chunk = min(settings.chunk or _MEASURED_BATCH, max(settings.counts.values()))
-    batch = settings.pairs_per_step
-    batch = settings.microbatch or model.microbatch(batch) or batch
+    optimizer = model.cached(settings.optimizer, settings.counts["train"])
+    batch = optimizer.microbatch or settings.pairs_per_step
     chunk, batch = (-(-count // devices) * devices for count in (chunk, batch))
     drawn = _drawn(model, chunk)
     forward = jax.jit(_call).lower(model.field, *drawn).compile()
@@ -85,8 +85,7 @@ def estimate(model: Model, settings: Settings) -> Estimate:
 def count_calls(model: Model, settings: Settings) -> dict[str, int]:
     """Field calls on single samples, stage by stage, if no search ends early."""
     counts, optimizer = settings.counts, settings.optimizer
-    iterations = settings.iterations or optimizer.iterations
-    every = settings.evaluate_every or optimizer.evaluate_every
+    iterations, every = optimizer.iterations, optimizer.evaluate_every
     cost = optimizer.trainer(iterations).cost * settings.pairs_per_step * iterations
     cost += (iterations // every + 1) * counts["validation"]
     calls = {"pairs": _TRUTH_CALLS * sum(counts.values())}

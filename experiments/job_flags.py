@@ -116,9 +116,6 @@ def settings() -> Settings:
         accuracy=Accuracy(cli.RTOL.value, cli.ATOL.value, cli.SEED.value),
         sigma_0=SIGMA_0.value,
         optimizer=_optimizer(),
-        iterations=ITERATIONS.value or None,
-        batch=BATCH.value or None,
-        evaluate_every=EVALUATE_EVERY.value or None,
     )
 
 
@@ -126,5 +123,8 @@ def _optimizer() -> Optimizer:
     from bns_jax import distill
 
     if OPTIMIZER.value == "adam":
-        return distill.adam(LEARNING_RATE.value, SCHEDULE.value)  # type: ignore[arg-type]
-    return distill.gauss_newton()
+        optimizer = distill.adam(LEARNING_RATE.value, SCHEDULE.value)  # type: ignore[arg-type]
+    else:
+        optimizer = distill.gauss_newton()
+    asked = {flag.name: flag.value for flag in (ITERATIONS, BATCH, EVALUATE_EVERY)}
+    return optimizer.replace(**{name: value for name, value in asked.items() if value})

@@ -49,10 +49,6 @@ class Settings:
       accuracy: of the pairs.
       sigma_0: preconditioning (eq. 14).
       optimizer: how it goes on.
-      iterations: its steps; its own default if None, and so for the next two.
-      batch: pairs per step.
-      evaluate_every: steps between validations.
-      microbatch: pairs to differentiate at a time; the model's own if None.
       chunk: pairs to solve at a time; the library's own default if None.
     """
 
@@ -63,16 +59,12 @@ class Settings:
     accuracy: Accuracy
     sigma_0: float
     optimizer: Optimizer
-    iterations: int | None = None
-    batch: int | None = None
-    evaluate_every: int | None = None
-    microbatch: int | None = None
     chunk: int | None = None
 
     @property
     def pairs_per_step(self) -> int:
         """What was asked for, or the optimizer's own as far as there are pairs."""
-        return self.batch or self.optimizer.batch_of(self.counts["train"])
+        return self.optimizer.batch_of(self.counts["train"])
 
 
 def check(model: Model, settings: Settings) -> None:
@@ -89,13 +81,14 @@ def check(model: Model, settings: Settings) -> None:
                 f"--solvers: none of {', '.join(settings.solvers)} exists at {nfe} "
                 "evaluations"
             )
-    if settings.microbatch is not None:
-        if settings.pairs_per_step % settings.microbatch:
+    microbatch = settings.optimizer.microbatch
+    if microbatch is not None:
+        if settings.pairs_per_step % microbatch:
             raise ValueError(
                 f"--microbatch must divide the {settings.pairs_per_step} pairs of a "
-                f"step, got {settings.microbatch}"
+                f"step, got {microbatch}"
             )
-        parallel.check_divisible(settings.microbatch, model.mesh)
+        parallel.check_divisible(microbatch, model.mesh)
 
 
 def run(model: Model, settings: Settings, workdir: Workdir, stage: str) -> None:
@@ -208,19 +201,15 @@ def _distil(
     family = families.bns(start.params)
     if settings.sigma_0 != 1.0:
         family = families.preconditioned(family, model.scheduler, settings.sigma_0)
-    batch = settings.pairs_per_step
     with Progress(f"distill/{name}", "step") as progress:
         fitted = distill.fit(
             family,
-            model.field,
+            model.problem,
             pairs["train"],
             pairs["validation"],
             **_recipe(model, settings),
-            microbatch=settings.microbatch or model.microbatch(batch),
             checkpoint=workdir.checkpoint(f"{name}_from_{start.name}"),
-            progress=progress,
-            mesh=model.mesh,
-            stop=preemption.asked,
+            report=distill.Report(progress, stop=preemption.asked),
         )
     of = {**fitted.identity, **_search(settings)}
     fitted = fitted._replace(forwards=start.forwards + fitted.forwards, identity=of)
@@ -231,11 +220,8 @@ def _distil(
 def _recipe(model: Model, settings: Settings) -> dict[str, Any]:
     """The arguments of `distill.fit` that shape its result."""
     return {
-        "optimizer": settings.optimizer,
+        "optimizer": model.cached(settings.optimizer, settings.counts["train"]),
         "metric": model.metric,
-        "batch": settings.pairs_per_step,
-        "iterations": settings.iterations,
-        "evaluate_every": settings.evaluate_every,
         "seed": settings.accuracy.seed,
     }
 
@@ -251,11 +237,10 @@ def _identity(
     """What a finished solver must be of, wherever its search started from."""
     of_run = distill.identify(
         families.bns(solvers.euler(nfe)),
-        model.field,
+        model.problem,
         pairs["train"],
         pairs["validation"],
         **_recipe(model, settings),
-        mesh=model.mesh,
     )
     return {**of_run, **_search(settings)}
 

@@ -16,9 +16,10 @@ from etils import epath
 from jax.sharding import Mesh
 
 from bns_jax import metrics, parallel, schedulers, velocity
-from bns_jax.distill.optimizer import Metric
+from bns_jax.distill import Metric, Optimizer
 from bns_jax.models import UNet, UNetConfig, pretrained, weights
 from bns_jax.models.published import PUBLISHED
+from bns_jax.problem import Problem
 from bns_jax.purpose import Measured, Purpose
 from bns_jax.schedulers import Scheduler
 from bns_jax.typing import Sample, VelocityField
@@ -66,18 +67,21 @@ class Model:
         lay = parallel.fsdp if shard_weights else parallel.place
         return dataclasses.replace(self, field=lay(self.field, mesh), mesh=mesh)
 
-    def microbatch(self, batch: int) -> int | None:
-        """Pairs to differentiate at a time, so that they stay in a CPU's cache.
+    def cached(self, optimizer: Optimizer, pairs: int) -> Optimizer:
+        """The optimizer with microbatches that stay in a CPU's cache.
 
         Args:
-          batch: pairs of a step.
+          optimizer: whose own microbatch is kept.
+          pairs: to train on.
 
         Returns:
-          None, for all of them, on other hardware and where the batch does not divide.
+          The same on other hardware, and where the batch does not divide.
         """
         size = _CACHED_PAIRS * parallel.batch_devices(self.mesh)
-        fits = jax.default_backend() == "cpu" and batch % size == 0
-        return size if fits else None
+        fits = optimizer.batch_of(pairs) % size == 0
+        if optimizer.microbatch or not fits or jax.default_backend() != "cpu":
+            return optimizer
+        return optimizer.replace(microbatch=size)
 
     def purpose(
         self, of: Mapping[str, Any], measured: Measured | None = None
@@ -103,6 +107,19 @@ class Model:
     def metric(self) -> Metric:
         """PSNR in the range of its data: the same object for the same range."""
         return _psnr(self.data_range)
+
+    @property
+    def problem(self) -> Problem:
+        """What the library knows of it."""
+        return Problem(
+            self.field,
+            self.scheduler,
+            self.draw,
+            data_range=self.data_range,
+            guidance=self.guidance,
+            mesh=self.mesh,
+            facts=self.facts,
+        )
 
     @property
     def title(self) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bns_jax import distill, families, ground_truth, ns, parallel, solvers
-from bns_jax.distill import Objective, Optimizer, Rows
+from bns_jax.distill import Batch, Goal, Objective, Optimizer
 from bns_jax.distill.fit import make_step
 from bns_jax.distill.state import initial_state
 from bns_jax.families import Family
@@ -68,16 +68,17 @@ def _step(
 ) -> jax.stages.Lowered:
     """One training step, as `distill.fit` runs it."""
     trainer = optimizer.trainer(optimizer.iterations)
-    objective = partial(Objective, family.to_params, loss=distill.psnr_loss)
+    objective = Objective(distill.pairwise(distill.psnr_loss))
+    goal = partial(Goal, family.to_params, objective=objective)
     (batch,) = {leaf.shape[0] for leaf in jax.tree.leaves(x0)}
-    step: Callable[..., Any] = make_step(trainer, objective, mesh)
+    step: Callable[..., Any] = make_step(trainer, goal, mesh)
     start = jax.eval_shape(lambda: initial_state(family, trainer, 0))
     weights: Any = jax.ShapeDtypeStruct((batch,), jnp.float32)
     rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
     return step.lower(  # type: ignore[attr-defined]
-        _shapes(start, parallel.replicated(mesh)),
         vf,
-        _shapes(Rows(x0, x0, args, weights), rows),
+        _shapes(start, parallel.replicated(mesh)),
+        _shapes(Batch(x0, x0, args, weights), rows),
     )
 
 

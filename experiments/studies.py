@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bns_jax import distill, families, metrics, ns, solvers
-from bns_jax.distill import Distilled, Loss, Optimizer
+from bns_jax.distill import AnyObjective, Distilled, Optimizer
 from bns_jax.families import Family
 from bns_jax.pairs import Pairs, first
 from experiments import comparison, preemption, starts, truth
@@ -55,25 +55,22 @@ class Bench:
         title: str,
         family: Family,
         optimizer: Optimizer | None = None,
-        loss: Loss = distill.psnr_loss,
+        objective: AnyObjective = distill.psnr_loss,
     ) -> Distilled:
         """One solver; what its checkpoint has of it is read."""
-        train, optimizer = self.pairs["train"], optimizer or self.optimizer
+        train = self.pairs["train"]
         with Progress(title, "step") as progress:
             return distill.fit(
                 family,
-                self.model.field,
+                self.model.problem,
                 train,
                 self.pairs["validation"],
-                optimizer,
-                loss,
+                optimizer=self.model.cached(optimizer or self.optimizer, train.size),
+                objective=objective,
                 metric=self.model.metric,
                 seed=self.accuracy.seed,
                 checkpoint=self.workdir.checkpoint(title),
-                progress=progress,
-                mesh=self.model.mesh,
-                microbatch=self.model.microbatch(optimizer.batch_of(train.size)),
-                stop=preemption.asked,
+                report=distill.Report(progress, stop=preemption.asked),
             )
 
     def distil(
@@ -82,13 +79,13 @@ class Bench:
         setting: str,
         family: Family,
         optimizer: Optimizer | None = None,
-        loss: Loss = distill.psnr_loss,
+        objective: AnyObjective = distill.psnr_loss,
         cost_of_start: int = 0,
     ) -> Result:
         """Fits one solver and measures it on the test pairs."""
         start = family.to_params(family.theta)
         nfe = len(start.a)
-        fitted = self.fit(_title(name, setting, nfe), family, optimizer, loss)
+        fitted = self.fit(_title(name, setting, nfe), family, optimizer, objective)
         test = self.pairs["test"]
         before = comparison.psnr(self.model, start, test)
         reached = comparison.psnr(self.model, fitted.params, test)
@@ -132,8 +129,8 @@ def _title(name: str, setting: str, nfe: int) -> str:
 
 def figure11(bench: Bench) -> list[Result]:
     """BNS against bespoke scale-time solvers, all from the midpoint method."""
-    own = families.bespoke_loss("midpoint")
-    adam = distill.adam(5e-3)._replace(iterations=_BESPOKE_STEPS)
+    own = distill.bespoke_loss("midpoint")
+    adam = distill.adam(5e-3).replace(iterations=_BESPOKE_STEPS)
     results = []
     for nfe in bench.nfe:
         bst = families.bst("midpoint", nfe)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bns_jax import distill, families, ground_truth, parallel, solvers
+from tests import searches
 
 NFE, STEPS, STOPPED_AT = 3, 10, 5
 WIDTH = 8
@@ -43,7 +44,7 @@ def make_pairs(mesh, count, seed, dtype=np.float64, vf=None):
 
 
 def fit(mesh, data, optimizer, **kwargs):
-    return distill.fit(
+    return searches.fit(
         families.bns(solvers.euler(NFE)),
         vector_field(),
         *data,

@@ -139,9 +139,7 @@ SLOW = {
             field,
             _pairs(*[np.concatenate([np.atleast_1d(x)] * 8)] * 2),
             _pairs(x, x),
-            optimizer=distill.adam(1e-3),
-            batch=1,
-            iterations=1,
+            optimizer=distill.adam(1e-3).replace(batch=1, iterations=1),
         ).params
     ),
     "compare": lambda x: (

@@ -13,7 +13,8 @@ from jax.flatten_util import ravel_pytree
 from jax.test_util import check_grads
 from scipy.interpolate import CubicSpline
 
-from bns_jax import families, ns, scale_time, schedulers, solvers
+from bns_jax import distill, families, ns, scale_time, schedulers, solvers
+from bns_jax.distill.batch import Path
 from bns_jax.families import BSTTheta
 from bns_jax.families.spline import interpolate
 from bns_jax.scale_time import ScaleTime
@@ -162,7 +163,7 @@ def test_only_known_methods_are_a_base(base):
     with pytest.raises(ValueError, match=message):
         families.bst(base, 4)
     with pytest.raises(ValueError, match=message):
-        families.bespoke_loss(base)
+        distill.bespoke_loss(base)
 
 
 @pytest.mark.parametrize(("base", "nfe"), [("midpoint", 3), ("midpoint", 0)])
@@ -216,9 +217,28 @@ def start(rng, batch=6):
     return rng.uniform(-3.0, 3.0, size=(batch, 3))
 
 
+def losses(objective, theta, vf, times, path, args=()):
+    """What an objective says of the pairs on a path, (K, batch, ...)."""
+    x0, x1 = (jax.tree.map(lambda leaf, k=k: leaf[k], path) for k in (0, -1))
+    points = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), path)
+    trajectory = Path(points, tuple(map(float, times)))
+    count = len(jax.tree.leaves(x0)[0])
+    batch = distill.Batch(x0, x1, args, np.ones(count), trajectory)
+    to_params = families.bst("euler", len(theta.rates)).to_params
+    return objective.loss(objective.rollout(to_params, theta, vf, batch), batch)
+
+
 @functools.cache
 def loss_of(base, lipschitz=1.0):
-    return jax.jit(families.bespoke_loss(base, lipschitz=lipschitz), static_argnums=1)
+    objective = distill.bespoke_loss(base, lipschitz=lipschitz)
+
+    @functools.partial(jax.jit, static_argnums=(1, 2))
+    def traced(theta, vf, times, path, args):
+        return losses(objective, theta, vf, times, path, args)
+
+    return lambda theta, vf, times, path, args=(): traced(
+        theta, vf, tuple(map(float, times)), path, args
+    )
 
 
 def distance(x, y):
@@ -395,9 +415,9 @@ def test_training_on_the_bound_lowers_the_error(rng, base):
 
 def test_the_loss_checks_what_it_is_given(rng):
     path, theta = sine_path(start(rng)), random_theta(NFE)
-    loss = families.bespoke_loss("midpoint")
+    loss = functools.partial(losses, distill.bespoke_loss("midpoint"))
     with pytest.raises(ValueError, match="lipschitz must not be negative, got -1"):
-        families.bespoke_loss("euler", lipschitz=-1.0)
+        distill.bespoke_loss("euler", lipschitz=-1.0)
     with pytest.raises(ValueError, match="positive multiple of 2, got 3"):
         loss(random_theta(3), sine, TIMES, path, ())
     with pytest.raises(ValueError, match="at least 4 points of the path, got 3"):

@@ -516,8 +516,7 @@ def fit(folder, nfe=2):
     return distill.fit(
         families.bns(solvers.euler(nfe)),
         *problems.shifted_problem(),
-        iterations=1,
-        evaluate_every=1,
+        optimizer=distill.gauss_newton().replace(iterations=1, evaluate_every=1),
         checkpoint=folder,
     )
 

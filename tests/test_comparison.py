@@ -130,10 +130,16 @@ def test_what_cannot_be_compared_is_named(problem, changes, message):
         bns_jax.compare(**{"vf": vf, "data": data, "nfe": 2} | changes)
 
 
+def newton(iterations, batch=None):
+    """With so many steps of so many pairs; all of them if left out."""
+    own = {} if batch is None else {"batch": batch}
+    return distill.gauss_newton().replace(iterations=iterations, **own)
+
+
 @pytest.fixture(scope="module")
 def found(problem):
     vf, train, validation = problem
-    return bns_jax.find(vf, train, validation, [4, 2], iterations=4, batch=32)
+    return bns_jax.find(vf, train, validation, [4, 2], optimizer=newton(4, 32))
 
 
 def test_found_solvers_beat_the_known_ones_and_say_so(problem, found):
@@ -154,14 +160,14 @@ def test_found_solvers_beat_the_known_ones_and_say_so(problem, found):
 def test_pairs_without_a_path_are_searched_as_well(problem):
     vf, train, validation = problem
     bare = [Pairs.of(data.x0, data.x1) for data in (train, validation)]
-    found = bns_jax.find(vf, *bare, [2, 3], iterations=2, batch=32)
+    found = bns_jax.find(vf, *bare, [2, 3], optimizer=newton(2, 32))
     assert all(fit.val_metric > found.known.best(n).mean for n, fit in found.items())
 
 
 def test_few_pairs_are_said_to_be_few(problem):
     vf, train, validation = problem
     few, _ = split(train, 8, 8)
-    fitted = bns_jax.find(vf, few, validation, 4, iterations=8)[4]
+    fitted = bns_jax.find(vf, few, validation, 4, optimizer=newton(8))[4]
     assert fitted.overfit > 1
     assert "more" in fitted.advice
     assert fitted.advice in str(fitted)

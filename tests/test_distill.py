@@ -24,7 +24,7 @@ from bns_jax.distill.state import initial_state
 from bns_jax.distill.stopping import is_stale
 from bns_jax.pairs import Pairs
 
-from . import problems
+from . import problems, searches
 
 NFE, BATCH = 4, 16
 
@@ -46,7 +46,7 @@ def fit(problem, start=None, **kwargs):
         "evaluate_every": 5,
     } | kwargs
     family = settings.pop("family", families.bns(start or solvers.midpoint(NFE)))
-    return distill.fit(family, **settings)
+    return searches.fit(family, **settings)
 
 
 def assert_same_run(got, expected):
@@ -139,9 +139,10 @@ def test_a_huber_loss_needs_a_size(delta):
         distill.huber_loss(delta)
 
 
-def objective(to_params, field, x0, x1, loss=distill.psnr_loss):
-    rows = distill.Rows(x0, x1, (), jnp.ones(len(x0)))
-    return distill.Objective(to_params, field, rows, loss)
+def goal_of(to_params, field, x0, x1, loss=distill.psnr_loss):
+    batch = distill.Batch(x0, x1, (), jnp.ones(len(x0)))
+    of_end = distill.Objective(distill.pairwise(loss))
+    return distill.Goal(to_params, field, batch, of_end)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_a_step_is_the_step_of_optax_on_the_gradient_by_hand(
     def to_params(theta):
         return NSParams(jnp.zeros(1), theta["a"], theta["b"][None])
 
-    goal = objective(to_params, lambda t, x: jnp.full_like(x, c), x0, x1)
+    goal = goal_of(to_params, lambda t, x: jnp.full_like(x, c), x0, x1)
     trainer = optimizer.trainer(10)
     update = trainer.update(goal, theta, trainer.init(theta), jax.random.key(0))
 
@@ -194,7 +195,7 @@ def test_the_learning_rate_decays_to_zero_over_the_run(schedule, decay):
     # Adam on a constant gradient moves by the learning rate itself.
     rate, iterations = 1e-2, 6
     trainer = distill.adam(rate, schedule).trainer(iterations)
-    goal = objective(
+    goal = goal_of(
         lambda theta: NSParams(jnp.zeros(1), theta, jnp.zeros((1, 1))),
         lambda t, x: x,
         np.ones((2, 3)),
@@ -215,7 +216,7 @@ def test_the_learning_rate_decays_to_zero_over_the_run(schedule, decay):
 def test_a_step_that_is_not_finite_is_not_taken():
     trainer = distill.with_optax(optax.sgd(np.nan)).trainer(1)
     theta = jnp.array([1.0])
-    goal = objective(
+    goal = goal_of(
         lambda theta: NSParams(jnp.zeros(1), theta, jnp.zeros((1, 1))),
         lambda t, x: x,
         np.ones((2, 3)),
@@ -263,7 +264,7 @@ def test_the_recipes_are_those_of_appendix_d1(name, settings):
     assert got.patience is None
     # The first step of Adam is its learning rate.
     trainer = got.trainer(10)
-    goal = objective(
+    goal = goal_of(
         lambda theta: NSParams(jnp.zeros(1), theta, jnp.zeros((1, 1))),
         lambda t, x: x,
         np.ones((2, 3)),
@@ -460,7 +461,7 @@ def test_a_weight_of_three_is_the_pair_three_times(problem):
         lambda leaf: leaf[rows], (train.x0, train.x1, train.args)
     )
     repeated = Pairs.of(x0, x1, (label,))
-    settings = {"iterations": 4, "evaluate_every": 4, "loss": distill.mse_loss}
+    settings = {"iterations": 4, "evaluate_every": 4, "objective": distill.mse_loss}
     settings["optimizer"] = distill.with_optax(optax.sgd(1e-2))
     weighted = fit(problem, batch=64, weights=times, **settings)
     longer = fit((field, repeated, validation), batch=len(rows), **settings)
@@ -597,7 +598,7 @@ def other_runs(problem):
         "train": {"train": moved},
         "validation": {"validation": validation},
         "metric": {"metric": metrics.mean_squared_error},
-        "loss": {"loss": lambda x, target: jnp.mean((x - target) ** 2, axis=1)},
+        "loss": {"objective": lambda x, target: jnp.mean((x - target) ** 2, axis=1)},
     }
 
 
@@ -606,7 +607,9 @@ def test_partial_losses_are_told_apart_by_their_arguments(problem, tmp_path):
         return scale * distill.mse_loss(x, target)
 
     def run(scale):
-        fit(problem, loss=functools.partial(loss, scale=scale), checkpoint=tmp_path)
+        fit(
+            problem, objective=functools.partial(loss, scale=scale), checkpoint=tmp_path
+        )
 
     run(1.0)
     run(1.0)
@@ -624,9 +627,8 @@ def test_a_loss_of_the_path_tells_paths_apart(tmp_path):
             field,
             train,
             validation,
-            distill.adam(5e-3),
-            families.bespoke_loss("euler"),
-            iterations=2,
+            optimizer=distill.adam(5e-3).replace(iterations=2),
+            objective=distill.bespoke_loss("euler"),
             checkpoint=tmp_path,
         )
 
@@ -683,8 +685,8 @@ def bad_inputs():
         "lower triangular": {
             "family": family._replace(to_params=lambda theta: upper),
         },
-        r"the loss must return .* \(16,\), got float64 of shape \(\)": {
-            "loss": lambda x, target: jnp.mean((x - target) ** 2)
+        r"the objective must return .* \(16,\), got float64 of shape \(\)": {
+            "objective": lambda x, target: jnp.mean((x - target) ** 2)
         },
         r"the metric must return .* \(16,\), got .* \(16, 3\)": {
             "metric": lambda x, target: (x - target) ** 2
@@ -700,7 +702,9 @@ def bad_inputs():
             "microbatch": 4,
             "mesh": parallel.data_mesh(),
         },
-        r"expected shape \(64,\), got \(16,\)": {"weights": np.ones(16)},
+        r"expected shape \(64,\), got float64 of shape \(16,\)": {
+            "weights": np.ones(16)
+        },
         "weights must be positive and finite": {"weights": np.arange(64.0)},
         "microbatch must divide the batch of 16, got 5": {"microbatch": 5},
         "microbatch must be at least 1, got 0": {"microbatch": 0},
@@ -731,7 +735,7 @@ def test_ten_losses_in_a_row_that_are_not_finite_stop_the_run(problem, tmp_path)
         return jnp.full(x.shape[0], jnp.nan)
 
     with pytest.raises(ValueError, match="no step from iteration 1 to 10 was finite"):
-        fit(problem, loss=loss, checkpoint=tmp_path)
+        fit(problem, objective=loss, checkpoint=tmp_path)
     # What is saved is the start, which such steps leave as it is.
     start = families.bns(solvers.midpoint(NFE)).theta
     state = initial_state(
@@ -751,7 +755,7 @@ def test_a_run_that_failed_fails_again(problem, tmp_path, iterations):
     said = set()
     for _ in range(2):
         with pytest.raises(ValueError, match="was finite") as caught:
-            fit(problem, loss=loss, iterations=iterations, checkpoint=tmp_path)
+            fit(problem, objective=loss, iterations=iterations, checkpoint=tmp_path)
         said.add(str(caught.value))
     assert len(said) == 1
 
@@ -764,7 +768,7 @@ def test_a_loss_that_is_finite_now_and_then_lets_the_run_go_on(problem):
         bad = jnp.any(jnp.all(target == train.x1[:1], axis=1))
         return jnp.where(bad, jnp.nan, distill.psnr_loss(x, target))
 
-    done = fit(problem, loss=loss, iterations=24)
+    done = fit(problem, objective=loss, iterations=24)
     assert done.val_metric > done.history[0].val_metric
 
 
@@ -816,8 +820,8 @@ def test_a_run_that_dies_at_a_validation_gives_its_row_again(problem, tmp_path):
         rows.append(row.iteration)
 
     with pytest.raises(distill.Interrupted):
-        fit(problem, checkpoint=tmp_path, callback=keep, progress=stop_at_five)
-    fit(problem, checkpoint=tmp_path, callback=keep)
+        fit(problem, checkpoint=tmp_path, validated=keep, progress=stop_at_five)
+    fit(problem, checkpoint=tmp_path, validated=keep)
     assert rows == [0, 5, 10, 12]
 
     def die_at_ten(row, params):
@@ -825,9 +829,9 @@ def test_a_run_that_dies_at_a_validation_gives_its_row_again(problem, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(problem, checkpoint=tmp_path / "b", callback=die_at_ten)
+        fit(problem, checkpoint=tmp_path / "b", validated=die_at_ten)
     rows.clear()
-    fit(problem, checkpoint=tmp_path / "b", callback=keep)
+    fit(problem, checkpoint=tmp_path / "b", validated=keep)
     assert rows == [10, 12]
 
 

@@ -469,14 +469,16 @@ def test_histories_that_are_not_there_are_named(tmp_path):
 
 
 def test_a_microbatch_divides_its_batch_and_is_for_cpus(monkeypatch):
-    model = models.mixture(0.2)
+    model, optimizer = models.mixture(0.2), distill.gauss_newton()
     for devices in (1, 2):
         model = model.on(parallel.data_mesh(jax.devices()[:devices]))
-        size = model.microbatch(260)
+        size = model.cached(optimizer, 260).microbatch
         assert size is not None and 260 % size == 0 and size % devices == 0
-        assert model.microbatch(40) is None
+        assert model.cached(optimizer, 40).microbatch is None
+        own = optimizer.replace(microbatch=4)
+        assert model.cached(own, 260).microbatch == 4
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    assert model.microbatch(260) is None
+    assert model.cached(optimizer, 260).microbatch is None
 
 
 class TestCpuOfASmallNetwork:

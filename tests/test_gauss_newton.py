@@ -28,9 +28,11 @@ LOSSES = {
 KEY = jax.random.key(0)
 
 
-def objective(to_params, field, x0, x1, loss=distill.mse_loss, weights=None):
+def goal_of(to_params, field, x0, x1, loss=distill.mse_loss, weights=None):
     weights = jnp.ones(len(jax.tree.leaves(x0)[0])) if weights is None else weights
-    return distill.Objective(to_params, field, distill.Rows(x0, x1, (), weights), loss)
+    batch = distill.Batch(x0, x1, (), weights)
+    of_end = distill.Objective(distill.pairwise(loss))
+    return distill.Goal(to_params, field, batch, of_end)
 
 
 def stepper(goal):
@@ -39,7 +41,7 @@ def stepper(goal):
 
     @jax.jit
     def step(rows, theta, state, key):
-        return update(dataclasses.replace(goal, rows=rows), theta, state, key)
+        return update(dataclasses.replace(goal, batch=rows), theta, state, key)
 
     return step
 
@@ -55,7 +57,7 @@ class Linearized(NamedTuple):
     """A batch of pytrees with weights, its residuals, and their derivatives."""
 
     theta: Any
-    goal: distill.Objective
+    goal: distill.Goal
     residuals: np.ndarray
     J: np.ndarray
 
@@ -82,7 +84,7 @@ def linearized():
 
     J, r = jax.jit(jax.jacfwd(residuals, has_aux=True))(point)
     weights = jnp.asarray([1.0, 3.0, 0.5, 2.0])
-    goal = objective(family.to_params, field, x0, x1, weights=weights)
+    goal = goal_of(family.to_params, field, x0, x1, weights=weights)
     return Linearized(theta, goal, np.asarray(r), np.asarray(J))
 
 
@@ -94,7 +96,8 @@ def test_gradients_and_curvatures_are_those_of_the_jacobian(
     theta, goal, r, J = linearized
     signs = jnp.array([*itertools.product((-1.0, 1.0), repeat=3)])
     monkeypatch.setattr(jax.random, "rademacher", lambda key, shape, dtype: signs)
-    goal = dataclasses.replace(goal, loss=LOSSES[loss])
+    of_end = distill.Objective(distill.pairwise(LOSSES[loss]))
+    goal = dataclasses.replace(goal, objective=of_end)
     drawn = jax.jit(lambda: _sensitivities(goal, theta, KEY, len(signs)))()
 
     slope = {
@@ -130,13 +133,13 @@ def tied():
         p, q = theta
         return NSParams(jnp.zeros(2), jnp.stack([p, p]), jnp.diag(jnp.stack([q, q])))
 
-    goal = objective(to_params, lambda t, x, c: c, jnp.ones((30, 1)), jnp.ones((30, 1)))
+    goal = goal_of(to_params, lambda t, x, c: c, jnp.ones((30, 1)), jnp.ones((30, 1)))
     return stepper(goal)
 
 
 def tied_rows(constant=0.7):
     x0, x1 = np.random.default_rng(0).normal(size=(2, 30, 1))
-    return distill.Rows(x0, x1, (np.full((30, 1), constant),), np.ones(30))
+    return distill.Batch(x0, x1, (np.full((30, 1), constant),), np.ones(30))
 
 
 @pytest.mark.parametrize("constant", [0.7, 1e-6])
@@ -168,8 +171,8 @@ def test_one_evaluation_of_a_constant_field_is_solved_in_one_step(rng):
     # x_1 = a x_0 + b c: nothing but a last row.
     x0, x1 = rng.normal(size=(2, 20, 3))
     family = families.bns(solvers.euler(1))
-    goal = objective(family.to_params, lambda t, x: jnp.full_like(x, 0.7), x0, x1)
-    theta = stepper(goal)(goal.rows, family.theta, begin(family.theta), KEY).theta
+    goal = goal_of(family.to_params, lambda t, x: jnp.full_like(x, 0.7), x0, x1)
+    theta = stepper(goal)(goal.batch, family.theta, begin(family.theta), KEY).theta
     A = np.stack([x0.ravel(), np.full(x0.size, 0.7)], axis=1)
     solution = np.linalg.lstsq(A, x1.ravel())[0]
     np.testing.assert_allclose([theta.a[0], theta.b[0]], solution, rtol=1e-10)
@@ -180,7 +183,7 @@ def test_one_evaluation_of_a_constant_field_is_solved_in_one_step(rng):
 
 class Unreachable(NamedTuple):
     theta: Any
-    goal: distill.Objective
+    goal: distill.Goal
     update: Any
 
 
@@ -190,7 +193,7 @@ def unreachable(name):
     family = FAMILIES[name]
     x0 = problems.noise(16, seed=3)
     x1 = np.tanh(3 * x0) + 0.3 * problems.noise(16, seed=4)
-    goal = objective(family.to_params, wavy, x0, x1, distill.psnr_loss)
+    goal = goal_of(family.to_params, wavy, x0, x1, distill.psnr_loss)
     return Unreachable(family.theta, goal, stepper(goal))
 
 
@@ -214,7 +217,7 @@ def test_no_step_raises_the_loss_of_its_batch(name, furthest):
         state = begin(theta)
         for key in jax.random.split(jax.random.key(seed), 3):
             before = loss(theta)
-            step = update(goal.rows, theta, state, key)
+            step = update(goal.batch, theta, state, key)
             np.testing.assert_allclose(step.loss, before, rtol=1e-9)
             theta, state = step.theta, step.opt_state
             assert loss(theta) <= before + 1e-9
@@ -229,7 +232,7 @@ def test_damping_falls_after_a_success_and_grows_after_a_failure(tied):
     np.testing.assert_allclose(success.opt_state.damping, 1e-4)
 
     # x_2 = x_0 is hit exactly: nothing is better.
-    exact, rows = jnp.array([1.0, 0.0]), rows._replace(x1=rows.x0)
+    exact, rows = jnp.array([1.0, 0.0]), dataclasses.replace(rows, x1=rows.x0)
     failure = tied(rows, exact, begin(exact, 1e-3), KEY)
     np.testing.assert_allclose(failure.opt_state.damping, 1e-2)
     np.testing.assert_array_equal(failure.theta, exact)
@@ -240,7 +243,7 @@ def test_damping_stays_in_its_bounds(tied):
     rows, theta = tied_rows(), jnp.zeros(2)
     least = tied(rows, theta, begin(theta, 1e-20), KEY).opt_state.damping
     np.testing.assert_allclose(least, 1e-12)
-    exact, rows = jnp.array([1.0, 0.0]), rows._replace(x1=rows.x0)
+    exact, rows = jnp.array([1.0, 0.0]), dataclasses.replace(rows, x1=rows.x0)
     state = begin(exact, 10.0)
     for _ in range(5):
         state = tied(rows, exact, state, KEY).opt_state
@@ -249,7 +252,7 @@ def test_damping_stays_in_its_bounds(tied):
 
 def test_a_step_that_is_not_finite_is_not_taken():
     start, goal, update = unreachable("bns")
-    rows = goal.rows._replace(x0=np.full_like(goal.rows.x0, np.nan))
+    rows = dataclasses.replace(goal.batch, x0=np.full_like(goal.batch.x0, np.nan))
     state = begin(start)
     step = update(rows, start, state, KEY)
     assert step.rejected
@@ -264,8 +267,8 @@ def test_numbers_without_an_effect_stay_where_they_are():
     family = families.constrained(families.bns(solvers.midpoint(2)), 2)
     theta = jax.tree.map(lambda leaf: leaf.astype(np.float32), family.theta)
     x0 = problems.noise(16, dtype=np.float32)
-    goal = objective(family.to_params, wavy, x0, np.tanh(x0), distill.psnr_loss)
-    moved = stepper(goal)(goal.rows, theta, begin(theta), KEY).theta
+    goal = goal_of(family.to_params, wavy, x0, np.tanh(x0), distill.psnr_loss)
+    moved = stepper(goal)(goal.batch, theta, begin(theta), KEY).theta
     assert moved.times != theta.times
     np.testing.assert_array_equal(moved.a, theta.a)
     np.testing.assert_array_equal(moved.b, theta.b)
@@ -283,11 +286,11 @@ def test_steps_that_leave_the_domain_of_the_field_get_shorter():
 
     # The last row can move alone; there is nothing but the one good size for it.
     x0 = jnp.ones((10, 1))
-    goal = objective(to_params, field, x0, jnp.zeros_like(x0))
+    goal = goal_of(to_params, field, x0, jnp.zeros_like(x0))
     update, theta = stepper(goal), jnp.zeros(1)
     state, rejected = begin(theta), []
     for _ in range(20):
-        theta, state, _, refused = update(goal.rows, theta, state, KEY)
+        theta, state, _, refused = update(goal.batch, theta, state, KEY)
         rejected.append(bool(refused))
     assert rejected[0]
     assert not rejected[-1]
@@ -302,7 +305,7 @@ def test_float64_is_where_it_was_asked_for_alone(double):
     with jax.enable_x64(False):
         x0 = jnp.ones((4, 3))
         family = families.bns(solvers.midpoint(2))
-        goal = objective(family.to_params, wavy, x0, x0, distill.psnr_loss)
+        goal = goal_of(family.to_params, wavy, x0, x0, distill.psnr_loss)
         trainer = distill.gauss_newton(double=double).trainer(1)
         state = trainer.init(family.theta)
         program = jax.make_jaxpr(lambda *args: trainer.update(goal, *args))(

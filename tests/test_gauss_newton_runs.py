@@ -8,7 +8,7 @@ import pytest
 from bns_jax import checkpoint, distill, families, ns, parallel, schedulers, solvers
 from bns_jax.distill.state import initial_state
 
-from . import problems
+from . import problems, searches
 from .fields import wavy
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ def fit(problem, start=None, **kwargs):
         "patience": 100,
     }
     family = families.bns(solvers.euler(NFE)) if start is None else start
-    return distill.fit(family, field, train, validation, **defaults | kwargs)
+    return searches.fit(family, field, train, validation, **defaults | kwargs)
 
 
 def assert_same_run(got, expected):
@@ -144,18 +144,18 @@ def test_ten_times_fewer_forwards_than_adam_end_higher():
 
 
 def test_a_loss_of_the_whole_path_is_refused_before_the_start(problem, tmp_path):
-    loss, directory = families.bespoke_loss("midpoint"), tmp_path / "run"
-    with pytest.raises(ValueError, match="got one of the whole path: _BespokeLoss"):
-        fit(problem, FAMILIES["bst"], loss=loss, checkpoint=directory)
+    loss, directory = distill.bespoke_loss("midpoint"), tmp_path / "run"
+    with pytest.raises(ValueError, match="got one of another rollout: Objective"):
+        fit(problem, FAMILIES["bst"], objective=loss, checkpoint=directory)
     assert not directory.exists()
 
 
 def test_adam_lowers_the_loss_of_the_whole_path(problem):
-    loss = families.bespoke_loss("midpoint")
+    loss = distill.bespoke_loss("midpoint")
     run = fit(
         problem,
         families.bst("midpoint", 4),
-        loss=loss,
+        objective=loss,
         optimizer=distill.adam(1e-2),
         iterations=60,
         evaluate_every=20,

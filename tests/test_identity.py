@@ -152,7 +152,8 @@ def test_a_field_that_differs_for_some_conditions_alone_is_another(tmp_path):
 
 def run(tmp_path, vf=None, **changes):
     """Two steps of a search, kept in a folder."""
-    settings = {"optimizer": distill.adam(1e-3), "batch": 2, "iterations": 2} | changes
+    settings = {"optimizer": distill.adam(1e-3)} | changes
+    settings["optimizer"] = settings["optimizer"].replace(batch=2, iterations=2)
     family = families.bns(solvers.euler(2))
     validation = DATA._replace(x0=X0 + 1.0)
     vf = vf or FIELDS["a closure"](1.0)
@@ -173,13 +174,14 @@ def _end_function(scale):
 
 
 @dataclasses.dataclass(frozen=True)
-class PathDistance(families.PathLoss):
+class PathDistance:
     """A loss of the path whose number shows in what it answers alone."""
 
     hidden: object = dataclasses.field(repr=False)
 
-    def __call__(self, theta, vf, times, path, args=()):
-        return self.hidden(jnp.mean(path[-1] ** 2, axis=1)) + 0 * theta.a[0]
+    def __call__(self, x_n, batch):
+        points = batch.path.points
+        return self.hidden(jnp.mean(points[:, -1] ** 2, axis=1)) + 0 * x_n[:, 0]
 
 
 def _path_loss(scale):
@@ -187,8 +189,8 @@ def _path_loss(scale):
 
 
 PARTS = {
-    "loss": lambda scale: {"loss": _end_function(scale)},
-    "loss of the path": lambda scale: {"loss": _path_loss(scale)},
+    "loss": lambda scale: {"objective": _end_function(scale)},
+    "loss of the path": lambda scale: {"objective": _path_loss(scale)},
     "metric": lambda scale: {"metric": _end_function(-scale)},
     "optimizer": lambda scale: {"optimizer": distill.with_optax(optax.sgd(scale))},
     "optimizer (schedule)": lambda scale: {
@@ -210,7 +212,7 @@ def test_the_state_of_a_run_is_never_of_another(name, tmp_path):
 
 def test_the_identity_of_a_run_is_known_before_it():
     family, vf = families.bns(solvers.euler(2)), FIELDS["NNX"](1.0)
-    settings = {"optimizer": distill.adam(1e-3), "batch": 2, "iterations": 2}
+    settings = {"optimizer": distill.adam(1e-3).replace(batch=2, iterations=2)}
     known = distill.identify(family, vf, DATA, DATA, **settings)
     with pytest.warns(UserWarning, match="no longer fair"):
         fitted = distill.fit(family, vf, DATA, DATA, **settings)

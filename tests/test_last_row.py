@@ -1,5 +1,7 @@
 """Laws of the last row: plain least squares, and nothing else moves."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ NFE, COUNT = 3, 20
 def batch():
     x0 = problems.noise(COUNT, seed=1)
     x1 = np.tanh(x0) + 0.1 * problems.noise(COUNT, seed=2)
-    return distill.Rows(x0, x1, (), np.linspace(0.5, 2.0, COUNT))
+    return distill.Batch(x0, x1, (), np.linspace(0.5, 2.0, COUNT))
 
 
 def wavy_tree(t, x):
@@ -30,7 +32,8 @@ def refitter(family, rows, loss, double=True):
 
     @jax.jit
     def run(theta):
-        goal = distill.Objective(family.to_params, wavy_tree, rows, loss)
+        of_end = distill.Objective(distill.pairwise(loss))
+        goal = distill.Goal(family.to_params, wavy_tree, rows, of_end)
         moved, reached = refit(goal, theta, double)
         return moved, reached, goal(moved), goal(theta)
 
@@ -55,8 +58,8 @@ def test_the_last_row_is_weighted_least_squares(batch, tree):
     start = solvers.euler(NFE)
     family, rows = families.bns(start), batch
     if tree:
-        x0, x1 = ((x[:, :1], {"rest": x[:, 1:, None]}) for x in batch[:2])
-        rows = batch._replace(x0=x0, x1=x1)
+        x0, x1 = ((x[:, :1], {"rest": x[:, 1:, None]}) for x in (batch.x0, batch.x1))
+        rows = dataclasses.replace(batch, x0=x0, x1=x1)
     moved, reached, loss, before = run(family, rows)
     root = np.sqrt(batch.weights)[:, None]
     A = root[..., None] * columns_by_hand(start, batch.x0)
@@ -140,7 +143,9 @@ def test_an_exact_match_stays_exact(batch):
     # No weight is divided by an error of 0.
     family = families.bns(solvers.euler(NFE))
     x1 = ns.sample(solvers.euler(NFE), wavy, batch.x0)
-    moved, reached, *_ = run(family, batch._replace(x1=x1), distill.psnr_loss)
+    moved, reached, *_ = run(
+        family, dataclasses.replace(batch, x1=x1), distill.psnr_loss
+    )
     assert np.isfinite(reached)
     for got, start in zip(moved, family.theta, strict=True):
         np.testing.assert_allclose(got, start, atol=1e-9)

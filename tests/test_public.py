@@ -20,6 +20,7 @@ FLOORS = [
         "checks",
         "conditioning",
         "identity",
+        "moved",
         "tables",
         "version",
     },
@@ -27,6 +28,7 @@ FLOORS = [
     {"ns", "scale_time"},
     {"solvers", "families"},
     {
+        "problem",
         "ground_truth",
         "pairs",
         "probing",
@@ -222,7 +224,7 @@ LEADING = {
     "solvers.edm": ["nfe", "scheduler"],
     "families.bns": ["init"],
     "families.bst": ["base", "nfe"],
-    "families.bespoke_loss": ["base"],
+    "distill.bespoke_loss": ["base"],
     "families.constrained": ["family", "degree"],
     "families.preconditioned": ["family", "scheduler", "sigma_0"],
     "ground_truth.pairs": ["vf", "x0", "*args"],
@@ -234,18 +236,15 @@ LEADING = {
 
 KEYWORDS = {
     "families.bns": {"free_start"},
-    "families.bespoke_loss": {"lipschitz"},
+    "distill.bespoke_loss": {"lipschitz"},
     "ground_truth.pairs": {"rtol", "atol", "save_at", "chunk", "directory"},
     "distill.fit": {
         "optimizer",
-        "loss",
-        "batch",
-        "iterations",
-        "evaluate_every",
+        "objective",
         "metric",
         "seed",
         "checkpoint",
-        "mesh",
+        "report",
     },
 } | {name: {"grid"} for name in LEADING if name.startswith("solvers.")}
 

@@ -9,36 +9,26 @@ from functools import partial
 import jax
 import numpy as np
 
-from bns_jax import ns, pairs, scalars
+from bns_jax import ns, pairs
 from bns_jax.checks import check_per_sample
 from bns_jax.distill.evaluate import score
-from bns_jax.distill.optimizer import Metric, Objective
-from bns_jax.distill.state import Recipe
+from bns_jax.distill.objectives import BatchFunction
+from bns_jax.distill.optimizer import Goal, Optimizer
 from bns_jax.families import Family
 from bns_jax.pairs import Pairs
 
-_LEAST_WEIGHT = 1e-30
-"""Less would be 0 in float32."""
-
 
 def check_inputs(
-    recipe: Recipe,
-    family: Family,
-    train: Pairs,
-    validation: Pairs,
-    weights: np.ndarray,
-    microbatch: int | None,
-    patience: int | None,
+    optimizer: Optimizer, family: Family, train: Pairs, validation: Pairs
 ) -> None:
     """Everything that can be wrong with the data, found before the work starts."""
-    if patience is not None:
-        scalars.count("patience", patience)
     for data in (train, validation):
         pairs.check(data)
-    if recipe.batch > train.size:
+    batch = optimizer.batch_of(train.size)
+    if batch > train.size:
         raise ValueError(
             f"batch is larger than the data: expected at most {train.size} training "
-            f"pairs, got {recipe.batch}"
+            f"pairs, got {batch}"
         )
     ns.validate(family.to_params(family.theta))
     residuals = sum(np.size(leaf) for leaf in jax.tree.leaves(train.x1))
@@ -48,18 +38,9 @@ def check_inputs(
             f"{free} parameters cannot be fitted to {residuals} residuals: expected "
             f"more training pairs than {train.size}"
         )
-    if weights.shape != (train.size,):
+    if optimizer.microbatch is not None and batch % optimizer.microbatch:
         raise ValueError(
-            "weights must be one number per training pair, expected shape "
-            f"{(train.size,)}, got {weights.shape}"
-        )
-    if not (np.all(np.isfinite(weights)) and np.all(weights > 0)):
-        raise ValueError("weights must be positive and finite")
-    if microbatch is not None and recipe.batch % scalars.count(
-        "microbatch", microbatch
-    ):
-        raise ValueError(
-            f"microbatch must divide the batch of {recipe.batch}, got {microbatch}"
+            f"microbatch must divide the batch of {batch}, got {optimizer.microbatch}"
         )
     repeated = np.isin(_row_hashes(validation), _row_hashes(train)).sum()
     if repeated:
@@ -70,17 +51,16 @@ def check_inputs(
         )
 
 
-def check_shapes(objective: Objective, family: Family, metric: Metric) -> None:
-    """Checks the field, the loss and the metric without computing anything."""
-    rows, params = objective.rows, family.to_params(family.theta)
-    batch = len(rows.weights)
-    scored = partial(score, metric, params, objective.vf)
+def check_shapes(goal: Goal, family: Family, metric: BatchFunction) -> None:
+    """Checks the field, the objective and the metric without computing anything."""
+    batch, params = goal.batch, family.to_params(family.theta)
+    scored = partial(score, metric, params, goal.vf)
     returned = {
-        "loss": jax.eval_shape(objective.losses, family.theta, rows),
-        "metric": jax.eval_shape(scored, rows.x0, rows.x1, rows.args),
+        "objective": jax.eval_shape(goal.losses, family.theta, batch),
+        "metric": jax.eval_shape(scored, batch),
     }
     for name, values in returned.items():
-        check_per_sample(values, batch, name)
+        check_per_sample(values, len(batch.weights), name)
 
 
 def _row_hashes(data: Pairs) -> np.ndarray:

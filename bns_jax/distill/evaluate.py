@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bns_jax import conditioning, ns, pairs, parallel
+from bns_jax import ns, pairs, parallel
 from bns_jax.checks import check_per_sample
-from bns_jax.distill.optimizer import Metric
+from bns_jax.distill.batch import Batch, of_rows, reads_path
+from bns_jax.distill.objectives import BatchFunction, Metric, as_batch_function
 from bns_jax.metrics import psnr
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
+from bns_jax.problem import Problem
 from bns_jax.pytree import as_pytree, on_host
-from bns_jax.typing import Sample, VelocityField
+from bns_jax.typing import VelocityField
 
 PER_DEVICE = 64
 """Samples that a field is called with at a time: more fall out of a CPU's cache."""
@@ -24,7 +25,7 @@ PER_DEVICE = 64
 
 def evaluate(
     params: NSParams,
-    vf: VelocityField,
+    vf: Problem | VelocityField,
     data: Pairs,
     metric: Metric = psnr,
     mesh: Mesh | None = None,
@@ -33,10 +34,11 @@ def evaluate(
 
     Args:
       params: the solver.
-      vf: the field.
+      vf: the field, or a `Problem`.
       data: the pairs.
-      metric: metric(x_n, x1) -> (batch,).
-      mesh: devices to lay each batch over, along the mesh's first axis.
+      metric: metric(x_n, x1) or metric(x_n, batch) -> (batch,).
+      mesh: devices to lay each batch over, along the mesh's first axis;
+        those of the problem if left out.
 
     Returns:
       (N,), the metric of each sample.
@@ -49,8 +51,9 @@ def evaluate(
     """
     ns.validate(params)
     pairs.check(data)
-    conditioning.check(vf, data.args)
-    return measure(params, vf, data, metric, mesh)
+    problem = Problem.of(vf)
+    problem.check_args(data.args)
+    return measure(params, problem.field, data, metric, mesh or problem.mesh)
 
 
 def measure(
@@ -62,11 +65,13 @@ def measure(
 ) -> np.ndarray:
     """`evaluate` of what is known to be sound."""
     size = PER_DEVICE * parallel.batch_devices(mesh)
-    vf, values = parallel.place(as_pytree(vf), mesh), []
-    params = jax.tree.map(on_host, params)
+    vf, of_batch = parallel.place(as_pytree(vf), mesh), as_batch_function(metric)
+    params, values = jax.tree.map(on_host, params), []
+    one = of_rows(data, np.arange(1))
+    with_path = reads_path(lambda batch: of_batch(batch.x0, batch), one)
     for rows, kept in parallel.batches(data.size, size, mesh):
-        batch = parallel.shard(take(data, rows), mesh)
-        values.append(on_host(score(metric, params, vf, *batch))[:kept])
+        batch = parallel.shard(of_rows(data, rows, with_path=with_path), mesh)
+        values.append(on_host(score(of_batch, params, vf, batch))[:kept])
     return np.concatenate(values)
 
 
@@ -83,20 +88,9 @@ def mean_over_misses(values: np.ndarray) -> float:
 
 @partial(jax.jit, static_argnums=0)
 def score(
-    metric: Metric,
-    params: NSParams,
-    vf: VelocityField,
-    x0: Sample,
-    x1: Sample,
-    args: tuple[Any, ...],
+    metric: BatchFunction, params: NSParams, vf: VelocityField, batch: Batch
 ) -> jax.Array:
-    """The metric of one batch, (batch,)."""
-    values = metric(ns.sample(params, vf, x0, *args), x1)
-    check_per_sample(values, len(jax.tree.leaves(x0)[0]), "metric")
+    """The metric of each sample of one batch."""
+    values = metric(ns.sample(params, vf, batch.x0, *batch.args), batch)
+    check_per_sample(values, len(batch.weights), "metric")
     return values
-
-
-def take(data: Pairs, rows: np.ndarray) -> Any:
-    """(x0, x1, args) of some samples, gathered on the host."""
-    kept = (data.x0, data.x1, data.args)
-    return jax.tree.map(lambda leaf: np.asarray(leaf[rows]), kept)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import collections
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
 from bns_jax import ns
-from bns_jax.distill.optimizer import Rows
+from bns_jax.distill.batch import Batch
 from bns_jax.ns import NSParams
 from bns_jax.pytree import on_host
 from bns_jax.typing import VelocityField
@@ -53,18 +53,18 @@ class RecentLosses:
 
 
 def report_not_finite(
-    params: NSParams, done: int, vf: VelocityField, rows: Rows, steps: int
-) -> None:
+    params: NSParams, done: int, vf: VelocityField, batch: Batch, steps: int
+) -> NoReturn:
     """Raises ValueError with the time at which the field ceased to be finite.
 
     Args:
       params: the solver that could not be improved.
       done: steps of the run.
       vf: the field.
-      rows: the batch of the last step.
+      batch: of the last step.
       steps: how many of them were not finite.
     """
-    _, velocities = jax.jit(ns.sample_velocities)(params, vf, rows.x0, *rows.args)
+    _, velocities = jax.jit(ns.sample_velocities)(params, vf, batch.x0, *batch.args)
     finite = np.all([_is_finite(u) for u in jax.tree.leaves(velocities)], axis=0)
     where = "the loss is not finite on these pairs"
     if not np.all(finite):

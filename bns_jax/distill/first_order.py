@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from bns_jax import identity, scalars
-from bns_jax.distill.optimizer import Objective, Optimizer, Trainer, Update
+from bns_jax.distill.optimizer import Goal, Optimizer, Trainer, Update
 
 _FORWARD_AND_BACKWARD = 3
 _PROBED_STEPS = 3
@@ -84,11 +85,9 @@ def _first_order(tx: optax.GradientTransformation) -> Trainer:
     # Line searches, of which there is one in L-BFGS, ask for the loss elsewhere.
     tx = optax.with_extra_args_support(tx)
 
-    def update(
-        objective: Objective, theta: Any, opt_state: Any, key: jax.Array
-    ) -> Update:
+    def update(goal: Goal, theta: Any, opt_state: Any, key: jax.Array) -> Update:
         del key
-        loss, gradient = jax.value_and_grad(objective)(theta)
+        loss, gradient = jax.value_and_grad(goal)(theta)
         # Optax raises floats to a count of steps, which strict promotion forbids.
         with jax.numpy_dtype_promotion("standard"):
             updates, new_state = tx.update(
@@ -97,7 +96,7 @@ def _first_order(tx: optax.GradientTransformation) -> Trainer:
                 theta,
                 value=loss,
                 grad=gradient,
-                value_fn=objective,
+                value_fn=goal,
             )
         new_theta = optax.apply_updates(theta, updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(new_theta))
@@ -135,8 +134,8 @@ def _probe(tx: optax.GradientTransformation, update: Any, theta: Any) -> Any:
 
 _RECIPES = {
     "images": adam(5e-4, "polynomial"),
-    "text_to_image": adam(1e-4, "cosine")._replace(
-        batch=8, iterations=20_000, evaluate_every=200
+    "text_to_image": dataclasses.replace(
+        adam(1e-4, "cosine"), batch=8, iterations=20_000, evaluate_every=200
     ),
-    "audio": adam(1e-4, "cosine")._replace(evaluate_every=5_000),
+    "audio": dataclasses.replace(adam(1e-4, "cosine"), evaluate_every=5_000),
 }

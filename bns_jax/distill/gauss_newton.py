@@ -17,14 +17,9 @@ from jax.flatten_util import ravel_pytree
 
 from bns_jax import scalars
 from bns_jax.distill.algebra import in_double, jacobian
+from bns_jax.distill.batch import Batch
 from bns_jax.distill.last_row import refit
-from bns_jax.distill.optimizer import (
-    Objective,
-    Optimizer,
-    Rows,
-    Trainer,
-    Update,
-)
+from bns_jax.distill.optimizer import Goal, Optimizer, Trainer, Update
 from bns_jax.distill.residuals import unflat, weigh
 from bns_jax.ns import NSParams, sample
 from bns_jax.typing import Sample
@@ -69,8 +64,8 @@ def gauss_newton(
     scales it by its diagonal, and tries a tenth and ten times the damping of the last
     good step; with each of them the last row of the solver is fitted exactly. The
     better one is taken if it lowers the loss of the batch, otherwise theta stays and
-    the damping grows. Any loss of (x_n, x(1)) will do; the method is at its best where
-    that of a sample is a function of ||x_n - x(1)||. By default 32 steps of 260 pairs,
+    the damping grows. Any loss of x_n will do; the method is at its best where that of
+    a sample is a function of ||x_n - x(1)||. By default 32 steps of 260 pairs,
     validated every 4, with patience 1 (see `fit`). The last row takes the velocities of
     a batch at once, (batch, n + 1, d), whatever the microbatch: large samples want a
     smaller batch.
@@ -98,21 +93,20 @@ def gauss_newton(
             jnp.zeros((point.size, point.size), point.dtype), zero, zero + damping
         )
 
-    def update(
-        objective: Objective, theta: Any, opt_state: Any, key: jax.Array
-    ) -> Update:
+    def update(goal: Goal, theta: Any, opt_state: Any, key: jax.Array) -> Update:
         state: GaussNewtonState = opt_state
         wide = jax.default_backend() != "tpu" if double is None else double
+        _check_is_of_end(goal)
         point, unravel = ravel_pytree(theta)
-        drawn = _sensitivities(objective, theta, key, sketches)
-        loss = objective.mean(drawn.loss)
+        drawn = _sensitivities(goal, theta, key, sketches)
+        loss = goal.mean(drawn.loss)
         solved = in_double(partial(_steps, memory), wide)(
-            drawn, objective.rows.weights, state
+            drawn, goal.batch.weights, state
         )
         factor, weight, steps = (leaf.astype(point.dtype) for leaf in solved)
 
         def attempt(step: jax.Array) -> tuple[jax.Array, jax.Array]:
-            moved, reached = refit(objective, unravel(point + step), wide)
+            moved, reached = refit(goal, unravel(point + step), wide)
             return ravel_pytree(moved)[0], reached
 
         points, losses = jax.lax.map(attempt, steps)
@@ -141,23 +135,31 @@ def gauss_newton(
     )
 
 
+def _check_is_of_end(goal: Goal) -> None:
+    if not goal.objective.is_of_end:
+        raise ValueError(
+            "gauss_newton needs a loss of x_n, got one of another rollout: "
+            f"{goal.objective}; adam and with_optax take any"
+        )
+
+
 def _sensitivities(
-    objective: Objective, theta: Any, key: jax.Array, sketches: int
+    goal: Goal, theta: Any, key: jax.Array, sketches: int
 ) -> _Sensitivity:
     """The loss of each sample, its gradient in theta, and sketches of its curvature."""
-    to_params, vf, loss = objective.to_params, objective.vf, objective.end_loss
+    to_params, vf, loss = goal.to_params, goal.vf, goal.objective.loss
     params, J = to_params(theta), jacobian(to_params, theta)
 
-    def one(inputs: tuple[Rows, jax.Array]) -> _Sensitivity:
-        rows, key = inputs
-        x0, x1, args = jax.tree.map(lambda leaf: leaf[None], rows[:3])
+    def one(inputs: tuple[Batch, jax.Array]) -> _Sensitivity:
+        sample_alone, key = inputs
+        batch = jax.tree.map(lambda leaf: leaf[None], sample_alone)
 
         def run(params: NSParams) -> Sample:
-            return sample(params, vf, x0, *args)
+            return sample(params, vf, batch.x0, *batch.args)
 
         # The field is evaluated once at each iterate, for all that is pulled back.
         x_n, pull = jax.vjp(run, params)
-        weighted = weigh(loss, x_n, x1)
+        weighted = weigh(loss, x_n, batch)
         root = jnp.sqrt(weighted.curvature)[:, None]
         shape = sketches, weighted.slope.size
         signs = jax.random.rademacher(key, shape, root.dtype)
@@ -167,8 +169,8 @@ def _sensitivities(
         pulled = jnp.dot(cotangents, J, precision="highest")
         return _Sensitivity(weighted.loss[0], pulled[0], pulled[1:])
 
-    keys = jax.random.split(key, len(objective.rows.weights))
-    return objective.map(jax.vmap(one), (objective.rows, keys))
+    keys = jax.random.split(key, len(goal.batch.weights))
+    return goal.map(jax.vmap(one), (goal.batch, keys))
 
 
 def _steps(

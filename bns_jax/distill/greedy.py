@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bns_jax import conditioning, grids, ground_truth, pairs, parallel, scalars
+from bns_jax import grids, ground_truth, pairs, parallel, scalars
 from bns_jax.checks import check_velocity
 from bns_jax.distill.evaluate import PER_DEVICE
 from bns_jax.distill.path_grid import path_grids
 from bns_jax.families.spline import check_covers, interpolate
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from bns_jax.pytree import as_pytree, on_host
+from bns_jax.problem import Problem
+from bns_jax.pytree import on_host
 from bns_jax.typing import Sample, VelocityField
 from bns_jax.velocity import time_like
 
@@ -27,7 +28,7 @@ _LEAST_POINTS = 4
 
 
 def greedy(
-    vf: VelocityField,
+    vf: Problem | VelocityField,
     train: Pairs,
     nfe: int,
     candidates: Sequence[grids.GridLike] | None = None,
@@ -42,13 +43,14 @@ def greedy(
     each sample weighted by the inverse of its error, as eq. 13 weighs them.
 
     Args:
-      vf: the field.
+      vf: the field, or a `Problem`.
       train: pairs; with fewer than 4 points of the trajectory it is solved for anew.
       nfe: evaluations.
       candidates: grids, each of nfe + 1 times of which the last is not evaluated;
         `path_grids(train)` if left out. The one that comes closest on `train` is kept.
       chunk: samples that the field is called with at a time; 64 per device if left out.
-      mesh: devices to lay each chunk over, along the mesh's first axis.
+      mesh: devices to lay each chunk over, along the mesh's first axis; those of the
+        problem if left out.
 
     Returns:
       The solver, NumPy float64.
@@ -59,20 +61,21 @@ def greedy(
         1, or chunk is no positive number, or the field refuses the conditioning (see
         `conditioning.check`), or a velocity on the way is not finite.
     """
-    nfe = scalars.count("nfe", nfe)
+    problem, nfe = Problem.of(vf), scalars.count("nfe", nfe)
+    mesh = mesh or problem.mesh
     chunk = PER_DEVICE * parallel.batch_devices(mesh) if chunk is None else chunk
     chunk = scalars.count("chunk", chunk)
     pairs.check(train)
-    conditioning.check(vf, train.args)
-    train = with_path(vf, train, mesh)
+    problem.check_args(train.args)
+    train = with_path(problem.field, train, mesh)
     check_covers(train.times)
     if candidates is None:
         candidates = path_grids(train)
     if not candidates:
         raise ValueError("expected at least one grid to try, got none")
     laid = [grids.times(candidate, nfe) for candidate in candidates]
-    vf = parallel.place(as_pytree(vf), mesh)
-    velocities = partial(_velocities, vf, train.args, chunk, mesh)
+    field = parallel.place(problem.pytree, mesh)
+    velocities = partial(_velocities, field, train.args, chunk, mesh)
     fitted = [_fit_rows(velocities, train, times) for times in laid]
     return min(fitted, key=lambda result: result[1])[0]
 

@@ -14,7 +14,8 @@ from jax.flatten_util import ravel_pytree
 
 from bns_jax import ns
 from bns_jax.distill.algebra import in_double, jacobian
-from bns_jax.distill.optimizer import Objective, Rows
+from bns_jax.distill.batch import Batch
+from bns_jax.distill.optimizer import Goal
 from bns_jax.distill.residuals import Weighted, flat, unflat, weigh
 from bns_jax.ns import NSParams
 
@@ -33,11 +34,11 @@ class _Freedom(NamedTuple):
     lift: jax.Array
 
 
-def refit(objective: Objective, theta: Any, double: bool) -> tuple[Any, jax.Array]:
+def refit(goal: Goal, theta: Any, double: bool) -> tuple[Any, jax.Array]:
     """Runs the solver on a batch and fits its last row.
 
     Args:
-      objective: whose loss is minimised, by least squares that are weighted twice.
+      goal: whose loss is minimized, by least squares that are weighted twice.
       theta: of any family; it comes back as it is where no number of it moves the last
         row alone.
       double: whether the algebra runs in float64.
@@ -45,16 +46,16 @@ def refit(objective: Objective, theta: Any, double: bool) -> tuple[Any, jax.Arra
     Returns:
       theta, and the loss of the batch there: one forward run is all that it costs.
     """
-    params = objective.to_params(theta)
+    params = goal.to_params(theta)
 
-    def run(rows: Rows) -> tuple[jax.Array, jax.Array]:
+    def run(batch: Batch) -> tuple[jax.Array, jax.Array]:
         """x_n, (batch, d), and what it is a sum of, x_0 and all u_j."""
-        x_n, u = ns.sample_velocities(params, objective.vf, rows.x0, *rows.args)
+        x_n, u = ns.sample_velocities(params, goal.vf, batch.x0, *batch.args)
         u = jnp.moveaxis(flat(u, 2), 0, 1)
-        return flat(x_n), jnp.concatenate([flat(rows.x0)[:, None], u], axis=1)
+        return flat(x_n), jnp.concatenate([flat(batch.x0)[:, None], u], axis=1)
 
-    x_n, columns = objective.map(run, objective.rows)
-    freedom, start = _freedom(objective, theta), _last_row(params)
+    x_n, columns = goal.map(run, goal.batch)
+    freedom, start = _freedom(goal, theta), _last_row(params)
     point, unravel = ravel_pytree(theta)
     fit = in_double(_least_squares, double)
 
@@ -62,17 +63,17 @@ def refit(objective: Objective, theta: Any, double: bool) -> tuple[Any, jax.Arra
         return unravel(point + jnp.dot(freedom.lift, moved, precision="highest"))
 
     def measure(moved: jax.Array) -> tuple[jax.Array, Weighted]:
-        step = (_last_row(objective.to_params(lift(moved))) - start).astype(x_n.dtype)
+        step = (_last_row(goal.to_params(lift(moved))) - start).astype(x_n.dtype)
         x = x_n + jnp.einsum("snd,n->sd", columns, step, precision="highest")
-        x1 = objective.rows.x1
-        weighted = weigh(objective.end_loss, unflat(x, x1), x1)
-        return objective.mean(weighted.loss), weighted
+        batch = goal.batch
+        weighted = weigh(goal.objective.loss, unflat(x, batch.x1), batch)
+        return goal.mean(weighted.loss), weighted
 
     moved = jnp.zeros_like(freedom.lift[0])
     loss, weighted = measure(moved)
     best, lowest = moved, loss
     for _ in range(_ROUNDS):
-        step = fit(columns, freedom.basis, objective.rows.weights, weighted)
+        step = fit(columns, freedom.basis, goal.batch.weights, weighted)
         moved = moved + step.astype(moved.dtype)
         loss, weighted = measure(moved)
         best = jnp.where(loss < lowest, moved, best)
@@ -99,15 +100,15 @@ def _last_row(params: NSParams) -> jax.Array:
     return jnp.append(params.a[-1], params.b[-1])
 
 
-def _freedom(objective: Objective, theta: Any) -> _Freedom:
+def _freedom(goal: Goal, theta: Any) -> _Freedom:
     """Which numbers of theta move the last row and nothing else."""
 
     def last_row_at_end(theta: Any) -> Any:
-        times, a, b = params = objective.to_params(theta)
+        times, a, b = params = goal.to_params(theta)
         return (times, a[:-1], b[:-1]), _last_row(params)
 
     J = jacobian(last_row_at_end, theta)
-    count = len(objective.to_params(theta).a) + 1
+    count = len(goal.to_params(theta).a) + 1
     others, last = J[:-count], J[-count:]
     alone = jnp.all(others == 0, axis=0)
     basis, size, directions = jnp.linalg.svd(

@@ -1,95 +1,49 @@
-"""What a trainer of solvers is: one shape, `init` and `update`, for all of them."""
+"""What an optimizer of solvers is: a recipe, and how a step is made."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from bns_jax.families import PathLoss
+from bns_jax import scalars
+from bns_jax.distill.batch import Batch
+from bns_jax.distill.objectives import Objective, ToParams
 from bns_jax.identity import Probe
-from bns_jax.ns import NSParams, sample
 from bns_jax.ns.unrolled import inside_a_loop
-from bns_jax.typing import Array, Sample, VelocityField
-
-EndLoss: TypeAlias = Callable[[Sample, Sample], jax.Array]
-"""loss(x_n, x(1)) -> (batch,)."""
-
-Loss: TypeAlias = EndLoss | PathLoss
-"""What is minimised in the mean: a loss of the end, or of the whole path."""
-
-Metric: TypeAlias = Callable[[Sample, Sample], jax.Array]
-"""metric(x_n, x(1)) -> (batch,), larger is better."""
-
-
-class Rows(NamedTuple):
-    """Samples of a batch, each leaf with a leading batch axis.
-
-    Attributes:
-      x0: noise.
-      x1: the true samples.
-      args: their conditioning.
-      weights: (batch,), how much each counts.
-      path: the true trajectory, (batch, K, ...); None unless the loss looks at it.
-    """
-
-    x0: Sample
-    x1: Sample
-    args: tuple[Any, ...]
-    weights: Array
-    path: Sample = None
+from bns_jax.typing import VelocityField
 
 
 @dataclasses.dataclass(frozen=True)
-class Objective:
-    """The loss of one batch as a function of theta (eq. 13).
+class Goal:
+    """The objective of one batch as a function of theta (eq. 13).
 
     Attributes:
       to_params: of the family.
       vf: the field, with its weights.
-      rows: the batch.
-      loss: per sample.
+      batch: the samples.
+      objective: what is minimized in the mean.
       microbatch: samples that are worked on at a time; all of them if None.
-      times: (K,), of the points of the path.
     """
 
-    to_params: Callable[[Any], NSParams]
+    to_params: ToParams
     vf: VelocityField
-    rows: Rows
-    loss: Loss
+    batch: Batch
+    objective: Objective
     microbatch: int | None = None
-    times: Array = dataclasses.field(default_factory=lambda: np.zeros(0))
 
     def __call__(self, theta: Any) -> jax.Array:
         """The weighted mean loss of the batch."""
-        return self.mean(self.map(partial(self.losses, theta), self.rows))
+        return self.mean(self.map(partial(self.losses, theta), self.batch))
 
-    def losses(self, theta: Any, rows: Rows) -> jax.Array:
-        """The loss of each sample of some rows."""
-        if isinstance(self.loss, PathLoss):
-            path = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), rows.path)
-            return self.loss(theta, self.vf, self.times, path, rows.args)
-        x_n = sample(self.to_params(theta), self.vf, rows.x0, *rows.args)
-        return self.loss(x_n, rows.x1)
-
-    @property
-    def end_loss(self) -> EndLoss:
-        """The loss of (x_n, x1).
-
-        Raises:
-          ValueError: if it is one of the whole path.
-        """
-        if isinstance(self.loss, PathLoss):
-            raise ValueError(
-                "this optimizer needs a loss of (x_n, x1), got one of the whole path: "
-                f"{self.loss}"
-            )
-        return self.loss
+    def losses(self, theta: Any, batch: Batch) -> jax.Array:
+        """The loss of each of some samples."""
+        x = self.objective.rollout(self.to_params, theta, self.vf, batch)
+        return self.objective.loss(x, batch)
 
     def mean(self, values: jax.Array) -> jax.Array:
         """The mean over the batch, each sample counting by its weight.
@@ -97,7 +51,7 @@ class Objective:
         Args:
           values: (batch, ...).
         """
-        weights = self.rows.weights.astype(values.dtype)
+        weights = self.batch.weights.astype(values.dtype)
         total = jnp.tensordot(weights, values, 1, precision="highest")
         return total / jnp.sum(weights)
 
@@ -112,7 +66,7 @@ class Objective:
         Returns:
           Its values for the whole batch.
         """
-        batch = len(self.rows.weights)
+        batch = len(self.batch.weights)
         size = self.microbatch or batch
         if size == batch:
             return function(rows)
@@ -147,7 +101,7 @@ class Update(NamedTuple):
 
 class _UpdateFn(Protocol):
     def __call__(
-        self, objective: Objective, theta: Any, opt_state: Any, key: jax.Array
+        self, goal: Goal, theta: Any, opt_state: Any, key: jax.Array
     ) -> Update:
         """One step on one batch; runs under jit."""
         ...
@@ -158,7 +112,7 @@ class Trainer(NamedTuple):
 
     Attributes:
       init: init(theta) -> opt_state.
-      update: update(objective, theta, opt_state, key) -> Update.
+      update: update(goal, theta, opt_state, key) -> Update.
       cost: calls of the field per pair and evaluation of the solver, of one step: a
         forward call counts 1, a backward one 2, rematerialisation nothing.
       probe: probe(theta) -> numbers that tell it from trainers of the same name; None
@@ -171,16 +125,21 @@ class Trainer(NamedTuple):
     probe: Callable[[Any], Probe] | None = None
 
 
-class Optimizer(NamedTuple):
-    """A trainer and the recipe it was published with.
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """A trainer, and how long and on what it runs.
 
     Attributes:
       trainer: trainer(iterations) -> Trainer; schedules need the length of the run.
       name: what tells it and its settings from others.
-      batch: default samples per step.
-      iterations: default steps.
-      evaluate_every: default steps between validations.
-      patience: default validations without a gain that counts, after which a run ends.
+      batch: samples per step; with fewer pairs, all of them.
+      iterations: steps.
+      evaluate_every: steps between validations.
+      patience: a run ends after this many validations in a row of which none counts.
+        One counts that lies above the last that did by at least 5 % of what the run
+        has gained since its start. None for runs that never end early.
+      microbatch: samples to work on at a time, for a batch that does not fit in
+        memory; divides it. The whole batch if None.
     """
 
     trainer: Callable[[int], Trainer]
@@ -189,7 +148,33 @@ class Optimizer(NamedTuple):
     iterations: int = 15_000
     evaluate_every: int = 100
     patience: int | None = None
+    microbatch: int | None = None
+    batch_is_asked_for: bool = dataclasses.field(default=False, repr=False)
+
+    def replace(self, **settings: Any) -> Optimizer:
+        """The same with other settings.
+
+        Args:
+          **settings: batch=, iterations=, evaluate_every=, patience=, microbatch=; a
+            batch that is asked for must not be larger than the pairs are.
+
+        Raises:
+          TypeError: if there is no such setting.
+          ValueError: if one is no whole number of at least 1, where it is not None.
+        """
+        known = {"batch", "iterations", "evaluate_every", "patience", "microbatch"}
+        if unknown := sorted(settings.keys() - known):
+            raise TypeError(
+                f"an optimizer has no settings {unknown}, only {sorted(known)}"
+            )
+        free = {"patience", "microbatch"}
+        counts: dict[str, Any] = {
+            name: None if value is None and name in free else scalars.count(name, value)
+            for name, value in settings.items()
+        }
+        asked = self.batch_is_asked_for or "batch" in counts
+        return dataclasses.replace(self, **counts, batch_is_asked_for=asked)
 
     def batch_of(self, pairs: int) -> int:
-        """Its default samples per step, where there are so many pairs to train on."""
-        return min(self.batch, pairs)
+        """Samples per step where there are so many pairs to train on."""
+        return self.batch if self.batch_is_asked_for else min(self.batch, pairs)

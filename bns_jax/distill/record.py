@@ -19,6 +19,7 @@ class Record:
     """The history of a run, saved with its state.
 
     Attributes:
+      identity: what tells this run from others, as JSON values.
       history: one row per validation.
       losses: of the steps since the last one.
       recent: those of the last steps, whether a validation came between or not.
@@ -32,7 +33,7 @@ class Record:
           identity: what tells this run from others, as JSON values.
           iterations: of the run.
         """
-        self._saver, self._identity = saver, identity
+        self._saver, self.identity = saver, identity
         self._start = time.monotonic()
         self.history: list[HistoryRow] = []
         self.losses: list[Any] = []
@@ -45,8 +46,8 @@ class Record:
           ValueError: if the checkpoint is of another run; names what differs.
         """
         metadata = self._saver.metadata()
-        there = self._identity if metadata is None else metadata.get("identity", {})
-        differing = differences(there, self._identity)
+        there = self.identity if metadata is None else metadata.get("identity", {})
+        differing = differences(there, self.identity)
         if differing:
             raise ValueError(
                 f"the checkpoint in {self._saver.directory} is of another run; "
@@ -60,11 +61,6 @@ class Record:
         self.recent.add(*found.metadata["recent"])
         self._start = time.monotonic() - self.history[-1].seconds
         return found.state
-
-    def add_loss(self, loss: Any) -> None:
-        """Adds that of a step, whose value need not be known yet."""
-        self.losses.append(loss)
-        self.recent.add(loss)
 
     def add(self, state: TrainerState, value: float, forwards: int) -> HistoryRow:
         """Adds a validation to the history."""
@@ -83,7 +79,7 @@ class Record:
     def save(self, state: TrainerState) -> None:
         """Saves the state, and what a run needs besides to continue from it."""
         metadata = {
-            "identity": self._identity,
+            "identity": self.identity,
             "history": [list(row) for row in self.history],
             "losses": [float(loss) for loss in self.losses],
             "recent": self.recent.values(),

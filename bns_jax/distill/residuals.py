@@ -8,7 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bns_jax.distill.optimizer import EndLoss
+from bns_jax.distill.batch import Batch
+from bns_jax.distill.objectives import BatchFunction
 from bns_jax.typing import Sample, wider
 
 
@@ -45,8 +46,8 @@ def unflat(rows: jax.Array, like: Sample) -> Sample:
     return jax.tree.unflatten(tree, shaped)
 
 
-def weigh(loss: EndLoss, x: Sample, target: Sample) -> Weighted:
-    """How a loss weighs the residuals r = x - target.
+def weigh(loss: BatchFunction, x: Sample, batch: Batch) -> Weighted:
+    """How a loss weighs the residuals r = x - x1.
 
     The loss is replaced by the parabola around r = 0 that has its slope at r. It is the
     Gauss-Newton model of a loss that is a function of ||r||, (2 / d) / mean(r^2) for
@@ -54,17 +55,17 @@ def weigh(loss: EndLoss, x: Sample, target: Sample) -> Weighted:
     ||r||^2: each least-squares fit then lowers the loss itself.
 
     Args:
-      loss: loss(x, target) -> (batch,).
+      loss: loss(x, batch) -> (batch,).
       x: what the solver made.
-      target: the true samples.
+      batch: the samples.
     """
 
     def total(x: Sample) -> tuple[jax.Array, jax.Array]:
-        losses = loss(x, target)
+        losses = loss(x, batch)
         return jnp.sum(losses), losses
 
     gradient, losses = jax.grad(total, has_aux=True)(x)
-    slope, r = flat(gradient), flat(x) - flat(target)
+    slope, r = flat(gradient), flat(x) - flat(batch.x1)
     along, size = jnp.sum(slope * r, axis=1), jnp.sum(r**2, axis=1)
     curvature = jnp.where(size > 0, along / jnp.where(size > 0, size, 1.0), 0.0)
     return Weighted(losses, slope, jnp.maximum(curvature, 0.0))

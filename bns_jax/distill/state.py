@@ -11,15 +11,6 @@ from bns_jax.distill.optimizer import Trainer
 from bns_jax.families import Family
 
 
-class Recipe(NamedTuple):
-    """How long and on what a run trains; see `fit`."""
-
-    batch: int
-    iterations: int
-    evaluate_every: int
-    seed: int
-
-
 class TrainerState(NamedTuple):
     """Everything that a resumed run needs.
 

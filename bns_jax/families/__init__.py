@@ -5,8 +5,6 @@ family out of another.
 """
 
 from bns_jax.families.base import Family as Family
-from bns_jax.families.bespoke_loss import PathLoss as PathLoss
-from bns_jax.families.bespoke_loss import bespoke_loss as bespoke_loss
 from bns_jax.families.bns import BNSTheta as BNSTheta
 from bns_jax.families.bns import bns as bns
 from bns_jax.families.bst import BSTTheta as BSTTheta

@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bns_jax import scalars
+from bns_jax.distill.batch import Batch
+from bns_jax.distill.objectives import Objective, ToParams
 from bns_jax.families.bst import BSTTheta, by_step, find_base, knots_of
 from bns_jax.families.spline import check_covers, interpolate
 from bns_jax.ns import NSParams, from_solver, sample
-from bns_jax.typing import Array, Sample, VelocityField, wider
+from bns_jax.typing import Sample, VelocityField, wider
 
 
-class PathLoss(abc.ABC):
-    """A loss that looks at the whole true trajectory, not at its end alone."""
-
-    @abc.abstractmethod
-    def __call__(
-        self,
-        theta: Any,
-        vf: VelocityField,
-        times: Array,
-        path: Sample,
-        args: tuple[Any, ...] = (),
-    ) -> jax.Array:
-        """One number per sample.
-
-        Args:
-          theta: of the family.
-          vf: called as vf(t, x, *args) with a scalar t and a batch.
-          times: (K,), increasing from 0 to 1; those of `Pairs.times`.
-          path: the true trajectory at these times, leaves (K, batch, ...).
-          args: conditioning of the batch.
-
-        Returns:
-          (batch,).
-        """
-
-
-def bespoke_loss(base: str, *, lipschitz: float = 1.0) -> PathLoss:
+def bespoke_loss(base: str, *, lipschitz: float = 1.0) -> Objective:
     """A bound on the global error of a member of `bst` (arXiv:2310.19075).
 
     A step takes the error e_i of its start to at most
@@ -65,8 +41,8 @@ def bespoke_loss(base: str, *, lipschitz: float = 1.0) -> PathLoss:
       lipschitz: a Lipschitz constant of the field in x; e_n is a bound if it truly is.
 
     Returns:
-      loss(theta, vf, times, path, args) -> (batch,). The true trajectory between the
-      saved points is a cubic spline, so at least 4 of them are needed.
+      An objective for `fit`. The true trajectory between the saved points is a cubic
+      spline, so at least 4 of them are needed.
 
     Raises:
       ValueError: if `base` is another name or `lipschitz` is negative; from the loss,
@@ -77,38 +53,62 @@ def bespoke_loss(base: str, *, lipschitz: float = 1.0) -> PathLoss:
     lipschitz = scalars.finite("lipschitz", lipschitz)
     if not lipschitz >= 0:
         raise ValueError(f"lipschitz must not be negative, got {lipschitz}")
-    return _BespokeLoss(base, lipschitz)
+    return Objective(_bound, _Rollout(base, lipschitz))
+
+
+class _Steps(NamedTuple):
+    """What single steps from the true trajectory make, for each of n steps.
+
+    Attributes:
+      reached: leaves (n, batch, ...).
+      ends: the true points that they should reach, likewise.
+      lipschitz: (n,), a Lipschitz constant of each.
+    """
+
+    reached: Sample
+    ends: Sample
+    lipschitz: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
-class _BespokeLoss(PathLoss):
+class _Rollout:
     base: str
     lipschitz: float
 
     def __call__(
-        self,
-        theta: BSTTheta,
-        vf: VelocityField,
-        times: Array,
-        path: Sample,
-        args: tuple[Any, ...] = (),
-    ) -> jax.Array:
+        self, to_params: ToParams, theta: BSTTheta, vf: VelocityField, batch: Batch
+    ) -> _Steps:
+        """Each step of the solver, from the true point where it starts."""
+        del to_params
+        if not isinstance(theta, BSTTheta):
+            raise ValueError(
+                "bespoke_loss is one of members of families.bst, got those of "
+                f"{type(theta).__name__}"
+            )
         base_step, stages = find_base(self.base, len(theta.rates))
+        times = np.asarray(batch.path.times)
         check_covers(times)
+        points = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), batch.path.points)
         knots, h = knots_of(theta), stages / len(theta.rates)
-        x = interpolate(times, path, knots.t[::stages])
+        x = interpolate(times, points, knots.t[::stages])
         starts = jax.tree.map(lambda leaf: leaf[:-1], x)
         ends = jax.tree.map(lambda leaf: leaf[1:], x)
 
         trace = jax.vmap(lambda k: from_solver(partial(base_step, k, h), stages))
         steps = trace(by_step(knots, stages))
-        reached = jax.vmap(lambda step, x: sample(step, vf, x, *args))(steps, starts)
-        d = _root_mean_square(reached, ends)
-        L = jax.vmap(partial(_step_lipschitz, self.lipschitz))(steps).astype(d.dtype)
-        error = jnp.zeros_like(d[0])
-        for L_i, d_i in zip(L, d, strict=True):
-            error = L_i * error + d_i
-        return error
+        run = jax.vmap(lambda step, x: sample(step, vf, x, *batch.args))
+        L = jax.vmap(partial(_step_lipschitz, self.lipschitz))(steps)
+        return _Steps(run(steps, starts), ends, L)
+
+
+def _bound(steps: _Steps, batch: Batch) -> jax.Array:
+    """The bound e_n of each sample."""
+    del batch
+    d = _root_mean_square(steps.reached, steps.ends)
+    error = jnp.zeros_like(d[0])
+    for L_i, d_i in zip(steps.lipschitz.astype(d.dtype), d, strict=True):
+        error = L_i * error + d_i
+    return error
 
 
 def _step_lipschitz(lipschitz: float, step: NSParams) -> jax.Array:

@@ -1,0 +1,47 @@
+"""What a run tells its owner, and what it asks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from bns_jax.distill.state import HistoryRow
+from bns_jax.ns import NSParams
+from bns_jax.progress import on_terminal
+from bns_jax.typing import Progress
+
+
+def _nothing(row: HistoryRow, params: NSParams) -> None:
+    del row, params
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Everything that a run tells and asks, in one place.
+
+    Attributes:
+      progress: progress(done, total, note), called at each validation; a line on a
+        terminal if left out.
+      validated: called at each validation with its row and the solver it measured;
+        again with the last row if a run that died then continues.
+      stop: asked before each step; once it says yes, the state is saved and the run
+        ends.
+    """
+
+    progress: Progress | None = None
+    validated: Callable[[HistoryRow, NSParams], None] = _nothing
+    stop: Callable[[], bool] = _never
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Reports that `done` of `total` steps are finished."""
+        progress = self.progress or on_terminal("distill", "steps")
+        progress(done, total, note)
+
+
+def as_report(given: Report | Progress | None) -> Report:
+    """A report; a progress callable is all of one."""
+    return given if isinstance(given, Report) else Report(given)
