@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -113,7 +114,9 @@ def compare(
         raise ValueError("expected at least one number of evaluations, got none")
     pairs.check(data)
     problem = Problem.of(vf)
-    path, mesh = scheduler or problem.scheduler, mesh or problem.mesh
+    if scheduler is not None:
+        problem = dataclasses.replace(problem, scheduler=scheduler)
+    path, mesh = problem.scheduler, mesh or problem.mesh
     chosen = _choose(solvers.expand(names), counts, path, also or {})
     for params in chosen.values():
         ns.validate(params)
@@ -174,10 +177,34 @@ def _choose(
         chosen |= {(name, nfe): params for name, params in built.items()}
     for name, given in also.items():
         several = {len(given.a): given} if isinstance(given, NSParams) else given
-        chosen |= {(name, nfe): params for nfe, params in several.items()}
+        chosen |= _own(name, several, counts, chosen)
     if not chosen:
         raise ValueError(f"no solver of {list(names)} exists at {list(counts)} NFE")
     return dict(sorted(chosen.items(), key=lambda item: item[0][1]))
+
+
+def _own(
+    name: str,
+    several: Mapping[int, NSParams],
+    counts: Sequence[int],
+    chosen: Mapping[tuple[str, int], NSParams],
+) -> dict[tuple[str, int], NSParams]:
+    """One's own solvers at the NFE that were asked for."""
+    if not isinstance(several, Mapping):
+        raise ValueError(
+            f"also[{name!r}] must be a solver, or solvers by their NFE, got "
+            f"{type(several).__name__}"
+        )
+    if any(taken == name for taken, _ in chosen):
+        raise ValueError(f"also[{name!r}] has the name of a solver of the catalogue")
+    for nfe, params in several.items():
+        ns.validate(params)
+        if len(params.a) != nfe:
+            raise ValueError(
+                f"also[{name!r}][{nfe!r}] must make {nfe!r} evaluations, got a solver "
+                f"of {len(params.a)}"
+            )
+    return {(name, nfe): several[nfe] for nfe in counts if nfe in several}
 
 
 def _result(name: str, nfe: int, values: np.ndarray) -> Result:

@@ -62,9 +62,8 @@ class Denoising(NamedTuple):
         """A line per time, and what they mean."""
         lines = [["time", "error", "linear guess", "ratio"], []]
         for t, error, linear in zip(*self, strict=True):
-            lines.append(
-                [f"{t:g}", f"{error:.3g}", f"{linear:.3g}", f"{error / linear:.2f}"]
-            )
+            ratio = f"{error / linear:.2f}" if linear > 0 else "-"
+            lines.append([f"{t:g}", f"{error:.3g}", f"{linear:.3g}", ratio])
         if self.as_trained:
             verdict = "The field denoises as one of this scheduler, prediction, time."
         else:
@@ -106,6 +105,8 @@ def check(
     check_finite("data", data)
     conditioning.check(vf, args)
     times = tuple(scalars.fraction("times", t) for t in times)
+    if not times or not all(0 < t < 1 for t in times):
+        raise ValueError(f"times must be some between 0 and 1, got {list(times)}")
     # Its own stream: data may be made of draws of the same seed.
     rng, field = np.random.default_rng((seed, 1)), as_pytree(vf)
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf), data)

@@ -55,12 +55,12 @@ class Found(dict[int, Distilled]):
         lines = [
             ["on validation pairs", *(f"NFE {nfe}" for nfe in self)],
             [],
-            ["best known solver", *(known.solver for known in best)],
+            ["best common solver", *(known.solver for known in best)],
             ["reaches", *(f"{known.mean:.2f}" for known in best)],
             ["start of the search", *(f"{f.history[0].val_metric:.2f}" for f in fits)],
             ["found", *(f"{fit.val_metric:.2f}" for fit in fits)],
-            ["gain over the best known", *(f"{gain:+.2f}" for gain in gains)],
-            ["above it on training pairs", *(f"{fit.overfit:+.2f}" for fit in fits)],
+            ["gain over it", *(f"{gain:+.2f}" for gain in gains)],
+            ["training minus validation", *(f"{fit.overfit:+.2f}" for fit in fits)],
             ["field calls to find it", *(f"{fit.forwards:,}" for fit in fits)],
             ["seconds", *(f"{fit.history[-1].seconds:.0f}" for fit in fits)],
         ]

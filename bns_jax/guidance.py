@@ -121,7 +121,8 @@ def _check_scale(scale: Any) -> Array:
         raise ValueError(f"the guidance scale must be a real number, got {scale!r}")
     if not np.all(np.isfinite(values)):
         raise ValueError(f"the guidance scale must be finite, got {scale}")
-    return values.astype(np.float64) if isinstance(scale, int | float) else scale
+    is_array = isinstance(scale, jax.Array | np.ndarray)
+    return scale if is_array else values.astype(np.float64)
 
 
 def with_scale_as_argument(
@@ -167,6 +168,8 @@ def _leading(guided: Array, cond: Array, channels: int | None) -> Array:
 
 def _per_sample(scale: Array, x: Array) -> Array:
     """A guidance scale in the dtype and with the axes of x."""
+    if jnp.issubdtype(jnp.result_type(scale), jnp.complexfloating):
+        raise ValueError("the guidance scale must be a real number, got complex ones")
     w = jnp.asarray(scale, x.dtype)
     if w.ndim == 1 and w.shape == x.shape[:1]:
         w = w.reshape(-1, *(1,) * (x.ndim - 1))

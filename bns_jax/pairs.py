@@ -106,6 +106,11 @@ def check(pairs: Pairs) -> None:
         the path is not of these samples, its times are not sorted in [0, 1], or the
         weights are not positive and finite.
     """
+    if not isinstance(pairs, Pairs):
+        raise TypeError(
+            "expected Pairs, as ground_truth.pairs and Pairs.of give, got "
+            f"{type(pairs).__name__}"
+        )
     named = pairs._asdict()
     check_rows({name: named[name] for name in ("x0", "x1", "args", "nfe")})
     _check_alike("x1", pairs.x1, pairs.x0, 0)

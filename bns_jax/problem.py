@@ -54,6 +54,11 @@ class Problem:
 
     def __post_init__(self) -> None:
         as_pytree(self.field)  # Says if it is no function.
+        if not isinstance(self.scheduler, Scheduler | None):
+            raise ValueError(
+                "expected a scheduler, such as schedulers.cond_ot(), got "
+                f"{self.scheduler!r:.60}"
+            )
         value = scalars.positive("data_range", self.data_range)
         object.__setattr__(self, "data_range", value)
         if self.scheduler is None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from bns_jax.held import Method, as_it_is
 
 _ARRAYS = (jax.Array, np.ndarray, np.generic)
 
@@ -85,12 +88,28 @@ def as_pytree(function: Any) -> Any:
     if isinstance(function, functools.partial):
         bound = function.args, function.keywords
         function = jax.tree_util.Partial(function.func, *bound[0], **bound[1])
-    leaves, structure = jax.tree.flatten(function)
-    if jax.tree_util.treedef_is_leaf(structure):
-        return jax.tree_util.Partial(function)
+    if inspect.ismethod(function) and _has_arrays(function.__self__):
+        # The weights of its module travel as arguments, as those of the module do.
+        owner = _arrays_apart(function.__self__)
+        return jax.tree_util.Partial(Method(function.__func__), owner)
+    if jax.tree_util.treedef_is_leaf(jax.tree.structure(function)):
+        return jax.tree_util.Partial(as_it_is(function))
+    return _arrays_apart(function)
+
+
+def _has_arrays(tree: Any) -> bool:
+    structure = jax.tree.structure(tree)
+    leaves = jax.tree.leaves(tree)
+    is_leaf = jax.tree_util.treedef_is_leaf(structure)
+    return not is_leaf and any(isinstance(leaf, _ARRAYS) for leaf in leaves)
+
+
+def _arrays_apart(tree: Any) -> Any:
+    """A pytree as it is if all its leaves are arrays, else with the others static."""
+    leaves, structure = jax.tree.flatten(tree)
     are_arrays = [isinstance(leaf, _ARRAYS) for leaf in leaves]
     if all(are_arrays):
-        return function
+        return tree
     paired = list(zip(leaves, are_arrays, strict=True))
     return Partitioned(
         [leaf if is_array else None for leaf, is_array in paired],

@@ -91,7 +91,7 @@ def table(rows: Sequence[Row], data_range: float = 2.0) -> str:
             ["from (95 % interval)", *(f"{row.low_db:.2f}" for row in spent)],
             ["to", *(f"{row.high_db:.2f}" for row in spent)],
             [
-                "above it on training pairs",
+                "training minus validation",
                 *(f"{row.overfit_db:+.2f}" for row in spent),
             ],
             ["forwards to distil it", *(f"{row.forwards:,}" for row in spent)],

@@ -20,6 +20,7 @@ FLOORS = [
         "checks",
         "conditioning",
         "identity",
+        "held",
         "moved",
         "tables",
         "version",

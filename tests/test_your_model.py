@@ -203,7 +203,7 @@ def test_ten_lines_lead_to_a_solver_that_beats_the_catalogue(kind, data, capsys)
         **KINDS[kind](data),
     }
     exec(example(kind), scope)
-    assert "gain over the best known" in capsys.readouterr().out
+    assert "best common solver" in capsys.readouterr().out
     assert np.all(np.isfinite(scope["x1"]))
 
     scheduler = scope.get("scheduler", schedulers.cond_ot())

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bns_jax import ns, pairs, parallel
+from bns_jax import ns, pairs, parallel, probing
 from bns_jax.checks import check_per_sample
 from bns_jax.distill.batch import Batch, of_rows, reads_path
 from bns_jax.distill.objectives import BatchFunction, Metric, as_batch_function
@@ -52,8 +52,9 @@ def evaluate(
     ns.validate(params)
     pairs.check(data)
     problem = Problem.of(vf)
-    problem.check_args(data.args)
-    return measure(params, problem.field, data, metric, mesh or problem.mesh)
+    mesh = mesh or problem.mesh
+    probing.look(parallel.place(problem.pytree, mesh), data.x0, data.args, mesh)
+    return measure(params, problem.field, data, metric, mesh)
 
 
 def measure(

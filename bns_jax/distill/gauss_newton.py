@@ -164,7 +164,13 @@ def _sensitivities(
         shape = sketches, weighted.slope.size
         signs = jax.random.rademacher(key, shape, root.dtype)
         seeds = jnp.concatenate([weighted.slope, root * signs])
-        (arrays,) = jax.vmap(lambda seed: pull(unflat(seed[None], x_n)))(seeds)
+
+        def pulled_back(seed: jax.Array) -> NSParams:
+            like = unflat(seed[None], x_n)
+            cotangent = jax.tree.map(lambda ct, x: ct.astype(x.dtype), like, x_n)
+            return pull(cotangent)[0]
+
+        arrays = jax.vmap(pulled_back)(seeds)
         cotangents = jax.vmap(lambda arrays: ravel_pytree(arrays)[0])(arrays)
         pulled = jnp.dot(cotangents, J, precision="highest")
         return _Sensitivity(weighted.loss[0], pulled[0], pulled[1:])

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bns_jax import grids, ground_truth, pairs, parallel, scalars
+from bns_jax import grids, ground_truth, pairs, parallel, probing, scalars
 from bns_jax.checks import check_velocity
 from bns_jax.distill.evaluate import PER_DEVICE
 from bns_jax.distill.path_grid import path_grids
@@ -75,6 +75,7 @@ def greedy(
         raise ValueError("expected at least one grid to try, got none")
     laid = [grids.times(candidate, nfe) for candidate in candidates]
     field = parallel.place(problem.pytree, mesh)
+    probing.look(field, train.x0, train.args, mesh)
     velocities = partial(_velocities, field, train.args, chunk, mesh)
     fitted = [_fit_rows(velocities, train, times) for times in laid]
     return min(fitted, key=lambda result: result[1])[0]

@@ -68,6 +68,16 @@ class Search:
         seed: int,
     ) -> Search:
         """The search that `fit` is asked for; see there."""
+        if not isinstance(family, Family):
+            raise ValueError(
+                "expected a family, such as families.bns(solver), got "
+                f"{type(family).__name__}"
+            )
+        if not isinstance(optimizer, Optimizer | None):
+            raise ValueError(
+                "expected an optimizer, such as distill.gauss_newton(), got "
+                f"{optimizer!r:.60}"
+            )
         return cls(
             Problem.of(vf),
             family,

@@ -20,6 +20,7 @@ _ROUNDING = 1e-4
 """Published tables are rounded: so far above the largest level counts as the largest,
 relative to it."""
 
+_LARGEST_LOG_SNR = -np.log(1e-4)
 _EDM_SIGMA_MIN, _EDM_SIGMA_MAX = 0.002, 80.0
 
 
@@ -27,7 +28,8 @@ def log_snr(scheduler: Scheduler, margin: float = 1e-3) -> Grid:
     """Equal steps in log-SNR.
 
     log-SNR is infinite at the ends of most schedulers, so the steps are laid between
-    `margin` and 1 - `margin`, and the two end points then moved to 0 and 1.
+    `margin` and 1 - `margin`, or the noise-to-signal ratio of 1e-4 where that is met
+    before, and the two end points then moved to 0 and 1.
 
     Args:
       scheduler: whose log-SNR.
@@ -39,7 +41,8 @@ def log_snr(scheduler: Scheduler, margin: float = 1e-3) -> Grid:
     margin = scalars.positive("margin", margin)
     if not margin < 0.5:
         raise ValueError(f"margin must lie in (0, 1/2), got {margin}")
-    first, last = scheduler.log_snr(margin), scheduler.log_snr(1.0 - margin)
+    first = scheduler.log_snr(margin)
+    last = min(scheduler.log_snr(1.0 - margin), _LARGEST_LOG_SNR)
 
     def grid(steps: int) -> np.ndarray:
         times = scheduler.log_snr_inverse(np.linspace(first, last, steps + 1))

@@ -70,6 +70,8 @@ def validate(params: NSParams) -> None:
 def check_shapes(params: NSParams) -> None:
     """Raises ValueError unless the arrays are (n,), (n,) and (n, n)."""
     shapes = times, a, b = tuple(map(np.shape, params))
+    if any(getattr(leaf, "dtype", np.dtype(float)).kind == "c" for leaf in params):
+        raise ValueError("times, a and b must be real numbers, got complex ones")
     n = times[0] if times else 0
     if n < 1 or (times, a, b) != ((n,), (n,), (n, n)):
         raise ValueError(

@@ -24,6 +24,10 @@ def with_namespace(t: Time) -> tuple[ModuleType, Array]:
     return np, values.astype(np.float64)
 
 
+LEAST_SIGMA = 1e-5
+"""Below it noise is not told from rounding, on paths that reach 0 linearly."""
+
+
 class Scheduler(abc.ABC):
     """A pair alpha_t, sigma_t with strictly increasing snr(t) = alpha_t / sigma_t.
 
@@ -53,6 +57,11 @@ class Scheduler(abc.ABC):
 
         0 where the path has no such noise: VP and VE begin with a finite amount.
         """
+
+    @property
+    def least_sigma(self) -> float:
+        """The noise down to which velocities follow sigma_t', see `velocity`."""
+        return LEAST_SIGMA
 
     def snr(self, t: Time) -> Array:
         """The signal-to-noise ratio alpha_t / sigma_t; infinite where sigma_t = 0."""

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from bns_jax import scalars
-from bns_jax.schedulers.base import Scheduler, with_namespace
+from bns_jax.schedulers.base import LEAST_SIGMA, Scheduler, with_namespace
 from bns_jax.typing import Array, Time
 
 
@@ -85,6 +85,11 @@ class VE(Scheduler):
                 f"rho must be at least 1, got {self.rho}: below it the velocity is "
                 "infinite at t = 1"
             )
+
+    @property
+    def least_sigma(self) -> float:
+        """That of the same time as on the linear path, as far as float32 holds it."""
+        return max(LEAST_SIGMA**self.rho, 1e-30)
 
     def alpha(self, t: Time) -> Array:
         """1."""

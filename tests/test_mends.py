@@ -1,0 +1,203 @@
+"""Small inputs that went silently wrong once, or ended in somebody else's error."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bns_jax
+from bns_jax import (
+    conventions,
+    distill,
+    families,
+    grids,
+    ground_truth,
+    ns,
+    pairs,
+    schedulers,
+    solvers,
+    velocity,
+)
+
+from . import problems
+
+VE = schedulers.ve(80.0, rho=7.0)
+X0 = problems.noise(12)
+EULER = solvers.euler(2)
+
+
+def decay(t, x):
+    return -x * (1 + t)
+
+
+PAIRS = ground_truth.pairs(decay, X0)
+
+
+@pytest.mark.parametrize("make", [velocity.from_data, velocity.from_denoiser])
+@pytest.mark.parametrize("t", [0.5, 0.9, 0.95, 0.99])
+def test_the_velocity_under_steep_noise_is_that_of_the_path(make, t):
+    """Data at 0: x = sigma_t noise, and so u = (sigma_t' / sigma_t) x."""
+    field = make(lambda t, x: 0 * x, VE)
+    got = field(t, jnp.ones((1, 1)))
+    np.testing.assert_allclose(got, -7 / (1 - t), rtol=1e-9)
+
+
+def test_equal_steps_of_log_snr_end_at_noise_that_can_be_seen():
+    levels = VE.sigma(grids.times(grids.log_snr(VE), 8))[1:-1]
+    assert np.all(levels > 1e-4)
+    linear = schedulers.ve(80.0)
+    levels = linear.sigma(grids.times(grids.log_snr(linear), 8))[1:-1]
+    assert np.all(levels > 0.08)
+
+
+def test_every_leaf_counts_within_its_own_size(tmp_path):
+    rng = np.random.default_rng(0)
+    x0 = {"large": 1e4 * rng.normal(size=(8, 2)), "small": rng.normal(size=(8, 2))}
+
+    def make(rate):
+        return lambda t, x: {"large": -x["large"], "small": -rate * x["small"]}
+
+    ground_truth.pairs(make(1.0), x0, directory=tmp_path)
+    with pytest.raises(ValueError, match="another configuration; field_probe"):
+        ground_truth.pairs(make(3.0), x0, directory=tmp_path)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.8, 0.99), (0.04, 0.2)])
+def test_fields_that_differ_early_or_late_are_others(tmp_path, start, end):
+    def make(bound):
+        return lambda t, x: x * jnp.where(t < bound, 1.0, 5.0)
+
+    ground_truth.pairs(make(start), X0, directory=tmp_path)
+    with pytest.raises(ValueError, match="another configuration; field_probe"):
+        ground_truth.pairs(make(end), X0, directory=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("also", "message"),
+    [
+        ({"mine": {2: solvers.midpoint(8)}}, "make 2 evaluations, got a solver of 8"),
+        ({"euler": EULER}, "name of a solver of the catalogue"),
+        ({"mine": 3}, "solvers by their NFE, got int"),
+    ],
+)
+def test_own_solvers_are_what_they_are_called(also, message):
+    with pytest.raises(ValueError, match=message):
+        bns_jax.compare(decay, PAIRS, 2, names=["euler"], also=also)
+
+
+def test_own_solvers_of_other_nfe_are_left_out():
+    own = {2: solvers.midpoint(2), 4: solvers.midpoint(4)}
+    table = bns_jax.compare(decay, PAIRS, 2, names=["euler"], also={"mine": own})
+    assert [(row.solver, row.nfe) for row in table.results] == [
+        ("euler", 2),
+        ("mine", 2),
+    ]
+
+
+COMPLEX = {
+    "a solver": lambda: ns.validate(EULER._replace(a=EULER.a * 1j)),
+    "a sampled solver": lambda: bns_jax.sample(
+        EULER._replace(a=EULER.a * 1j), decay, X0
+    ),
+    "times": lambda: ground_truth.pairs(decay, X0, save_at=np.array([0, 0.5j, 1])),
+    "weights": lambda: pairs.Pairs.of(X0, X0, weights=np.ones(12) * 1j),
+    "a scale": lambda: velocity.guided(decay, lambda t, x: x, None)(
+        0.5, jnp.asarray(X0), np.ones(12) * 1j
+    ),
+}
+
+
+@pytest.mark.parametrize("call", COMPLEX.values(), ids=list(COMPLEX))
+def test_complex_numbers_are_refused(call):
+    with pytest.raises(ValueError, match=r"real numbers|sorted times|one number per"):
+        call()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_pairs_of_16_bits_are_fitted(dtype):
+    def half(data):
+        return pairs.Pairs.of(jnp.asarray(data.x0, dtype), jnp.asarray(data.x1, dtype))
+
+    other = ground_truth.pairs(decay, X0 + 1.0)
+    found = distill.fit(
+        families.bns(EULER),
+        decay_like,
+        half(PAIRS),
+        half(other),
+        optimizer=distill.gauss_newton().replace(iterations=2),
+    )
+    assert found.val_metric > found.history[0].val_metric
+
+
+def decay_like(t, x):
+    return (-x.astype(jnp.float32) * (1 + t)).astype(x.dtype)
+
+
+@pytest.mark.parametrize("times", [[], [0.0], [1.0], [0.5, 1.0]])
+def test_a_check_is_at_times_within(times):
+    with pytest.raises(ValueError, match="times must be some between 0 and 1"):
+        conventions.check(decay, schedulers.cond_ot(), X0, times=times)
+
+
+def test_a_check_of_constant_data_prints():
+    print(conventions.check(decay, schedulers.cond_ot(), X0[:1] * 0 + 0.3))
+
+
+def batch_norm(t, x):
+    return (x - jnp.mean(x, 0, keepdims=True)) / jnp.std(x, 0, keepdims=True)
+
+
+MIXES = {
+    "pairs": lambda: ground_truth.pairs(batch_norm, X0),
+    "compare": lambda: bns_jax.compare(batch_norm, PAIRS, 2, names=["euler"]),
+    "greedy": lambda: distill.greedy(batch_norm, PAIRS, 2),
+    "evaluate": lambda: distill.evaluate(EULER, batch_norm, PAIRS),
+}
+
+
+@pytest.mark.parametrize("call", MIXES.values(), ids=list(MIXES))
+def test_what_is_finite_in_company_alone_mixes_its_samples(call):
+    with pytest.raises(ValueError, match="mixes its samples"):
+        call()
+
+
+def test_scales_of_other_samples_are_refused():
+    field = velocity.guided(decay, lambda t, x: x, jnp.arange(6.0) / 6)
+    for call in (
+        lambda: distill.evaluate(EULER, field, PAIRS),
+        lambda: distill.greedy(field, PAIRS, 2),
+    ):
+        with pytest.raises(ValueError, match="guidance scale"):
+            call()
+
+
+def test_a_list_of_scales_is_an_array_of_them():
+    listed = velocity.guided(decay, lambda t, x: x, [0.5] * 12)
+    number = velocity.guided(decay, lambda t, x: x, 0.5)
+    got, expected = (ground_truth.pairs(field, X0).x1 for field in (listed, number))
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+KINDS = {
+    "scheduler": lambda: bns_jax.compare(decay, PAIRS, 2, scheduler=schedulers.vp),
+    "scheduler of a problem": lambda: bns_jax.Problem(decay, "vp"),
+    "family": lambda: distill.fit(EULER, decay, PAIRS, PAIRS),
+    "optimizer": lambda: distill.fit(
+        families.bns(EULER), decay, PAIRS, PAIRS, optimizer=distill.gauss_newton
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_another_kind_of_object_is_named_with_what_was_expected(name):
+    with pytest.raises(
+        ValueError, match=f"expected an? {name.partition(' ')[0]}, such as"
+    ):
+        KINDS[name]()
+
+
+@pytest.mark.parametrize("call", [distill.evaluate, bns_jax.compare])
+def test_what_are_no_pairs_are_named(call):
+    inputs = (EULER, decay) if call is distill.evaluate else (decay,)
+    rest = () if call is distill.evaluate else (2,)
+    with pytest.raises(TypeError, match=r"expected Pairs, .* got tuple"):
+        call(*inputs, (X0, X0), *rest)
