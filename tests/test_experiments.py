@@ -333,14 +333,21 @@ def test_bad_input_is_named_before_any_work(tmp_path, flags, message):
     assert not (tmp_path / "run").exists()
 
 
+def newton(**settings):
+    return distill.gauss_newton().replace(batch=8, **settings)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"init": "common"}, "must be one solver or one of greedy, previous, best"),
         ({"init": "rk4", "nfe": (4, 6)}, "does not exist at 6 evaluations"),
         ({"solvers": ("rk4",), "nfe": (4, 6)}, "none of rk4 exists at 6 evaluations"),
-        ({"microbatch": 3, "batch": 8}, "must divide the 8 pairs of a step, got 3"),
-        ({"microbatch": 4, "batch": 8}, "must be a multiple of 8, got 4"),
+        (
+            {"optimizer": newton(microbatch=3)},
+            "must divide the 8 pairs of a step, got 3",
+        ),
+        ({"optimizer": newton(microbatch=4)}, "must be a multiple of 8, got 4"),
     ],
 )
 def test_settings_that_cannot_be_are_named(changes, message):
@@ -654,9 +661,12 @@ def test_readme_example_runs(tmp_path, monkeypatch):
     text = (ROOT / "README.md").read_text()
     example = re.search(r"<!-- example -->\n```python\n(.*?)```", text, re.S)[1]
     # The same lines over a small network, with fewer steps.
-    example = example.replace("nfe=[4, 8])", "nfe=8, iterations=2)")
+    example = example.replace(
+        "nfe=[4, 8])",
+        "nfe=8, optimizer=bns_jax.distill.gauss_newton().replace(iterations=2))",
+    )
     example = example.replace("520, 256)", "52, 26)")
-    assert "iterations=2" in example and "52, 26" in example
+    assert "iterations=2)" in example and "52, 26" in example
     rng = np.random.default_rng(0)
     scope = {
         "net": Conditional(rng.normal(size=(3, 3))),

@@ -98,7 +98,7 @@ class VE(Scheduler):
 
     def sigma(self, t: Time) -> Array:
         """sigma_max (1 - t)^rho."""
-        return self.sigma_max * (1.0 - with_namespace(t)[1]) ** self.rho
+        return self.sigma_max * _power(1.0 - with_namespace(t)[1], self.rho)
 
     def d_alpha(self, t: Time) -> Array:
         """0."""
@@ -108,7 +108,7 @@ class VE(Scheduler):
     def d_sigma(self, t: Time) -> Array:
         """-rho sigma_max (1 - t)^(rho - 1)."""
         _, t = with_namespace(t)
-        return -self.rho * self.sigma_max * (1.0 - t) ** (self.rho - 1.0)
+        return -self.rho * self.sigma_max * _power(1.0 - t, self.rho - 1.0)
 
     def log_snr_inverse(self, log_snr: Time) -> Array:
         """1 - (exp(-log_snr) / sigma_max)^(1 / rho)."""
@@ -117,6 +117,11 @@ class VE(Scheduler):
             sigma = xp.exp(-log_snr)
         share = xp.where(sigma > self.sigma_max, self.sigma_max, sigma) / self.sigma_max
         return 1.0 - share ** (1.0 / self.rho)
+
+
+def _power(x: Array, p: float) -> Array:
+    """x^p, whose derivatives are finite at 0 where p is a whole number."""
+    return x ** int(p) if p == int(p) else x**p
 
 
 @dataclasses.dataclass(frozen=True)
