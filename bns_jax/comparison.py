@@ -124,7 +124,10 @@ def compare(
         problem.field, data, chosen, metric, mesh, directory, progress
     )
     described = getattr(metric, "__name__", identity.describe(metric))
-    return Comparison(tuple(results), f"{described} on {data.size} pairs")
+    caption = f"{described} on {data.size} pairs"
+    if path is None:
+        caption += "; without a scheduler, solvers that need one are left out"
+    return Comparison(tuple(results), caption)
 
 
 def measure_all(
@@ -177,7 +180,7 @@ def _choose(
         chosen |= {(name, nfe): params for name, params in built.items()}
     for name, given in also.items():
         several = {len(given.a): given} if isinstance(given, NSParams) else given
-        chosen |= _own(name, several, counts, chosen)
+        chosen |= _own(name, several, counts)
     if not chosen:
         raise ValueError(f"no solver of {list(names)} exists at {list(counts)} NFE")
     return dict(sorted(chosen.items(), key=lambda item: item[0][1]))
@@ -187,7 +190,6 @@ def _own(
     name: str,
     several: Mapping[int, NSParams],
     counts: Sequence[int],
-    chosen: Mapping[tuple[str, int], NSParams],
 ) -> dict[tuple[str, int], NSParams]:
     """One's own solvers at the NFE that were asked for."""
     if not isinstance(several, Mapping):
@@ -195,8 +197,6 @@ def _own(
             f"also[{name!r}] must be a solver, or solvers by their NFE, got "
             f"{type(several).__name__}"
         )
-    if any(taken == name for taken, _ in chosen):
-        raise ValueError(f"also[{name!r}] has the name of a solver of the catalogue")
     for nfe, params in several.items():
         ns.validate(params)
         if len(params.a) != nfe:

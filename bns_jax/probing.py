@@ -17,6 +17,10 @@ from bns_jax.velocity import time_like
 _TIMES = (0.25, 0.75, 0.05, 0.5, 0.95)
 _TIMES_ALONE = 2
 _MIXED = 0.02
+_CALLED_AS = (
+    "The field is called as vf(t, x, *args): a scalar time, a whole batch x of {}, and "
+    "{} conditioning arguments."
+)
 _LOOKED_AT = 8
 
 
@@ -69,12 +73,17 @@ def _asked(vf: VelocityField, t: Any, x: Sample, args: tuple[Any, ...]) -> Sampl
     except Exception as error:
         # Of Flax, which is not imported here.
         if type(error).__name__ != "TraceContextError":
+            error.add_note(_CALLED_AS.format(_shapes(x), len(args)))
             raise
         raise ValueError(
             "the field mixes its samples or changes with each call: its network "
             "updates its own state, as dropout and batch normalization in training "
             "mode do; switch them off, in Flax NNX by net.eval()"
         ) from error
+
+
+def _shapes(x: Sample) -> str:
+    return " and ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(x))
 
 
 @jax.jit

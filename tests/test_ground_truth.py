@@ -146,7 +146,7 @@ def calls():
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-8])
 def test_nfe_is_the_true_number_of_calls(calls, tolerance):
     solved = solve(counted, problems.noise(1), tolerance=tolerance)
-    first_look = 4  # At two times, about a batch and about its only sample.
+    first_look = 7  # At five times, and at two of them about its only sample.
     assert solved.nfe == calls() - first_look
     assert (solved.nfe[0] - 1) % 6 == 0
 

@@ -75,7 +75,6 @@ def test_fields_that_differ_early_or_late_are_others(tmp_path, start, end):
     ("also", "message"),
     [
         ({"mine": {2: solvers.midpoint(8)}}, "make 2 evaluations, got a solver of 8"),
-        ({"euler": EULER}, "name of a solver of the catalogue"),
         ({"mine": 3}, "solvers by their NFE, got int"),
     ],
 )
@@ -201,3 +200,71 @@ def test_what_are_no_pairs_are_named(call):
     rest = () if call is distill.evaluate else (2,)
     with pytest.raises(TypeError, match=r"expected Pairs, .* got tuple"):
         call(*inputs, (X0, X0), *rest)
+
+
+SHIFT = jnp.asarray([3.0, -1.0, 0.5])
+
+
+def to_data(t, x):
+    """Exact flow of N(0, 1) to N(SHIFT, 0.5^2), entry by entry."""
+    deviation = (1 - t) + 0.5 * t
+    return SHIFT[None] - 0.5 * (x - t * SHIFT[None]) / deviation
+
+
+def data_pairs():
+    x0 = problems.noise(64)
+    return x0, np.asarray(SHIFT) + 0.5 * x0
+
+
+WRONG = {
+    "swapped": lambda x0, x1: (to_data, x1, x0),
+    "shuffled": lambda x0, x1: (to_data, x0, np.roll(x1, 1, axis=0)),
+    "reversed time": lambda x0, x1: (lambda t, x: -to_data(1 - t, x), x0, x1),
+}
+
+
+@pytest.mark.parametrize("name", list(WRONG))
+def test_pairs_that_the_field_does_not_make_are_refused(name):
+    x0, x1 = data_pairs()
+    given = distill.greedy(to_data, pairs.Pairs.of(x0, x1), 2)
+    assert np.all(np.isfinite(given.b))
+    field, x0, x1 = WRONG[name](x0, x1)
+    with pytest.raises(ValueError, match="leads elsewhere than the pairs say"):
+        distill.greedy(field, pairs.Pairs.of(x0, x1), 2)
+
+
+def test_errors_of_the_field_say_how_it_is_called():
+    with pytest.raises(TypeError) as caught:
+        ground_truth.pairs(lambda x: -x, X0)
+    assert "scalar time, a whole batch x of (8, 3), and 0" in "".join(
+        caught.value.__notes__
+    )
+
+
+def test_a_table_says_which_solvers_are_left_out():
+    said = "without a scheduler, solvers that need one are left out"
+    assert said in str(bns_jax.compare(decay, PAIRS, 2, names=["common"]))
+    known = bns_jax.Problem(decay, schedulers.cond_ot())
+    assert said not in str(bns_jax.compare(known, PAIRS, 2, names=["common"]))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"a/b": np.ones(1), "a": {"b": np.zeros(1)}}, r"by itself, got \['a/b'\]"),
+        ({"a": {1: np.ones(1)}}, "expected string keys"),
+    ],
+)
+def test_weights_have_names_of_their_own(tmp_path, params, message):
+    from bns_jax.models import weights
+
+    with pytest.raises(ValueError, match=message):
+        weights.save(tmp_path / "w.safetensors", params, {})
+    with pytest.raises(ValueError, match="metadata must be JSON"):
+        weights.save(tmp_path / "w.safetensors", {"a": np.ones(1)}, {"a": np.nan})
+
+
+def test_a_path_of_few_points_is_named_alone():
+    x0, x1 = data_pairs()
+    with pytest.raises(ValueError, match=r"at least 3 points of the path, got 2$"):
+        distill.path_grid(pairs.Pairs.of(x0, x1, path=np.stack([x0, x1])), 0.5)

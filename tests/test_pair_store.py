@@ -17,7 +17,7 @@ from bns_jax.pair_store import PairStore
 from bns_jax.pairs import Pairs
 
 CALLS = []
-LOOK = 6  # At two times it is asked about two samples together, and about each.
+LOOK = 9  # At five times, and at two of them about each of two samples too.
 TIMES = np.array([0.0, 0.5, 1.0])
 X0 = np.random.default_rng(0).normal(size=(3, 2))
 LABEL = np.array([1.0, 2.0, 3.0])

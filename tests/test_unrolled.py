@@ -109,6 +109,32 @@ def test_only_convolutions_are_differentiated_without_a_loop(field, loops):
     assert count(f) == 1
 
 
+def test_the_path_and_the_velocities_are_differentiated_like_the_end():
+    params, x0, kernel = jax.tree.map(jnp.asarray, (solvers.midpoint(4), X0, KERNEL))
+
+    def end_of_path(params, vf, x0):
+        return ns.sample_path(params, vf, x0)[-1]
+
+    def with_velocities(params, vf, x0):
+        return ns.sample_velocities(params, vf, x0)[0]
+
+    def gradient(sample):
+        def total(params, kernel):
+            vf = jax.tree_util.Partial(convolve, kernel)
+            return jnp.sum(jnp.square(sample(params, vf, x0)))
+
+        return jax.jit(jax.grad(total, (0, 1))).lower(params, kernel).compile()
+
+    expected = gradient(ns.sample)(params, kernel)
+    for sample in (end_of_path, with_velocities):
+        compiled = gradient(sample)
+        assert " while(" not in compiled.as_text()
+        for got, leaf in zip(
+            *map(jax.tree.leaves, (compiled(params, kernel), expected)), strict=True
+        ):
+            assert_close(got, leaf, 1e-12)
+
+
 def test_inside_a_loop_there_is_nothing_to_gain():
     inputs = jax.tree.map(jnp.asarray, (solvers.midpoint(4), X0, KERNEL))
 

@@ -26,6 +26,9 @@ from bns_jax.velocity import time_like
 _LEAST_POINTS = 4
 """Of a trajectory, for a cubic spline."""
 
+_ELSEWHERE = 0.5
+"""Of the samples' own spread: pairs that are shuffled are 1.4 of it apart."""
+
 
 def greedy(
     vf: Problem | VelocityField,
@@ -92,7 +95,21 @@ def with_path(vf: VelocityField, train: Pairs, mesh: Mesh | None) -> Pairs:
     if len(train.times) >= _LEAST_POINTS:
         return train
     solved = ground_truth.pairs(vf, train.x0, *train.args, mesh=mesh)
+    _check_leads_there(solved.x1, train.x1)
     return train._replace(times=solved.times, path=solved.path)
+
+
+def _check_leads_there(solved: Sample, given: Sample) -> None:
+    """Checks that the field leads to the samples of somebody else's pairs."""
+    ends, expected = _rows(solved), _rows(given)
+    spread = np.sqrt(np.mean(np.var(expected, axis=0)))
+    apart = np.sqrt(np.mean((ends - expected) ** 2))
+    if apart > _ELSEWHERE * spread > 0:
+        raise ValueError(
+            f"the field leads elsewhere than the pairs say, by {apart:.3g} (root mean "
+            f"square; the samples have a standard deviation of {spread:.3g}): are x0 "
+            "and x1 swapped or shuffled, or is its time reversed?"
+        )
 
 
 def _fit_rows(

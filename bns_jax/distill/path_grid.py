@@ -51,11 +51,10 @@ def path_grid(pairs: Pairs, power: float) -> Grid:
       ValueError: if there are fewer points or power is negative.
     """
     times, power = np.asarray(pairs.times, np.float64), scalars.finite("power", power)
-    if len(times) < 3 or not power >= 0:
-        raise ValueError(
-            f"expected at least 3 points of the path and power >= 0, got {len(times)} "
-            f"and {power}"
-        )
+    if not power >= 0:
+        raise ValueError(f"power must not be negative, got {power}")
+    if len(times) < 3:
+        raise ValueError(f"expected at least 3 points of the path, got {len(times)}")
     bend, middle = _second_derivative(times, pairs)
     fine = np.linspace(times[0], times[-1], 20 * len(times))
     density = np.interp(fine, middle, bend**power)

@@ -34,16 +34,26 @@ def save(path: epath.PathLike, params: Any, metadata: Mapping[str, Any]) -> None
       metadata: anything JSON holds: the architecture, the figures of the training.
 
     Raises:
-      ValueError: if a leaf is of numbers that the file has no kind for, or the metadata
-        are no JSON values.
+      ValueError: if a leaf is of numbers that the file has no kind for, two leaves
+        have one name, or the metadata are no JSON values.
     """
-    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    by_path = flax.traverse_util.flatten_dict(params)
+    names = ["/".join(map(str, path)) for path in by_path]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice or not all(isinstance(key, str) for path in by_path for key in path):
+        raise ValueError(
+            "expected string keys that, joined by /, name each leaf by itself, got "
+            f"{sorted(twice) or list(by_path)[:3]}"
+        )
+    flat = dict(zip(names, by_path.values(), strict=True))
     tensors = {name: _by_rows(leaf) for name, leaf in flat.items()}
     other = {k: v.dtype for k, v in tensors.items() if v.dtype not in _DTYPES.values()}
     if other:
         raise ValueError(f"expected numbers of {', '.join(_DTYPES)}, got {other}")
     try:
-        header = {key: json.dumps(value) for key, value in metadata.items()}
+        header = {
+            key: json.dumps(value, allow_nan=False) for key, value in metadata.items()
+        }
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata must be JSON values: {error}") from error
     header[_CHECKSUM] = checksum([tensors, header])

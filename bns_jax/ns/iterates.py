@@ -62,11 +62,6 @@ def iterates(
     return Y, U
 
 
-def last(Y: Sample, like: Sample) -> Sample:
-    """x_n, of the dtypes of `like`."""
-    return jax.tree.map(lambda y, like: y[-1].astype(like.dtype), Y, like)
-
-
 def _outer(coefficients: Array, u: Sample, x: Sample) -> Sample:
     """The outer product with u, in the wider of the coefficients' dtype and x's."""
 

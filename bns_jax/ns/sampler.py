@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from bns_jax.checks import check_floating
 from bns_jax.ns import unrolled
-from bns_jax.ns.iterates import iterates, last
+from bns_jax.ns.iterates import iterates
 from bns_jax.ns.params import NSParams, check_shapes
 from bns_jax.ns.traced_field import TracedField, trace
 from bns_jax.pytree import as_pytree
@@ -58,7 +58,7 @@ def sample_path(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> 
       x_1 .. x_n stacked on a new leading axis.
     """
     check_floating("x0", x0)
-    return _sample_path(params, as_pytree(vf), x0, *args)
+    return _sample_path(unrolled.helps(), params, as_pytree(vf), x0, *args)
 
 
 def sample_velocities(
@@ -70,38 +70,52 @@ def sample_velocities(
       x_n, and u_0 .. u_{n-1} stacked on a new leading axis.
     """
     check_floating("x0", x0)
-    return _sample_velocities(params, as_pytree(vf), x0, *args)
+    return _sample_velocities(unrolled.helps(), params, as_pytree(vf), x0, *args)
 
 
 @partial(jax.jit, static_argnums=0)
 def _sample(
     unroll: bool, params: NSParams, vf: VelocityField, x0: Sample, *args: Any
 ) -> Sample:
-    return _end(unroll, *_as_arrays(params, vf, x0, args))
+    Y, _ = _solve(unroll, False, params, vf, x0, args)
+    return jax.tree.map(lambda x, y: y[-1].astype(x.dtype), x0, Y)
 
 
-@jax.jit
-def _sample_path(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sample:
-    params, field, x0 = _as_arrays(params, vf, x0, args)
-    Y, _ = iterates(params, field, x0)
+@partial(jax.jit, static_argnums=0)
+def _sample_path(
+    unroll: bool, params: NSParams, vf: VelocityField, x0: Sample, *args: Any
+) -> Sample:
+    Y, _ = _solve(unroll, False, params, vf, x0, args)
     return jax.tree.map(lambda x, y: y.astype(x.dtype), x0, Y)
 
 
-@jax.jit
+@partial(jax.jit, static_argnums=0)
 def _sample_velocities(
-    params: NSParams, vf: VelocityField, x0: Sample, *args: Any
+    unroll: bool, params: NSParams, vf: VelocityField, x0: Sample, *args: Any
 ) -> tuple[Sample, Sample]:
+    Y, U = _solve(unroll, True, params, vf, x0, args)
+    return jax.tree.map(lambda x, y: y[-1].astype(x.dtype), x0, Y), U
+
+
+def _solve(
+    unroll: bool,
+    keep_velocities: bool,
+    params: NSParams,
+    vf: VelocityField,
+    x0: Sample,
+    args: tuple[Any, ...],
+) -> tuple[Sample, Sample | None]:
+    """All iterates, and all velocities if they are kept.
+
+    `unroll` says how they are differentiated if the field has convolutions.
+    """
     params, field, x0 = _as_arrays(params, vf, x0, args)
-    Y, U = iterates(params, field, x0, keep_velocities=True)
-    return last(Y, x0), U
 
-
-def _end(unroll: bool, params: NSParams, field: TracedField, x0: Sample) -> Sample:
-    """x_n; `unroll` says how it is differentiated if the field has convolutions."""
-
-    def run(unroll: int, params: NSParams, x0: Sample, arrays: list[Any]) -> Sample:
-        Y, _ = iterates(params, field._replace(arrays=arrays), x0, unroll=unroll)
-        return last(Y, x0)
+    def run(steps: int, params: NSParams, x0: Sample, arrays: list[Any]) -> Any:
+        given = field._replace(arrays=arrays)
+        return iterates(
+            params, given, x0, keep_velocities=keep_velocities, unroll=steps
+        )
 
     if not (unroll and field.convolves):
         return run(1, params, x0, field.arrays)
