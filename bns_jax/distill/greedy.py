@@ -106,9 +106,9 @@ def _check_leads_there(solved: Sample, given: Sample) -> None:
     apart = np.sqrt(np.mean((ends - expected) ** 2))
     if apart > _ELSEWHERE * spread > 0:
         raise ValueError(
-            f"the field leads elsewhere than the pairs say, by {apart:.3g} (root mean "
-            f"square; the samples have a standard deviation of {spread:.3g}): are x0 "
-            "and x1 swapped or shuffled, or is its time reversed?"
+            "expected a field that leads from x0 to x1 of the pairs, got ends that are "
+            f"{apart:.3g} apart from x1 (root mean square), whose standard deviation "
+            f"is {spread:.3g}: are x0 and x1 swapped or shuffled, or is time reversed?"
         )
 
 
