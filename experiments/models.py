@@ -111,15 +111,7 @@ class Model:
     @property
     def problem(self) -> Problem:
         """What the library knows of it."""
-        return Problem(
-            self.field,
-            self.scheduler,
-            self.draw,
-            data_range=self.data_range,
-            guidance=self.guidance,
-            mesh=self.mesh,
-            facts=self.facts,
-        )
+        return Problem(self.field, self.scheduler, self.mesh, self.facts)
 
     @property
     def title(self) -> str:

@@ -190,7 +190,7 @@ def test_settings_of_an_optimizer_are_checked():
 
 
 def test_a_problem_does_wherever_a_field_does():
-    problem = Problem(FIELD, guidance=0.0, facts={"model": "shifted"})
+    problem = Problem(FIELD, facts={"model": "shifted"})
     expected = fit()
     found = distill.fit(FAMILY, problem, TRAIN, VALIDATION, optimizer=ADAM)
     assert_same_params(found, expected)
