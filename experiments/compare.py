@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
-from experiments import cli, interrupt, session
+from experiments.run import cli, interrupt, session
 
 if TYPE_CHECKING:
     from bns_jax.ns import NSParams
@@ -57,8 +57,9 @@ def main(argv: list[str]) -> None:
 
 
 def _compare() -> None:
-    from experiments import comparison, report, truth
-    from experiments.workdir import Workdir
+    from experiments.job import comparison, truth
+    from experiments.report.table import table
+    from experiments.run.workdir import Workdir
 
     model = session.load_model()
     solvers = _solvers(model.scheduler)
@@ -69,8 +70,8 @@ def _compare() -> None:
     test = truth.make_pairs(model, counts, accuracy, workdir)["test"]
     rows = comparison.compare(model, solvers, test, workdir.results("test"))
     comparison.write(rows, model, workdir)
-    table = report.table(rows, model.data_range)
-    print(f"\non {test.size} pairs, {model.title}\n\n{table}\n")
+    print(f"\non {test.size} pairs, {model.title}\n")
+    print(f"{table(rows, model.data_range)}\n")
     print(f"in {workdir.root}: table.csv  psnr_vs_nfe.png")
 
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
-from experiments import cli, interrupt, job_flags, session
+from experiments.job import job_flags
+from experiments.run import cli, interrupt, session
 
 if TYPE_CHECKING:
-    from experiments.workdir import Workdir
+    from experiments.run.workdir import Workdir
 
 _STAGES = ("all", "pretrain", "pairs", "distill", "evaluate")
 
@@ -48,8 +49,8 @@ def main(argv: list[str]) -> None:
     """Runs the stages that --stage names."""
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    from experiments import main_job
-    from experiments.workdir import Workdir
+    from experiments.job import main_job
+    from experiments.run.workdir import Workdir
 
     workdir = Workdir(_WORKDIR.value or f"runs/{cli.MODEL.value}")
     with session.running():
@@ -69,10 +70,10 @@ def _pretrain(workdir: Workdir) -> None:
     """Trains the network and writes its weights into the workdir."""
     from bns_jax import parallel, schedulers
     from bns_jax.models import UNetConfig, weights
-    from experiments import preemption
     from experiments.data import digits
-    from experiments.pretrain import Recipe, pretrain
-    from experiments.progress import Progress
+    from experiments.models.pretrain import Recipe, pretrain
+    from experiments.run import preemption
+    from experiments.run.progress import Progress
 
     config = UNetConfig()
     recipe = Recipe(

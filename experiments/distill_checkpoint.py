@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
-from experiments import cli, interrupt, job_flags, session
+from experiments.job import job_flags
+from experiments.run import cli, interrupt, session
 
 if TYPE_CHECKING:
-    from experiments.main_job import Settings
-    from experiments.models import Model
+    from experiments.job.main_job import Settings
+    from experiments.models.models import Model
 
 _STAGES = ("all", "estimate", "pairs", "distill", "evaluate")
 
@@ -96,8 +97,8 @@ def main(argv: list[str]) -> None:
     """Runs the stages that --stage names."""
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    from experiments import main_job
-    from experiments.workdir import Workdir
+    from experiments.job import main_job
+    from experiments.run.workdir import Workdir
 
     workdir = Workdir(_WORKDIR.value or f"runs/{cli.MODEL.value}")
     with session.running():
@@ -112,7 +113,7 @@ def main(argv: list[str]) -> None:
 
 
 def _model() -> Model:
-    from experiments import models
+    from experiments.models import models
 
     model = models.checkpoint(
         cli.MODEL.value,
@@ -136,7 +137,7 @@ def _settings() -> Settings:
 
 def _introduce(model: Model, settings: Settings) -> None:
     """Says what the model is, and what the run will take."""
-    from experiments.estimate import estimate
+    from experiments.job.estimate import estimate
 
     if model.guidance and not model.facts["guidance_was_trained"]:
         print(

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from bns_jax import ns, solvers
 from bns_jax.ns import NSParams
-from experiments import models
+from experiments.models import models
 from tests.laws import assert_close, count_compilations, random_params
 
 X0 = np.random.default_rng(3).normal(size=(8, 3))

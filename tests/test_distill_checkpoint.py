@@ -11,7 +11,8 @@ import pytest
 from bns_jax import interchange, parallel
 from bns_jax.models import convert, pretrained
 from bns_jax.models.published import PUBLISHED
-from experiments import cli, models
+from experiments.models import models
+from experiments.run import cli
 from tests.published import random_tensors
 from tests.test_experiments import contents, experiment
 from tests.weight_files import FORMATS

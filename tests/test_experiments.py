@@ -22,16 +22,12 @@ from flax import nnx
 import bns_jax
 from bns_jax import distill, interchange, parallel, solvers
 from bns_jax.solvers import COMMON
-from experiments import (
-    comparison,
-    duel,
-    lock,
-    main_job,
-    models,
-    report,
-    truth,
-)
-from experiments.mixture import Mixture
+from experiments.bench_distill import duel
+from experiments.job import comparison, main_job, truth
+from experiments.models import models
+from experiments.models.mixture import Mixture
+from experiments.report.table import Row
+from experiments.run import lock
 from tests.fields import Gaussian
 from tests.laws import ALL_SCHEDULERS, assert_close
 
@@ -464,7 +460,7 @@ def test_a_way_is_at_a_level_when_what_a_user_would_get_is():
 
 def test_a_solver_that_blew_up_is_never_the_best():
     reached = {"blown up": np.nan, "poor": 3.0, "this too": np.nan}
-    rows = [report.Row(name, 4, db, 0.0, 0.0) for name, db in reached.items()]
+    rows = [Row(name, 4, db, 0.0, 0.0) for name, db in reached.items()]
     assert comparison.best(rows, 4).solver == "poor"
 
 
@@ -494,7 +490,7 @@ class TestCpuOfASmallNetwork:
     PROGRAM = """
 import os, sys
 from absl import flags
-from experiments import session
+from experiments.run import session
 flags.FLAGS(sys.argv)
 with session.running():
     import jax

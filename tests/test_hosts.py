@@ -121,7 +121,8 @@ def test_the_weights_were_laid_over_the_devices():
 ENDING = """
 import os, sys, time
 from absl import app
-from experiments import cli, session
+from experiments.run import cli
+from experiments.run import session
 
 def main(argv):
     with session.running():

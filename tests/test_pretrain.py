@@ -8,8 +8,8 @@ import pytest
 
 from bns_jax import distill, schedulers
 from bns_jax.models import UNetConfig
-from experiments import pretrain
 from experiments.data.digits import Images
+from experiments.models.models import pretrain
 
 IMAGES = Images(np.zeros((4, 2, 2, 1)), np.zeros(4, np.int32))
 

@@ -14,7 +14,7 @@ import pytest
 from bns_jax import grids, interchange, ns, schedulers, solvers
 from bns_jax.ns import NSParams
 from bns_jax.scale_time import between, fold, under
-from experiments import agreement, classify, specimens
+from experiments.taxonomy import agreement, classify, specimens
 from tests.fields import Gaussian
 from tests.laws import ALL_SCHEDULERS, random_params, run
 
@@ -361,8 +361,9 @@ class TestCommand:
 
     def test_fails_where_two_runs_differ(self, tmp_path):
         script = (
-            "from absl import app; from experiments import agreement, taxonomy; "
-            "agreement.difference = lambda *_: 1e-11; app.run(taxonomy.main)"
+            "from absl import app; "
+            "from experiments.taxonomy import __main__, agreement; "
+            "agreement.difference = lambda *_: 1e-11; app.run(__main__.main)"
         )
         failed = taxonomy("-c", script, "--solvers=euler", f"--workdir={tmp_path}")
         assert failed.returncode == 1

@@ -14,9 +14,9 @@ from etils import epath
 
 from bns_jax import distill
 from bns_jax import lock as locks
-from experiments import cli, interrupt, lock, preemption
-from experiments.progress import Progress
-from experiments.workdir import Workdir
+from experiments.run import cli, interrupt, lock, preemption
+from experiments.run.progress import Progress
+from experiments.run.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parent.parent
 HOLD = {
@@ -32,7 +32,7 @@ def hold(kind, folder):
 @contextlib.contextmanager
 def another_process_holds(kind, folder):
     code = (
-        "import sys, time; from etils import epath; from experiments import lock\n"
+        "import sys, time; from etils import epath; from experiments.run import lock\n"
         f"path = epath.Path(sys.argv[1]); held = {HOLD[kind]}\n"
         "print('held', flush=True); time.sleep(60)"
     )
@@ -202,7 +202,8 @@ def test_json_in_a_flag_is_written_as_one_line():
 
 SHOW_CONFIG = """
 from absl import app
-from experiments import cli, distill_checkpoint
+from experiments.run import cli
+from experiments import distill_checkpoint
 app.run(lambda argv: print(cli.serialize((distill_checkpoint._CONFIG,))))
 """
 
@@ -229,7 +230,7 @@ def test_flags_that_are_not_whole_are_refused(tmp_path):
 
 CLAIM = """
 import os, sys
-from experiments.workdir import Workdir
+from experiments.run.workdir import Workdir
 
 if os.access(sys.argv[1], os.W_OK):  # as root may write anywhere
     os.seteuid(65534)
@@ -275,7 +276,7 @@ def test_sigterm_ends_a_stage_after_the_unit_in_hand(sigterm):
 
 PROGRAM = """
 import hashlib, sys, time
-from experiments import interrupt
+from experiments.run import interrupt
 
 def main(argv):
     def work():

@@ -1,0 +1,256 @@
+"""The main job on any model: pairs, distillation, evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from bns_jax import (
+    distill,
+    families,
+    ns,
+    parallel,
+    solvers,
+)
+from bns_jax.distill import Distilled, Optimizer
+from bns_jax.ns import NSParams
+from bns_jax.pairs import Pairs, first
+from bns_jax.pytree import on_host
+from experiments.job import comparison, solver_files, starts, truth
+from experiments.job.truth import Accuracy
+from experiments.models.models import Model
+from experiments.report import display, samples
+from experiments.report.table import Row, table
+from experiments.run import preemption
+from experiments.run.progress import Progress
+from experiments.run.workdir import Workdir
+
+_SHOWN_SAMPLES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the flags say.
+
+    Attributes:
+      nfe: numbers of evaluations to distil for.
+      solvers: names of those to compare with.
+      init: where the search starts, as `starts.find` takes it.
+      counts: pairs of each split.
+      accuracy: of the pairs.
+      sigma_0: preconditioning (eq. 14).
+      optimizer: how it goes on.
+      chunk: pairs to solve at a time; the library's own default if None.
+    """
+
+    nfe: tuple[int, ...]
+    solvers: tuple[str, ...]
+    init: str
+    counts: dict[str, int]
+    accuracy: Accuracy
+    sigma_0: float
+    optimizer: Optimizer
+    chunk: int | None = None
+
+    @property
+    def pairs_per_step(self) -> int:
+        """What was asked for, or the optimizer's own as far as there are pairs."""
+        return self.optimizer.batch_of(self.counts["train"])
+
+
+def check(model: Model, settings: Settings) -> None:
+    """What can be wrong with settings, before any work.
+
+    Raises:
+      ValueError: if there is no solver to start from or none to compare with, or the
+        microbatch does not divide the batch, or the devices not the microbatch.
+    """
+    starts.check(settings.init, model, settings.nfe)
+    for nfe in settings.nfe:
+        if not solvers.build_all(settings.solvers, nfe, model.scheduler):
+            raise ValueError(
+                f"--solvers: none of {', '.join(settings.solvers)} exists at {nfe} "
+                "evaluations"
+            )
+    microbatch = settings.optimizer.microbatch
+    if microbatch is not None:
+        if settings.pairs_per_step % microbatch:
+            raise ValueError(
+                f"--microbatch must divide the {settings.pairs_per_step} pairs of a "
+                f"step, got {microbatch}"
+            )
+        parallel.check_divisible(microbatch, model.mesh)
+
+
+def run(model: Model, settings: Settings, workdir: Workdir, stage: str) -> None:
+    """Pairs, then distillation, then evaluation, and what came of it.
+
+    What the workdir has of them is read.
+
+    Args:
+      model: to sample from.
+      settings: of the run.
+      workdir: for everything that is written.
+      stage: "pairs" or "distill" to stop after it.
+    """
+    start = time.monotonic()
+    pairs = truth.make_pairs(
+        model, settings.counts, settings.accuracy, workdir, settings.chunk
+    )
+    print(f"pairs are ready after {time.monotonic() - start:.0f} s", flush=True)
+    if stage == "pairs":
+        return
+    distilled = distil_all(model, settings, workdir, pairs)
+    if stage == "distill":
+        return
+    rows = evaluate_all(model, settings, workdir, pairs, distilled)
+    print(f"\n{table(rows, model.data_range)}\n")
+    print(
+        f"forwards count calls of the guided field, {model.network_calls} network "
+        f"evaluations each; ground truth took {pairs['test'].nfe.mean():.0f} NFE."
+    )
+    print(f"finished after {time.monotonic() - start:.0f} s; in {workdir.root}:")
+    for nfe in settings.nfe:
+        print(f"  solvers/bns_{nfe}.json   bns_jax.interchange.load(path)")
+    print("  table.csv  psnr_vs_nfe.png  samples.png  history/")
+
+
+def distil_all(
+    model: Model, settings: Settings, workdir: Workdir, pairs: dict[str, Pairs]
+) -> dict[int, Distilled]:
+    """One BNS solver per number of evaluations, in ascending order.
+
+    Finished ones are read. Their forwards include those of their starts.
+    """
+    distilled: dict[int, Distilled] = {}
+    for nfe in settings.nfe:
+        previous = distilled[max(distilled)] if distilled else None
+        of = _identity(model, settings, pairs, nfe)
+        found = parallel.if_everywhere(solver_files.find(workdir, nfe, of))
+        distilled[nfe] = found or _distil(
+            model, settings, workdir, pairs, nfe, previous
+        )
+    return distilled
+
+
+def evaluate_all(
+    model: Model,
+    settings: Settings,
+    workdir: Workdir,
+    pairs: dict[str, Pairs],
+    distilled: dict[int, Distilled],
+) -> list[Row]:
+    """Every solver on the test pairs: a table, a plot, and samples.
+
+    The solver files say from then on what they reach.
+    """
+    test = pairs["test"]
+    built = {
+        nfe: solvers.build_all(settings.solvers, nfe, model.scheduler)
+        for nfe in settings.nfe
+    }
+    bespoke = {nfe: {display.BESPOKE: fit.params} for nfe, fit in distilled.items()}
+    kept = workdir.results("test"), workdir.results("train")
+    others = comparison.compare(model, built, test, kept[0])
+    rows = list(others)
+    trained = comparison.compare(model, bespoke, pairs["train"], kept[1])
+    for row, on_train in zip(
+        comparison.compare(model, bespoke, test, kept[0]), trained, strict=True
+    ):
+        fitted, best_other = distilled[row.nfe], comparison.best(others, row.nfe)
+        solver_files.add_measured(model, workdir, test.size, row, best_other)
+        rows.append(
+            row._replace(
+                gain_db=row.psnr_db - best_other.psnr_db,
+                overfit_db=on_train.psnr_db - row.psnr_db,
+                forwards=fitted.forwards,
+                seconds=fitted.history[-1].seconds,
+            )
+        )
+    comparison.write(rows, model, workdir)
+    nfe = min(settings.nfe)
+    runner_up = comparison.best(others, nfe).solver
+    shown = {
+        "BNS": distilled[nfe].params,
+        display.name(runner_up): built[nfe][runner_up],
+    }
+    _show_samples(model, shown, test, workdir)
+    return rows
+
+
+def _distil(
+    model: Model,
+    settings: Settings,
+    workdir: Workdir,
+    pairs: dict[str, Pairs],
+    nfe: int,
+    previous: Distilled | None,
+) -> Distilled:
+    """One BNS solver, written to the workdir when it is finished."""
+    name = solver_files.name(nfe)
+    start = starts.find(settings.init, model, pairs, nfe, previous, workdir)
+    family = families.bns(start.params)
+    if settings.sigma_0 != 1.0:
+        family = families.preconditioned(family, model.scheduler, settings.sigma_0)
+    with Progress(f"distill/{name}", "step") as progress:
+        fitted = distill.fit(
+            family,
+            model.problem,
+            pairs["train"],
+            pairs["validation"],
+            **_recipe(model, settings),
+            checkpoint=workdir.checkpoint(f"{name}_from_{start.name}"),
+            report=distill.Report(progress, stop=preemption.asked),
+        )
+    of = {**fitted.identity, **_search(settings)}
+    fitted = fitted._replace(forwards=start.forwards + fitted.forwards, identity=of)
+    solver_files.write(model, workdir, nfe, start.name, fitted)
+    return fitted
+
+
+def _recipe(model: Model, settings: Settings) -> dict[str, Any]:
+    """The arguments of `distill.fit` that shape its result."""
+    return {
+        "optimizer": model.cached(settings.optimizer, settings.counts["train"]),
+        "metric": model.metric,
+        "seed": settings.accuracy.seed,
+    }
+
+
+def _search(settings: Settings) -> dict[str, Any]:
+    """What of the settings shapes a solver besides, as JSON values."""
+    return {"init": settings.init, "sigma_0": settings.sigma_0}
+
+
+def _identity(
+    model: Model, settings: Settings, pairs: dict[str, Pairs], nfe: int
+) -> dict[str, Any]:
+    """What a finished solver must be of, wherever its search started from."""
+    of_run = distill.identify(
+        families.bns(solvers.euler(nfe)),
+        model.problem,
+        pairs["train"],
+        pairs["validation"],
+        **_recipe(model, settings),
+    )
+    return {**of_run, **_search(settings)}
+
+
+def _show_samples(
+    model: Model, solvers: dict[str, NSParams], test: Pairs, workdir: Workdir
+) -> None:
+    """The same noise through ground truth and each solver."""
+    shown = first(test, _SHOWN_SAMPLES)
+    truth = f"ground truth\n(Dopri5, {np.mean(test.nfe):.0f} NFE)"
+    sheet, sample = {truth: np.asarray(shown.x1)}, jax.jit(ns.sample)
+    for name, params in solvers.items():
+        sheet[f"{name}, {len(params.a)} NFE"] = on_host(
+            sample(params, model.field, shown.x0, *shown.args)
+        )
+    title = f"{model.title}: the same noise in each column"
+    path = workdir.root / "samples.png"
+    samples.plot_samples(sheet, path, title, truth, model.data_range)
