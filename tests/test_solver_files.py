@@ -8,7 +8,7 @@ import pytest
 
 from bns_jax import distill, interchange, schedulers, solvers
 from experiments.job import solver_files
-from experiments.models.models import Model
+from experiments.models.catalogue import Model
 from experiments.report.table import Row
 from experiments.run.workdir import Workdir
 

@@ -14,7 +14,8 @@ from etils import epath
 
 from bns_jax import distill
 from bns_jax import lock as locks
-from experiments.run import cli, interrupt, lock, preemption
+from experiments.distill_checkpoint import CheckpointConfig
+from experiments.run import interrupt, lock, preemption
 from experiments.run.progress import Progress
 from experiments.run.workdir import Workdir
 
@@ -186,25 +187,24 @@ def test_a_value_of_several_lines_is_refused(tmp_path, value):
 
 
 def test_json_over_several_lines_is_a_value_of_one():
-    parse = cli.JsonObject().parse
-    assert parse('{"width":\n 128,\n"x": "\u2028"}') == '{"width": 128, "x": "\\u2028"}'
-    assert parse("") == ""
+    given = '{"width":\n 128,\n"x": "\u2028"}'
+    assert CheckpointConfig(config=given).config == '{"width": 128, "x": "\\u2028"}'
+    assert CheckpointConfig(config="").config == ""
     for text in ("[1]", "{", "3", '{"x": 1} 2'):
-        with pytest.raises(ValueError, match="must be a JSON object"):
-            parse(text)
+        with pytest.raises(ValueError, match="expected a JSON object"):
+            CheckpointConfig(config=text)
 
 
 def test_json_in_a_flag_is_written_as_one_line():
     command = [sys.executable, "-c", SHOW_CONFIG, '--config={"width":\n 128}']
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == """{'config': '{"width": 128}'}\n"""
+    assert done.stdout == '{"width": 128}\n'
 
 
 SHOW_CONFIG = """
-from absl import app
+from experiments.distill_checkpoint import CheckpointConfig
 from experiments.run import cli
-from experiments import distill_checkpoint
-app.run(lambda argv: print(cli.serialize((distill_checkpoint._CONFIG,))))
+cli.launch(lambda config: print(config.shaping()["config"]), CheckpointConfig)
 """
 
 
@@ -278,18 +278,19 @@ PROGRAM = """
 import hashlib, sys, time
 from experiments.run import interrupt
 
-def main(argv):
+def main():
     def work():
         print("at work", flush=True)
         # What never comes back to Python's main thread, as a compiler.
         hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 
-    if "defers" not in argv:
+    if "defers" not in sys.argv:
         work()
     with interrupt.deferred(lambda: print("asked", flush=True)):
         work()
 
-interrupt.launch(main)
+interrupt.watch()
+main()
 """
 
 

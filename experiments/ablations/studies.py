@@ -14,9 +14,9 @@ from bns_jax.families import Family
 from bns_jax.pairs import Pairs, first
 from experiments.ablations.study import Result
 from experiments.job import comparison, starts, truth
+from experiments.job.config import PairsConfig
 from experiments.job.starts import Start
-from experiments.job.truth import Accuracy
-from experiments.models.models import Model
+from experiments.models.catalogue import Model
 from experiments.run import preemption
 from experiments.run.progress import Progress
 from experiments.run.workdir import Workdir
@@ -38,7 +38,7 @@ class Bench:
       most_train_pairs: that the study of their number fits to.
       nfe: numbers of evaluations.
       optimizer: of solvers.
-      accuracy: of pairs.
+      config: of pairs and seeds.
       workdir: of checkpoints and pairs.
     """
 
@@ -48,7 +48,7 @@ class Bench:
     most_train_pairs: int
     nfe: tuple[int, ...]
     optimizer: Optimizer
-    accuracy: Accuracy
+    config: PairsConfig
     workdir: Workdir
 
     def fit(
@@ -69,7 +69,7 @@ class Bench:
                 optimizer=self.model.cached(optimizer or self.optimizer, train.size),
                 objective=objective,
                 metric=self.model.metric,
-                seed=self.accuracy.seed,
+                seed=self.config.seed,
                 checkpoint=self.workdir.checkpoint(title),
                 report=distill.Report(progress, stop=preemption.asked),
             )
@@ -204,7 +204,7 @@ def train_pairs(bench: Bench) -> list[Result]:
     counts = [count for count in _TRAIN_PAIRS if count <= bench.most_train_pairs]
     workdir = Workdir(bench.workdir.root / "train_pairs")
     most = {"train": max(counts)}
-    train = truth.make_pairs(bench.model, most, bench.accuracy, workdir)["train"]
+    train = truth.make_pairs(bench.model, bench.config, workdir, most)["train"]
     limited = {count: bench.trained_on(first(train, count)) for count in counts}
     return [
         one.distil_greedy("train_pairs", str(count), nfe)
@@ -220,7 +220,7 @@ def guidance(bench: Bench) -> list[Result]:
         workdir = Workdir(bench.workdir.root / f"guidance_{w:g}")
         guided = bench.load(w)
         counts = {name: pairs.size for name, pairs in bench.pairs.items()}
-        pairs = truth.make_pairs(guided, counts, bench.accuracy, workdir)
+        pairs = truth.make_pairs(guided, bench.config, workdir, counts)
         at_w = dataclasses.replace(bench, model=guided, pairs=pairs, workdir=workdir)
         results += [at_w.distil_greedy("guidance", f"{w:g}", nfe) for nfe in bench.nfe]
     return results

@@ -14,74 +14,59 @@ shows what runs have left there, such as `experiments/bench_distill/histories/mi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 from typing import TYPE_CHECKING
 
-from absl import app, flags
-
-from experiments.run import cli, interrupt, session
+from experiments.job.config import CHECKPOINTS, PairsConfig, RunConfig
+from experiments.run import cli, session
+from experiments.run.config import changed, option
 
 if TYPE_CHECKING:
     from experiments.bench_distill.duel import Duel
-    from experiments.models.models import Model
+    from experiments.models.catalogue import Model
     from experiments.run.workdir import Workdir
 
-_WORKDIR = flags.DEFINE_string(
-    "workdir", "", "Folder of the run; runs/bench_distill_MODEL if left out."
-)
-_HISTORIES = flags.DEFINE_string(
-    "histories", "", "Folder of histories to show, instead of running anything."
-)
-_SEEDS = flags.DEFINE_integer(
-    "seeds", 3, "Runs of Gauss-Newton, of which the median counts.", lower_bound=1
-)
-_ITERATIONS = flags.DEFINE_integer(
-    "algorithm2_iterations", 15_000, "Steps of Algorithm 2.", lower_bound=1
-)
-_TRAIN_PAIRS = flags.DEFINE_integer(
-    "train_pairs", 520, "Pairs that solvers are fitted to.", lower_bound=40
-)
-_VALIDATION_PAIRS = flags.DEFINE_integer(
-    "validation_pairs", 256, "Pairs that choose the best step.", lower_bound=1
-)
-flags.adopt_module_key_flags(cli)
-flags.set_default(cli.NFE, ["4", "8", "16"])
-cli.refuse_odd_nfe()
 
-_RUN_FLAGS = (
-    cli.MODEL,
-    cli.WEIGHTS,
-    cli.GUIDANCE,
-    _ITERATIONS,
-    _TRAIN_PAIRS,
-    _VALIDATION_PAIRS,
-    cli.TEST_PAIRS,
-    cli.RTOL,
-    cli.ATOL,
-    cli.SEED,
-)
+@dataclasses.dataclass(frozen=True)
+class BenchConfig(RunConfig, PairsConfig):
+    """Both trainers on a model."""
+
+    nfe: tuple[int, ...] = changed(RunConfig, "nfe", (4, 8, 16))
+    train_pairs: int = option(520, "Pairs that solvers are fitted to.", least=40)
+    histories: str = option(
+        "", "Folder of histories to show, instead of running anything.", shapes=False
+    )
+    seeds: int = option(
+        3,
+        "Runs of Gauss-Newton, of which the median counts.",
+        least=1,
+        shapes=False,
+    )
+    algorithm2_iterations: int = option(15_000, "Steps of Algorithm 2.", least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_even_nfe()
 
 
-def main(argv: list[str]) -> None:
+def main(config: BenchConfig) -> None:
     """Runs the benchmark."""
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    with session.running():
-        _run()
+    with session.running(config, config.model not in CHECKPOINTS):
+        _run(config)
 
 
-def _run() -> None:
+def _run(config: BenchConfig) -> None:
     from experiments.bench_distill import duel
+    from experiments.models import catalogue
     from experiments.report import display
     from experiments.run.workdir import Workdir
 
-    model = session.load_model()
-    workdir = Workdir(_WORKDIR.value or f"runs/bench_distill_{cli.MODEL.value}")
-    all_nfe = cli.parse_nfe(cli.NFE.value)
-    if _HISTORIES.value:
-        duels = [duel.read(_HISTORIES.value, nfe) for nfe in all_nfe]
+    model = catalogue.of(config)
+    workdir = Workdir(config.folder("bench_distill"))
+    if config.histories:
+        duels = [duel.read(config.histories, nfe) for nfe in config.nfe]
     else:
-        duels = _duels(model, workdir, all_nfe)
+        duels = _duels(config, model, workdir)
     what = f"{display.psnr_of(model.data_range)}, dB"
     print(f"\n{what}, on the test pairs, {model.title}\n")
     print(duel.table(duels))
@@ -90,24 +75,16 @@ def _run() -> None:
     print(f"\nin {workdir.root}: psnr_vs_forwards.png")
 
 
-def _duels(model: Model, workdir: Workdir, all_nfe: Sequence[int]) -> list[Duel]:
+def _duels(config: BenchConfig, model: Model, workdir: Workdir) -> list[Duel]:
     """Runs both trainers, each to its end; what the workdir has of them is read."""
     from experiments.bench_distill import duel
     from experiments.job import truth
 
-    workdir.claim(cli.serialize(_RUN_FLAGS))
-    accuracy = truth.Accuracy(cli.RTOL.value, cli.ATOL.value, cli.SEED.value)
-    counts = {
-        "train": _TRAIN_PAIRS.value,
-        "validation": _VALIDATION_PAIRS.value,
-        "test": cli.TEST_PAIRS.value,
-    }
-    pairs = truth.make_pairs(model, counts, accuracy, workdir)
-    return [
-        duel.run(model, pairs, nfe, _ITERATIONS.value, _SEEDS.value, workdir)
-        for nfe in all_nfe
-    ]
+    workdir.claim(config.shaping(), config.free())
+    pairs = truth.make_pairs(model, config, workdir)
+    steps, seeds = config.algorithm2_iterations, config.seeds
+    return [duel.run(model, pairs, nfe, steps, seeds, workdir) for nfe in config.nfe]
 
 
 if __name__ == "__main__":
-    interrupt.launch(main)
+    cli.launch(main, BenchConfig)

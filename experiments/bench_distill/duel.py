@@ -13,7 +13,7 @@ from bns_jax.distill import HistoryRow, Optimizer
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 from experiments.job import comparison, starts
-from experiments.models.models import Model
+from experiments.models.catalogue import Model
 from experiments.report import display
 from experiments.report.figure import plt, save
 from experiments.run import preemption

@@ -10,7 +10,7 @@ from etils import epath
 from bns_jax import comparison, distill
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from experiments.models.models import Model
+from experiments.models.catalogue import Model
 from experiments.report import curves
 from experiments.report.table import Row
 from experiments.run.progress import Progress

@@ -12,9 +12,10 @@ import numpy as np
 
 from bns_jax import parallel, solvers, tables
 from bns_jax.typing import Sample, VelocityField
+from experiments.job import optimizer as optimizers
 from experiments.job import starts
-from experiments.job.main_job import Settings
-from experiments.models.models import Model
+from experiments.job.config import JobConfig
+from experiments.models.catalogue import Model
 
 _TRUTH_CALLS = 130
 """Field calls of a reference solve at the usual tolerance; models differ twofold."""
@@ -61,12 +62,12 @@ class Estimate(NamedTuple):
         )
 
 
-def estimate(model: Model, settings: Settings) -> Estimate:
+def estimate(model: Model, config: JobConfig) -> Estimate:
     """Measures one call of the field, and counts the calls to come."""
     devices = parallel.batch_devices(model.mesh)
-    chunk = min(settings.chunk or _MEASURED_BATCH, max(settings.counts.values()))
-    optimizer = model.cached(settings.optimizer, settings.counts["train"])
-    batch = optimizer.microbatch or settings.pairs_per_step
+    chunk = min(config.chunk or _MEASURED_BATCH, max(config.counts.values()))
+    optimizer = model.cached(optimizers.of(config), config.train_pairs)
+    batch = optimizer.microbatch or optimizer.batch_of(config.train_pairs)
     chunk, batch = (-(-count // devices) * devices for count in (chunk, batch))
     drawn = _drawn(model, chunk)
     forward = jax.jit(_call).lower(model.field, *drawn).compile()
@@ -75,28 +76,29 @@ def estimate(model: Model, settings: Settings) -> Estimate:
     x_bytes = drawn[1].nbytes // devices
     return Estimate(
         _seconds(forward, model.field, drawn) / chunk,
-        count_calls(model, settings),
+        count_calls(model, config),
         _bytes_per_device(model.field),
         _temporary(forward) + (_STEPS_OF_DOPRI + _KEPT_TIMES) * x_bytes,
         _temporary(backward),
     )
 
 
-def count_calls(model: Model, settings: Settings) -> dict[str, int]:
+def count_calls(model: Model, config: JobConfig) -> dict[str, int]:
     """Field calls on single samples, stage by stage, if no search ends early."""
-    counts, optimizer = settings.counts, settings.optimizer
+    counts, optimizer = config.counts, optimizers.of(config)
+    batch, names = optimizer.batch_of(counts["train"]), solvers.expand(config.solvers)
     iterations, every = optimizer.iterations, optimizer.evaluate_every
-    cost = optimizer.trainer(iterations).cost * settings.pairs_per_step * iterations
+    cost = optimizer.trainer(iterations).cost * batch * iterations
     cost += (iterations // every + 1) * counts["validation"]
     calls = {"pairs": _TRUTH_CALLS * sum(counts.values())}
-    for nfe in settings.nfe:
+    for nfe in config.nfe:
         grids = 0
-        if settings.init in (starts.GREEDY, starts.PREVIOUS):
-            grids = starts.greedy_grids(after_another=nfe > min(settings.nfe))
+        if config.init in (starts.GREEDY, starts.PREVIOUS):
+            grids = starts.greedy_grids(after_another=nfe > min(config.nfe))
         calls[f"distill {nfe}"] = (cost + grids * counts["train"]) * nfe
     compared = [
-        nfe * (1 + len(solvers.build_all(settings.solvers, nfe, model.scheduler)))
-        for nfe in settings.nfe
+        nfe * (1 + len(solvers.build_all(names, nfe, model.scheduler)))
+        for nfe in config.nfe
     ]
     calls["evaluate"] = sum(compared) * counts["test"]
     return calls

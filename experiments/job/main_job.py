@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import Any
 
@@ -16,13 +15,13 @@ from bns_jax import (
     parallel,
     solvers,
 )
-from bns_jax.distill import Distilled, Optimizer
+from bns_jax.distill import Distilled
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs, first
 from bns_jax.pytree import on_host
-from experiments.job import comparison, solver_files, starts, truth
-from experiments.job.truth import Accuracy
-from experiments.models.models import Model
+from experiments.job import comparison, optimizer, solver_files, starts, truth
+from experiments.job.config import JobConfig
+from experiments.models.catalogue import Model
 from experiments.report import display, samples
 from experiments.report.table import Row, table
 from experiments.run import preemption
@@ -32,114 +31,81 @@ from experiments.run.workdir import Workdir
 _SHOWN_SAMPLES = 16
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What the flags say.
-
-    Attributes:
-      nfe: numbers of evaluations to distil for.
-      solvers: names of those to compare with.
-      init: where the search starts, as `starts.find` takes it.
-      counts: pairs of each split.
-      accuracy: of the pairs.
-      sigma_0: preconditioning (eq. 14).
-      optimizer: how it goes on.
-      chunk: pairs to solve at a time; the library's own default if None.
-    """
-
-    nfe: tuple[int, ...]
-    solvers: tuple[str, ...]
-    init: str
-    counts: dict[str, int]
-    accuracy: Accuracy
-    sigma_0: float
-    optimizer: Optimizer
-    chunk: int | None = None
-
-    @property
-    def pairs_per_step(self) -> int:
-        """What was asked for, or the optimizer's own as far as there are pairs."""
-        return self.optimizer.batch_of(self.counts["train"])
-
-
-def check(model: Model, settings: Settings) -> None:
-    """What can be wrong with settings, before any work.
+def check(model: Model, config: JobConfig) -> None:
+    """What can be wrong with a configuration, before any work.
 
     Raises:
       ValueError: if there is no solver to start from or none to compare with, or the
         microbatch does not divide the batch, or the devices not the microbatch.
     """
-    starts.check(settings.init, model, settings.nfe)
-    for nfe in settings.nfe:
-        if not solvers.build_all(settings.solvers, nfe, model.scheduler):
+    starts.check(config.init, model, config.nfe)
+    names = solvers.expand(config.solvers)
+    for nfe in config.nfe:
+        if not solvers.build_all(names, nfe, model.scheduler):
             raise ValueError(
-                f"--solvers: none of {', '.join(settings.solvers)} exists at {nfe} "
-                "evaluations"
+                f"--solvers: none of {', '.join(names)} exists at {nfe} evaluations"
             )
-    microbatch = settings.optimizer.microbatch
+    search = optimizer.of(config)
+    microbatch, batch = search.microbatch, search.batch_of(config.train_pairs)
     if microbatch is not None:
-        if settings.pairs_per_step % microbatch:
+        if batch % microbatch:
             raise ValueError(
-                f"--microbatch must divide the {settings.pairs_per_step} pairs of a "
-                f"step, got {microbatch}"
+                f"--microbatch must divide the {batch} pairs of a step, got "
+                f"{microbatch}"
             )
         parallel.check_divisible(microbatch, model.mesh)
 
 
-def run(model: Model, settings: Settings, workdir: Workdir, stage: str) -> None:
+def run(model: Model, config: JobConfig, workdir: Workdir, stage: str) -> None:
     """Pairs, then distillation, then evaluation, and what came of it.
 
     What the workdir has of them is read.
 
     Args:
       model: to sample from.
-      settings: of the run.
+      config: of the run.
       workdir: for everything that is written.
       stage: "pairs" or "distill" to stop after it.
     """
     start = time.monotonic()
-    pairs = truth.make_pairs(
-        model, settings.counts, settings.accuracy, workdir, settings.chunk
-    )
+    pairs = truth.make_pairs(model, config, workdir, chunk=config.chunk or None)
     print(f"pairs are ready after {time.monotonic() - start:.0f} s", flush=True)
     if stage == "pairs":
         return
-    distilled = distil_all(model, settings, workdir, pairs)
+    distilled = distil_all(model, config, workdir, pairs)
     if stage == "distill":
         return
-    rows = evaluate_all(model, settings, workdir, pairs, distilled)
+    rows = evaluate_all(model, config, workdir, pairs, distilled)
     print(f"\n{table(rows, model.data_range)}\n")
     print(
         f"forwards count calls of the guided field, {model.network_calls} network "
         f"evaluations each; ground truth took {pairs['test'].nfe.mean():.0f} NFE."
     )
     print(f"finished after {time.monotonic() - start:.0f} s; in {workdir.root}:")
-    for nfe in settings.nfe:
+    for nfe in config.nfe:
         print(f"  solvers/bns_{nfe}.json   bns_jax.interchange.load(path)")
     print("  table.csv  psnr_vs_nfe.png  samples.png  history/")
 
 
 def distil_all(
-    model: Model, settings: Settings, workdir: Workdir, pairs: dict[str, Pairs]
+    model: Model, config: JobConfig, workdir: Workdir, pairs: dict[str, Pairs]
 ) -> dict[int, Distilled]:
     """One BNS solver per number of evaluations, in ascending order.
 
     Finished ones are read. Their forwards include those of their starts.
     """
     distilled: dict[int, Distilled] = {}
-    for nfe in settings.nfe:
+    for nfe in config.nfe:
         previous = distilled[max(distilled)] if distilled else None
-        of = _identity(model, settings, pairs, nfe)
+        of = _identity(model, config, pairs, nfe)
         found = parallel.if_everywhere(solver_files.find(workdir, nfe, of))
-        distilled[nfe] = found or _distil(
-            model, settings, workdir, pairs, nfe, previous
-        )
+        distilled[nfe] = found or _distil(model, config, workdir, pairs, nfe, previous)
     return distilled
 
 
 def evaluate_all(
     model: Model,
-    settings: Settings,
+    config: JobConfig,
     workdir: Workdir,
     pairs: dict[str, Pairs],
     distilled: dict[int, Distilled],
@@ -148,11 +114,8 @@ def evaluate_all(
 
     The solver files say from then on what they reach.
     """
-    test = pairs["test"]
-    built = {
-        nfe: solvers.build_all(settings.solvers, nfe, model.scheduler)
-        for nfe in settings.nfe
-    }
+    test, names = pairs["test"], solvers.expand(config.solvers)
+    built = {nfe: solvers.build_all(names, nfe, model.scheduler) for nfe in config.nfe}
     bespoke = {nfe: {display.BESPOKE: fit.params} for nfe, fit in distilled.items()}
     kept = workdir.results("test"), workdir.results("train")
     others = comparison.compare(model, built, test, kept[0])
@@ -172,7 +135,7 @@ def evaluate_all(
             )
         )
     comparison.write(rows, model, workdir)
-    nfe = min(settings.nfe)
+    nfe = min(config.nfe)
     runner_up = comparison.best(others, nfe).solver
     shown = {
         "BNS": distilled[nfe].params,
@@ -184,7 +147,7 @@ def evaluate_all(
 
 def _distil(
     model: Model,
-    settings: Settings,
+    config: JobConfig,
     workdir: Workdir,
     pairs: dict[str, Pairs],
     nfe: int,
@@ -192,42 +155,42 @@ def _distil(
 ) -> Distilled:
     """One BNS solver, written to the workdir when it is finished."""
     name = solver_files.name(nfe)
-    start = starts.find(settings.init, model, pairs, nfe, previous, workdir)
+    start = starts.find(config.init, model, pairs, nfe, previous, workdir)
     family = families.bns(start.params)
-    if settings.sigma_0 != 1.0:
-        family = families.preconditioned(family, model.scheduler, settings.sigma_0)
+    if config.sigma_0 != 1.0:
+        family = families.preconditioned(family, model.scheduler, config.sigma_0)
     with Progress(f"distill/{name}", "step") as progress:
         fitted = distill.fit(
             family,
             model.problem,
             pairs["train"],
             pairs["validation"],
-            **_recipe(model, settings),
+            **_recipe(model, config),
             checkpoint=workdir.checkpoint(f"{name}_from_{start.name}"),
             report=distill.Report(progress, stop=preemption.asked),
         )
-    of = {**fitted.identity, **_search(settings)}
+    of = {**fitted.identity, **_search(config)}
     fitted = fitted._replace(forwards=start.forwards + fitted.forwards, identity=of)
     solver_files.write(model, workdir, nfe, start.name, fitted)
     return fitted
 
 
-def _recipe(model: Model, settings: Settings) -> dict[str, Any]:
+def _recipe(model: Model, config: JobConfig) -> dict[str, Any]:
     """The arguments of `distill.fit` that shape its result."""
     return {
-        "optimizer": model.cached(settings.optimizer, settings.counts["train"]),
+        "optimizer": model.cached(optimizer.of(config), config.train_pairs),
         "metric": model.metric,
-        "seed": settings.accuracy.seed,
+        "seed": config.seed,
     }
 
 
-def _search(settings: Settings) -> dict[str, Any]:
-    """What of the settings shapes a solver besides, as JSON values."""
-    return {"init": settings.init, "sigma_0": settings.sigma_0}
+def _search(config: JobConfig) -> dict[str, Any]:
+    """What of the configuration shapes a solver besides, as JSON values."""
+    return {"init": config.init, "sigma_0": config.sigma_0}
 
 
 def _identity(
-    model: Model, settings: Settings, pairs: dict[str, Pairs], nfe: int
+    model: Model, config: JobConfig, pairs: dict[str, Pairs], nfe: int
 ) -> dict[str, Any]:
     """What a finished solver must be of, wherever its search started from."""
     of_run = distill.identify(
@@ -235,9 +198,9 @@ def _identity(
         model.problem,
         pairs["train"],
         pairs["validation"],
-        **_recipe(model, settings),
+        **_recipe(model, config),
     )
-    return {**of_run, **_search(settings)}
+    return {**of_run, **_search(config)}
 
 
 def _show_samples(

@@ -12,7 +12,7 @@ from bns_jax import identity, interchange, parallel
 from bns_jax.distill import Distilled, HistoryRow
 from bns_jax.interchange import Measured
 from bns_jax.pytree import checksum
-from experiments.models.models import Model
+from experiments.models.catalogue import Model
 from experiments.report import display
 from experiments.report.table import Row
 from experiments.run.workdir import Workdir, read_csv, write_csv

@@ -23,7 +23,7 @@ from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 from bns_jax.pytree import checksum
 from experiments.job import comparison
-from experiments.models.models import Model
+from experiments.models.catalogue import Model
 from experiments.run.workdir import Workdir
 
 GREEDY, PREVIOUS, BEST = "greedy", "previous", "best"

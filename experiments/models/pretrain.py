@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,15 @@ from etils import epath
 from jax.sharding import Mesh
 
 from bns_jax import checkpoint, parallel, schedulers
-from bns_jax.distill import Interrupted
+from bns_jax.distill import Report
 from bns_jax.distill.finite import RecentLosses
+from bns_jax.distill.loop import Loop
 from bns_jax.models.unet import UNet, UNetConfig
 from bns_jax.pytree import on_host
-from bns_jax.typing import Array, Progress
+from bns_jax.typing import Array
 from experiments.data.digits import Images
+
+_WARM_UP = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,10 +105,9 @@ def pretrain(
     images: Images,
     held_out: Images,
     directory: epath.PathLike | None = None,
-    progress: Progress | None = None,
+    report: Report | None = None,
     mesh: Mesh | None = None,
     shard_weights: bool = False,
-    stop: Callable[[], bool] | None = None,
 ) -> Pretrained:
     """Trains the network and keeps the average of the best held-out loss.
 
@@ -116,36 +118,74 @@ def pretrain(
       images: to learn from.
       held_out: to choose the iteration by.
       directory: where the state is saved at each evaluation, and resumed from.
-      progress: called at each evaluation.
+      report: told at each evaluation, and asked whether to stop.
       mesh: devices to lay each batch over.
       shard_weights: whether large weights are laid over them too.
-      stop: asked before each step; once it says yes, the state is saved and the run
-        ends.
 
     Raises:
       ValueError: if the batch is larger than the data or the devices do not divide it,
         or ten losses in a row are not finite (all of them, where there are fewer):
         such steps are not taken, and the state is saved.
-      Interrupted: if `stop` said yes.
+      Interrupted: if the report said stop; the state is saved.
     """
     parallel.check_divisible(recipe.batch, mesh)
     if recipe.batch > len(images.labels):
         raise ValueError(
             f"batch is larger than the data: {recipe.batch} > {len(images.labels)}"
         )
-    network = UNet(config)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adam(
-            optax.warmup_cosine_decay_schedule(
-                0.0, recipe.learning_rate, 500, max(recipe.iterations, 501)
-            )
-        ),
-    )
+    report = report or Report()
+    network, optimizer = UNet(config), _optimizer(recipe)
     loss = functools.partial(flow_matching_loss, network, scheduler)
-
     lay = parallel.fsdp if shard_weights else parallel.replicate
     state = lay(_initial_state(network, optimizer, recipe, images), mesh)
+    held_out_loss = _held_out_loss(loss, held_out, recipe, mesh)
+    with checkpoint.Checkpointer(directory) as saver:
+        if found := saver.restore(state):
+            state = found.state
+
+        def save(state: PretrainState) -> None:
+            saver.save(int(state.step), state)
+
+        def measure(state: PretrainState) -> PretrainState:
+            state = _keep_best(state, held_out_loss(state.average))
+            save(state)
+            note = f"held-out loss {float(state.best_loss):.4f}"
+            report(int(state.step), recipe.iterations, note)
+            return state
+
+        loop = Loop(
+            step=_step(loss, optimizer, recipe, state, mesh),
+            batch=lambda done: parallel.shard(_batch(images, recipe, done), mesh),
+            iterations=recipe.iterations,
+            every=recipe.evaluate_every,
+            measure=measure,
+            save=save,
+            fail=_fail,
+            stop=report.stop,
+            is_over=lambda: False,
+            losses=RecentLosses(recipe.iterations),
+        )
+        done = int(state.step)
+        state = loop.run(state, done, done % recipe.evaluate_every == 0, _ignore)
+    return _result(state)
+
+
+def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    steps = max(recipe.iterations, _WARM_UP + 1)
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, recipe.learning_rate, _WARM_UP, steps
+    )
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+
+
+def _step(
+    loss: Callable[..., jax.Array],
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    state: PretrainState,
+    mesh: Mesh | None,
+) -> Callable[[PretrainState, Images], tuple[PretrainState, jax.Array]]:
+    """The jitted step; its state stays laid out as this one is."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
 
     @functools.partial(
@@ -168,52 +208,47 @@ def pretrain(
         new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
         return new._replace(step=state.step + 1), jnp.where(finite, value, jnp.nan)
 
+    return step
+
+
+def _held_out_loss(
+    loss: Callable[..., jax.Array], held_out: Images, recipe: Recipe, mesh: Mesh | None
+) -> Callable[[Any], jax.Array]:
+    """The loss on images that are not learned from."""
+
     @functools.partial(jax.jit, out_shardings=parallel.replicated(mesh))
     def held_out_loss(params: Any) -> jax.Array:
         # The same times and noise at each measurement, 16 of them per image.
         keys = jax.random.split(jax.random.key(recipe.seed + 1), 16)
         return jnp.mean(jax.lax.map(lambda key: loss(params, key, held_out), keys))
 
-    def evaluate(state: PretrainState) -> PretrainState:
-        measured = held_out_loss(state.average)
-        if measured < state.best_loss:
-            # A copy: the step donates its state, the average included.
-            best = jax.tree.map(jnp.copy, state.average)
-            state = state._replace(best=best, best_loss=measured)
-        return state
+    return held_out_loss
 
-    with checkpoint.Checkpointer(directory) as saver:
-        if found := saver.restore(state):
-            state = found.state
-        recent = RecentLosses(recipe.iterations)
-        for iteration in range(int(state.step), recipe.iterations):
-            if stop is not None and stop():
-                if iteration % recipe.evaluate_every:
-                    saver.save(iteration, state)
-                raise Interrupted(f"pretraining stopped before step {iteration + 1}")
-            batch = parallel.shard(_batch(images, recipe, iteration), mesh)
-            state, value = step(state, batch)
-            recent.add(value)
-            done = iteration + 1
-            if done % parallel.steps_in_flight() == 0:
-                value.block_until_ready()
-            measures = done % recipe.evaluate_every == 0 or done == recipe.iterations
-            if recent.none_is_finite(done, look=measures):
-                saver.save(done, state)
-                raise ValueError(
-                    f"no loss of the steps {done - len(recent) + 1} to {done} of "
-                    "pretraining was finite; the state before them is saved"
-                )
-            if not measures:
-                continue
-            state = evaluate(state)
-            saver.save(done, state)
-            if progress is not None:
-                note = f"held-out loss {float(state.best_loss):.4f}"
-                progress(done, recipe.iterations, note)
-    weights = sum(leaf.size for leaf in jax.tree.leaves(state.best))
+
+def _keep_best(state: PretrainState, measured: jax.Array) -> PretrainState:
+    if not measured < state.best_loss:
+        return state
+    # A copy: the step donates its state, the average included.
+    best = jax.tree.map(jnp.copy, state.average)
+    return state._replace(best=best, best_loss=measured)
+
+
+def _fail(state: PretrainState, done: int, count: int) -> NoReturn:
+    del state
+    raise ValueError(
+        f"no loss of the steps {done - count + 1} to {done} of pretraining was finite; "
+        "the state before them is saved"
+    )
+
+
+def _ignore(loss: jax.Array) -> None:
+    """What a step lost is not kept: the next run looks at its own."""
+    del loss
+
+
+def _result(state: PretrainState) -> Pretrained:
     figures = {
-        "weights": weights,
+        "weights": sum(leaf.size for leaf in jax.tree.leaves(state.best)),
         "iterations": int(state.step),
         "held_out_loss": float(state.best_loss),
     }

@@ -14,8 +14,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-from absl import app
-
 CODE = 130
 """Of a program that ended at once, as shells have it."""
 
@@ -27,12 +25,6 @@ class _Wish:
 
     ask: Callable[[], None] | None = None
     count = 0
-
-
-def launch(main: Callable[[list[str]], object]) -> None:
-    """Runs a program with its flags, whose Ctrl-C is watched from here on."""
-    watch()
-    app.run(main)
 
 
 def watch() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.util
 import os
@@ -16,10 +17,11 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from experiments.run import cli, dump_filter
+from experiments.run import dump_filter
+from experiments.run.config import Hosts, text
 
 if TYPE_CHECKING:
-    from experiments.models.models import Model
+    from jax.sharding import Mesh
 
 _MOST_CPU_DEVICES = 8
 _PROCESS_0_IS_GONE = "process 0, which listened at {}, is gone"
@@ -29,13 +31,17 @@ _ending = threading.Lock()
 
 
 @contextlib.contextmanager
-def running() -> Iterator[None]:
+def running(config: Hosts, small: bool = True) -> Iterator[None]:
     """The main block of an experiment.
 
     Errors that name what is wrong end it with that line and code 1, as does a package
     that is missing, such as the one for gs:// paths; SIGTERM or Ctrl-C ends it, once
     all is saved, with code 0. A second Ctrl-C ends it at once. Where one of several
     processes fails or dies, the others end with a line that names it, and code 1.
+
+    Args:
+      config: of the run.
+      small: whether the network is, which shapes how a CPU works on it.
     """
     from jax.errors import JaxRuntimeError
 
@@ -44,20 +50,21 @@ def running() -> Iterator[None]:
     from experiments.run.progress import quiet
 
     quiet()
-    _set_up_cpu()
-    several = cli.NUM_PROCESSES.value is not None
+    several = config.num_processes is not None
+    if small and not several:
+        _set_up_cpu()
     if several:
-        dump_filter.start(_PROCESS_0_IS_GONE.format(cli.COORDINATOR_ADDRESS.value))
+        dump_filter.start(_PROCESS_0_IS_GONE.format(config.coordinator_address))
     try:
         parallel.start(
-            cli.COORDINATOR_ADDRESS.value,
-            cli.NUM_PROCESSES.value,
-            cli.PROCESS_ID.value,
-            cli.START_TIMEOUT.value,
+            config.coordinator_address,
+            config.num_processes,
+            config.process_id,
+            config.start_timeout,
             _end_at_once,
         )
         parallel.agree(_code(), "code")
-        parallel.agree(cli.serialize_all())
+        parallel.agree(_shared(config))
         with preemption.watched(), _print_on_main():
             yield
         parallel.finish()
@@ -125,30 +132,40 @@ def _code() -> dict[str, str]:
     }
 
 
-def load_model(guidance: float | None = None, weights: str = "") -> Model:
-    """The model that the flags name, on the devices that they name.
+def _shared(config: Hosts) -> dict[str, str]:
+    """All options but those that the processes of a run do not share."""
+    named = ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
+    return {name: text(value) for name, value in named if name != "process_id"}
 
-    Args:
-      guidance: instead of --guidance.
-      weights: instead of the shipped ones if --weights names none.
+
+def mesh(config: Hosts) -> Mesh | None:
+    """The devices of --devices; None for a single one.
+
+    Raises:
+      ValueError: if there are fewer, or some would be left out of several processes'.
     """
-    from experiments.models import models
+    import jax
 
-    guidance = cli.GUIDANCE.value if guidance is None else guidance
-    model = models.load(cli.MODEL.value, guidance, cli.WEIGHTS.value or weights or None)
-    return model.on(cli.mesh(), cli.SHARD_WEIGHTS.value)
+    from bns_jax import parallel
+
+    there, count = jax.devices(), config.devices or jax.device_count()
+    if count > len(there) or (jax.process_count() > 1 and count < len(there)):
+        raise ValueError(
+            f"--devices={count}: there are {len(there)}, in {jax.process_count()} "
+            "processes, which must all take part"
+        )
+    return parallel.data_mesh(there[:count]) if count > 1 else None
 
 
 def _set_up_cpu() -> None:
     """Sets up JAX on a CPU for a small network, where the user says nothing else."""
-    if cli.NUM_PROCESSES.value is None and cli.MODEL.value not in cli.CHECKPOINTS:
-        said = os.environ.get("XLA_FLAGS", "")
-        if "xla_force_host_platform_device_count" not in said:
-            _split_cpu()
-        if "xla_backend_optimization_level" not in said and _has_only_cpu():
-            # A quarter of the main job is to compile. The large operations are library
-            # calls; what LLVM makes of the others runs as fast at -O1 as at -O3.
-            os.environ["XLA_FLAGS"] = f"{said} --xla_backend_optimization_level=1"
+    said = os.environ.get("XLA_FLAGS", "")
+    if "xla_force_host_platform_device_count" not in said:
+        _split_cpu()
+    if "xla_backend_optimization_level" not in said and _has_only_cpu():
+        # A quarter of the main job is to compile. The large operations are library
+        # calls; what LLVM makes of the others runs as fast at -O1 as at -O3.
+        os.environ["XLA_FLAGS"] = f"{said} --xla_backend_optimization_level=1"
 
 
 def _split_cpu() -> None:

@@ -9,14 +9,14 @@ if any two runs differ, or if numbers do not show what the catalogue says.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from absl import app, flags
-
-from experiments.run import interrupt
+from experiments.run import cli
+from experiments.run.config import Config, check_nfe, option
 
 if TYPE_CHECKING:
     from experiments.run.workdir import Workdir
@@ -24,37 +24,32 @@ if TYPE_CHECKING:
 
 _TOLERANCE = 1e-12
 
-_NFE = flags.DEFINE_list(
-    "nfe", "4,6,8,9,12,16,20", "Numbers of evaluations to run the solvers at."
-)
-_SOLVERS = flags.DEFINE_list("solvers", "", "Names of the catalogue; all if empty.")
-_SOLVER_FILES = flags.DEFINE_list(
-    "solver_files", "", "Solver files to place too, such as distillation writes."
-)
-_SCHEDULER = flags.DEFINE_string(
-    "scheduler", "cond_ot", "Path of the model that the solver files are for."
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", "runs/taxonomy", "Folder of the run; holds everything it writes."
-)
+
+@dataclasses.dataclass(frozen=True)
+class TaxonomyConfig(Config):
+    """The solvers to run and to place."""
+
+    nfe: tuple[int, ...] = option(
+        (4, 6, 8, 9, 12, 16, 20), "Numbers of evaluations to run the solvers at."
+    )
+    solvers: tuple[str, ...] = option((), "Names of the catalogue; all if empty.")
+    solver_files: tuple[str, ...] = option(
+        (), "Solver files to place too, such as distillation writes."
+    )
+    scheduler: str = option(
+        "cond_ot", "Path of the model that the solver files are for."
+    )
+    workdir: str = option(
+        "runs/taxonomy", "Folder of the run; holds everything it writes."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_nfe(self)
 
 
-def _parse_nfe(values: list[str]) -> list[int]:
-    return sorted({int(value) for value in values})
-
-
-@flags.validator(_NFE.name, message="must be integers from 1 to 64, such as 4,6,8")
-def _nfe_is_valid(values: list[str]) -> bool:
-    try:
-        return bool(values) and all(1 <= nfe <= 64 for nfe in _parse_nfe(values))
-    except ValueError:
-        return False
-
-
-def main(argv: list[str]) -> None:
+def main(config: TaxonomyConfig) -> None:
     """Prints both tables, and writes them and the picture."""
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
     import jax
 
     from bns_jax import solvers
@@ -63,11 +58,11 @@ def main(argv: list[str]) -> None:
 
     quiet()
     jax.config.update("jax_enable_x64", True)
-    names = list(dict.fromkeys(_SOLVERS.value)) or list(solvers.CATALOGUE)
-    workdir = Workdir(_WORKDIR.value)
+    names = list(dict.fromkeys(config.solvers)) or list(solvers.CATALOGUE)
+    workdir = Workdir(config.workdir)
     try:
-        specimens = _specimens(names)
-        wrong = _compare(names, workdir)
+        specimens = _specimens(config, names)
+        wrong = _compare(config, names, workdir)
     except ValueError as error:
         sys.exit(f"error: {error}")
     wrong += _place(specimens, workdir)
@@ -76,7 +71,9 @@ def main(argv: list[str]) -> None:
         sys.exit("error: " + "; ".join(wrong))
 
 
-def _compare(names: Sequence[str], workdir: Workdir) -> list[str]:
+def _compare(
+    config: TaxonomyConfig, names: Sequence[str], workdir: Workdir
+) -> list[str]:
     """Runs every solver twice; returns what is wrong.
 
     Raises:
@@ -85,7 +82,7 @@ def _compare(names: Sequence[str], workdir: Workdir) -> list[str]:
     from experiments.run.workdir import write_csv
     from experiments.taxonomy import agreement
 
-    nfes = _parse_nfe(_NFE.value)
+    nfes = config.nfe
     found = agreement.differences(names, nfes)
     worst = agreement.largest(found)
     print("largest difference of algorithm and arrays, relative to the largest entry\n")
@@ -102,7 +99,7 @@ def _compare(names: Sequence[str], workdir: Workdir) -> list[str]:
     return [f"two runs of one solver differ by {verdict}"]
 
 
-def _specimens(names: Sequence[str]) -> list[Specimen]:
+def _specimens(config: TaxonomyConfig, names: Sequence[str]) -> list[Specimen]:
     """What there is to place: the catalogue's, others of each region, and files.
 
     Raises:
@@ -114,7 +111,7 @@ def _specimens(names: Sequence[str]) -> list[Specimen]:
         *map(specimens.of_catalogue, names),
         *specimens.under_cosine(),
         specimens.random_member(),
-        *(specimens.of_file(p, _SCHEDULER.value) for p in _SOLVER_FILES.value),
+        *(specimens.of_file(p, config.scheduler) for p in config.solver_files),
     ]
 
 
@@ -149,4 +146,4 @@ def _print_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
 
 
 if __name__ == "__main__":
-    interrupt.launch(main)
+    cli.launch(main, TaxonomyConfig)

@@ -13,11 +13,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app
 
 import bns_jax
 from bns_jax import solvers
-from experiments.run import interrupt
+from experiments.run import cli
+from experiments.run.config import Config
 from experiments.run.progress import quiet
 
 _RUNS = 15
@@ -26,10 +26,9 @@ _LAYERS = 4
 _FEATURES = 96
 
 
-def main(argv: list[str]) -> None:
+def main(config: Config) -> None:
     """Prints the overhead of `sample`, of its import, and its backward memory."""
-    if len(argv) > 1:
-        raise app.UsageError(f"expected no arguments, got {argv[1:]}")
+    del config
     quiet()
     device = jax.devices()[0]
     print(f"jax {jax.__version__} on {device.device_kind}, {len(jax.devices())} device")
@@ -132,4 +131,4 @@ def _network(weights: list[jax.Array], t: jax.Array, x: jax.Array) -> jax.Array:
 
 
 if __name__ == "__main__":
-    interrupt.launch(main)
+    cli.launch(main, Config)

@@ -8,19 +8,13 @@ steps of the digits model, the memory per device and what the devices send each 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import os
 import sys
 
-from absl import app, flags
-
-from experiments.run import interrupt
-
-_TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Of the TPU slice.")
-_NFE = flags.DEFINE_integer("nfe", 8, "Evaluations of the solver.", lower_bound=1)
-_BATCH = flags.DEFINE_integer(
-    "batch", 256, "Samples; the number of chips divides it.", lower_bound=1
-)
+from experiments.run import cli
+from experiments.run.config import Config, option
 
 _COLUMNS = (
     "program",
@@ -34,10 +28,17 @@ _COLUMNS = (
 )
 
 
-def main(argv: list[str]) -> None:
+@dataclasses.dataclass(frozen=True)
+class PodConfig(Config):
+    """The slice, and what runs there."""
+
+    topology: str = option("v5e:4x4", "Of the TPU slice.")
+    nfe: int = option(8, "Evaluations of the solver.", least=1)
+    batch: int = option(256, "Samples; the number of chips divides it.", least=1)
+
+
+def main(config: PodConfig) -> None:
     """Prints the table."""
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
     # What libtpu would otherwise ask the machine that it runs on; before jax is loaded.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
@@ -48,26 +49,26 @@ def main(argv: list[str]) -> None:
     from jax.experimental import topologies
 
     from bns_jax import ns, parallel, tables
-    from experiments.models import models
+    from experiments.models import catalogue
     from experiments.tools import programs
 
     try:
-        topology = topologies.get_topology_desc(_TOPOLOGY.value, "tpu")
+        topology = topologies.get_topology_desc(config.topology, "tpu")
         mesh = parallel.data_mesh(topology.devices)
-        parallel.check_divisible(_BATCH.value, mesh)
+        parallel.check_divisible(config.batch, mesh)
     except (RuntimeError, ValueError) as error:
-        sys.exit(f"error: --topology={_TOPOLOGY.value}: {error}")
-    model = models.load("digits", 0.2)
-    x0, args = model.draw(_BATCH.value, np.random.default_rng(0))
-    made = programs.lowered(model.field, x0, args, mesh, _NFE.value, double=False)
-    p = ns.num_params(_NFE.value)
+        sys.exit(f"error: --topology={config.topology}: {error}")
+    model = catalogue.load("digits", 0.2)
+    x0, args = model.draw(config.batch, np.random.default_rng(0))
+    made = programs.lowered(model.field, x0, args, mesh, config.nfe, double=False)
+    p = ns.num_params(config.nfe)
     found = [
         programs.figures(name, program.compile(), p) for name, program in made.items()
     ]
     print(
-        f"{_TOPOLOGY.value}, {mesh.size} chips, jax {jax.__version__}, libtpu "
-        f"{importlib.metadata.version('libtpu')}, batch {_BATCH.value}, "
-        f"{_NFE.value} evaluations, p = {p}\n"
+        f"{config.topology}, {mesh.size} chips, jax {jax.__version__}, libtpu "
+        f"{importlib.metadata.version('libtpu')}, batch {config.batch}, "
+        f"{config.nfe} evaluations, p = {p}\n"
     )
     print(tables.aligned([list(_COLUMNS), [], *(row.cells() for row in found)]))
     if not all(row.is_sound for row in found):
@@ -75,4 +76,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    interrupt.launch(main)
+    cli.launch(main, PodConfig)

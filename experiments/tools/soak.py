@@ -21,13 +21,18 @@ import sys
 import time
 from collections.abc import Callable
 
-from absl import app, flags
+from experiments.run import cli
+from experiments.run.config import Config, option
 
-from experiments.run import interrupt
 
-_KILLS = flags.DEFINE_integer("kills", 25, "How often to kill.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/soak", "Folder of all runs, which go.")
+@dataclasses.dataclass(frozen=True)
+class SoakConfig(Config):
+    """How often to kill what."""
+
+    kills: int = option(25, "How often to kill.", least=1)
+    seed: int = option(0, "Of the moments.")
+    workdir: str = option("runs/soak", "Folder of all runs, which go.")
+
 
 _POLL_SECONDS = 0.002
 _LOG = "log.txt"
@@ -115,22 +120,20 @@ def _laps() -> list[tuple[str, list[Moment]]]:
     return [("distil", distil), ("pretrain", pretrain)]
 
 
-def main(argv: list[str]) -> None:
+def main(config: SoakConfig) -> None:
     """Kills, restarts, compares, and prints the moments."""
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
     from bns_jax import tables
 
-    root = pathlib.Path(_WORKDIR.value)
+    root = pathlib.Path(config.workdir)
     _empty(root)
-    chance = random.Random(_SEED.value)
+    chance = random.Random(config.seed)
     rows: list[list[str]] = []
     for job in _JOBS:
         _finish(job, root / f"undisturbed_{job}", root)
     for lap, (job, moments) in enumerate(itertools.cycle(_laps())):
         folder = root / f"lap_{lap}_{job}"
         struck: list[list[str]] = []
-        for moment in moments[: _KILLS.value - len(rows)]:
+        for moment in moments[: config.kills - len(rows)]:
             seconds = _kill_at(moment, job, folder, root, chance)
             if seconds is not None:
                 struck.append([moment.stage, f"{seconds:.2f}", _held(job, folder)])
@@ -140,7 +143,7 @@ def main(argv: list[str]) -> None:
             number = str(len(rows) + 1)
             rows.append([number, job, *row, "identical" if same else "DIFFERS"])
             print("  ".join(rows[-1]), flush=True)
-        if len(rows) >= _KILLS.value:
+        if len(rows) >= config.kills:
             break
     columns = ["kill", "job", "stage", "after s", "workdir held", "result"]
     print("\n" + tables.aligned([columns, [], *rows]) + "\n")
@@ -231,4 +234,4 @@ def _results(folder: pathlib.Path) -> dict[str, str | bytes]:
 
 
 if __name__ == "__main__":
-    interrupt.launch(main)
+    cli.launch(main, SoakConfig)

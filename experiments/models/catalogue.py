@@ -24,7 +24,9 @@ from bns_jax.purpose import Measured, Purpose
 from bns_jax.schedulers import Scheduler
 from bns_jax.typing import Sample, VelocityField
 from experiments.data import digits as digits_data
+from experiments.job.config import RunConfig
 from experiments.models.mixture import Mixture
+from experiments.run import session
 
 _SHIPPED = pathlib.Path(__file__).parent / "weights"
 _MIXTURE_WIDTH = 0.15
@@ -129,6 +131,19 @@ def _psnr(data_range: float) -> Metric:
     if data_range == _USUAL_RANGE:
         return metrics.psnr
     return functools.partial(metrics.psnr, data_range=data_range)
+
+
+def of(config: RunConfig, guidance: float | None = None, weights: str = "") -> Model:
+    """The model that a configuration names, on its devices.
+
+    Args:
+      config: of a run.
+      guidance: instead of --guidance.
+      weights: instead of the shipped ones if --weights names none.
+    """
+    scale = config.guidance if guidance is None else guidance
+    model = load(config.model, scale, config.weights or weights or None)
+    return model.on(session.mesh(config), config.shard_weights)
 
 
 def load(name: str, guidance: float, path: epath.PathLike | None = None) -> Model:
