@@ -151,7 +151,7 @@ def test_the_estimate_alone_needs_no_weights_and_starts_nothing(tmp_path):
     [
         (["--labels=1,3"], "labels must be from 0 to 2, got [1, 3]"),
         (["--labels=a"], "must be integers"),
-        (["--config={"], "must be a JSON object"),
+        (["--config={"], "expected a JSON object"),
         (["--model=digits"], "must be one of"),
     ],
 )
