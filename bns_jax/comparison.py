@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh
 
 from bns_jax import (
     identity,
@@ -25,11 +24,12 @@ from bns_jax import (
 from bns_jax.distill.batch import of_rows
 from bns_jax.distill.evaluate import measure
 from bns_jax.distill.objectives import Metric, as_batch_function
+from bns_jax.moved import moved
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 from bns_jax.problem import Problem
 from bns_jax.progress import on_terminal
-from bns_jax.pytree import as_pytree, checksum
+from bns_jax.pytree import checksum
 from bns_jax.results_store import Result, ResultsStore
 from bns_jax.schedulers import Scheduler
 from bns_jax.typing import Progress, VelocityField
@@ -70,6 +70,10 @@ class Comparison(NamedTuple):
         return f"{self.caption}\n\n{tables.aligned(lines)}"
 
 
+@moved(
+    mesh="bns_jax.Problem(field, mesh=mesh), in the place of the field",
+    progress="report=",
+)
 def compare(
     vf: Problem | VelocityField,
     data: Pairs,
@@ -78,10 +82,9 @@ def compare(
     names: Sequence[str] = ("all",),
     scheduler: Scheduler | None = None,
     also: Mapping[str, NSParams | Mapping[int, NSParams]] | None = None,
-    metric: Metric = metrics.psnr,
-    mesh: Mesh | None = None,
+    metric: Metric | None = None,
     directory: epath.PathLike | None = None,
-    progress: Progress | None = None,
+    report: Progress | None = None,
 ) -> Comparison:
     """Measures known solvers, and one's own, on the same pairs.
 
@@ -94,12 +97,10 @@ def compare(
         `velocity.from_*` knows its own; for others there are the solvers that need
         none.
       also: one's own solvers by name, as three arrays or several of them by their NFE.
-      metric: metric(x_n, x1) or metric(x_n, batch) -> (batch,), larger is better. PSNR
-        is of data in [-1, 1], unless `functools.partial(metrics.psnr, data_range=...)`
-        says otherwise.
-      mesh: devices to lay each batch over; those of the problem if left out.
+      metric: metric(x_n, x1) or metric(x_n, batch) -> (batch,), larger is better; that
+        of the problem, PSNR, if left out.
       directory: where results are kept; a second call continues there.
-      progress: called after each solver; a line on a terminal if left out.
+      report: called after each solver; a line on a terminal if left out.
 
     Returns:
       The results; `print` shows them as a table.
@@ -116,13 +117,11 @@ def compare(
     problem = Problem.of(vf)
     if scheduler is not None:
         problem = dataclasses.replace(problem, scheduler=scheduler)
-    path, mesh = problem.scheduler, mesh or problem.mesh
+    path, metric = problem.scheduler, metric or problem.metric
     chosen = _choose(solvers.expand(names), counts, path, also or {})
     for params in chosen.values():
         ns.validate(params)
-    results = measure_all(
-        problem.field, data, chosen, metric, mesh, directory, progress
-    )
+    results = measure_all(problem, data, chosen, metric, directory, report)
     described = getattr(metric, "__name__", identity.describe(metric))
     caption = f"{described} on {data.size} pairs"
     if path is None:
@@ -131,30 +130,27 @@ def compare(
 
 
 def measure_all(
-    vf: VelocityField,
+    problem: Problem,
     data: Pairs,
     chosen: Mapping[tuple[str, int], NSParams],
-    metric: Metric = metrics.psnr,
-    mesh: Mesh | None = None,
+    metric: Metric | None = None,
     directory: epath.PathLike | None = None,
     report: Progress | None = None,
 ) -> list[Result]:
     """What each of some solvers reaches.
 
     Args:
-      vf: these and what is not named below are as in `compare`.
+      problem: to sample from.
       data: pairs to measure on.
       chosen: (name, number of evaluations) -> solver.
-      metric: what is measured.
-      mesh: devices to lay each batch over.
+      metric: what is measured; that of the problem if left out.
       directory: where results are kept.
       report: called after each solver.
     """
     report = report or on_terminal("compare", "solvers")
-    given = as_pytree(vf)
-    field = parallel.place(given, mesh)
+    metric, field, mesh = metric or problem.metric, problem.place(), problem.mesh
     answers = probing.look(field, data.x0, data.args, mesh)
-    kept = ResultsStore(directory, _identity(given, answers, data, metric))
+    kept = ResultsStore(directory, _identity(problem.pytree, answers, data, metric))
     results = []
     for (name, nfe), params in chosen.items():
         params = jax.tree.map(np.asarray, params)

@@ -12,7 +12,6 @@ from bns_jax import (
     distill,
     families,
     files,
-    metrics,
     scalars,
     tables,
 )
@@ -80,7 +79,7 @@ def find(
     *,
     optimizer: Optimizer | None = None,
     objective: AnyObjective = distill.psnr_loss,
-    metric: Metric = metrics.psnr,
+    metric: Metric | None = None,
     seed: int = 0,
     checkpoint: epath.PathLike | None = None,
     report: Report | Progress | None = None,
@@ -99,7 +98,7 @@ def find(
       nfe: numbers of evaluations.
       optimizer: of each search, as in `distill.fit`; so are the next three.
       objective: what is minimized.
-      metric: what solvers are judged by.
+      metric: what solvers are judged by; that of the problem, PSNR, if left out.
       seed: of each search.
       checkpoint: a directory, in which each search keeps its state and continues.
       report: called at each validation; a line on a terminal if left out.
@@ -142,7 +141,7 @@ def _start(problem: Problem, train: Pairs, nfe: int, found: Found) -> NSParams:
     """Fitted row by row, also on times as dense as those of the solver before."""
     smaller = found[max(found)].params if found else None
     grids = distill.grids_after(train, smaller)
-    return distill.greedy(problem.field, train, nfe, grids, mesh=problem.mesh)
+    return distill.greedy(problem, train, nfe, grids)
 
 
 def _folder(checkpoint: epath.PathLike | None, nfe: int) -> epath.Path | None:

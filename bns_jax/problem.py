@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeAlias
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from bns_jax import conditioning, identity, parallel, probing
+from bns_jax import (
+    conditioning,
+    identity,
+    metrics,
+    parallel,
+    probing,
+    scalars,
+    velocity,
+)
+from bns_jax.checks import check_finite, check_rows
+from bns_jax.metrics.psnr import USUAL_RANGE
+from bns_jax.purpose import Measured, Purpose
 from bns_jax.pytree import as_pytree
 from bns_jax.schedulers import Scheduler
-from bns_jax.typing import Sample, VelocityField
+from bns_jax.typing import Array, Sample, VelocityField
+
+Draw: TypeAlias = Callable[[int, np.random.Generator], tuple[Sample, tuple[Any, ...]]]
+"""draw(count, rng) -> (x0, args): noise, leaves (count, ...), and its conditioning."""
+
+
+def _draw_nothing(count: int, rng: np.random.Generator) -> NoReturn:
+    del count, rng
+    raise ValueError("how noise is drawn is not said: give bns_jax.Problem(draw=...)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +49,35 @@ class Problem:
         Weights that lie on these devices already stay as they are sharded.
       facts: JSON values that `ground_truth.pairs` keeps with its pairs, and compares
         when they are continued: the name of the model, its configuration.
+      name: for titles and files.
+      guidance: the scale w that is in the field, see `guided`; 0 for none, None where
+        it is no single number.
+      guided_channels: how many leading channels are guided; None for all of them.
+      draw: draws noise and conditioning.
+      decode: decode(x) -> what is looked at, an array with the batch in front, as of a
+        latent model; None where that is x.
+      data_range: from the least to the largest value of what is looked at, the peak of
+        its PSNR; 2 for data in [-1, 1].
+      data: clean samples, leaves (M, ...): `ground_truth.pairs` warns if the solved
+        ones are unlike them.
+
+    Raises:
+      TypeError: if the field cannot be called.
+      ValueError: if the scheduler is none, a function cannot be called, or the range is
+        not positive.
     """
 
     field: VelocityField
     scheduler: Scheduler | None = None
     mesh: Mesh | None = None
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    name: str = ""
+    guidance: float | None = 0.0
+    guided_channels: int | None = None
+    draw: Draw = _draw_nothing
+    decode: Callable[[Any], Any] | None = None
+    data_range: float = USUAL_RANGE
+    data: Sample | None = None
 
     def __post_init__(self) -> None:
         as_pytree(self.field)  # Says if it is no function.
@@ -45,6 +89,45 @@ class Problem:
         if self.scheduler is None:
             own = getattr(self.field, "scheduler", None)
             object.__setattr__(self, "scheduler", own)
+        if not isinstance(self.facts, Mapping):
+            raise TypeError(f"facts must be a mapping, got {type(self.facts).__name__}")
+        if not callable(self.draw) or not callable(self.decode or len):
+            wrong = "decode" if callable(self.draw) else "draw"
+            raise ValueError(
+                f"{wrong} must be a function, got {getattr(self, wrong)!r:.60}"
+            )
+        scalars.positive("data_range", self.data_range)
+        if self.data is not None:
+            check_rows({"data": self.data})
+            check_finite("data", self.data)
+
+    @classmethod
+    def guided(
+        cls,
+        conditional: VelocityField,
+        unconditional: VelocityField,
+        scale: float | Array | None,
+        *,
+        channels: int | None = None,
+        **settings: Any,
+    ) -> Problem:
+        """A model under classifier-free guidance, u = (1 + w) cond - w uncond.
+
+        Args:
+          conditional: the velocity given the conditioning.
+          unconditional: the velocity without it, called with the same arguments.
+          scale: w, see `velocity.guided`; 0 is unguided.
+          channels: guides so many leading channels; all of them if left out.
+          **settings: the other attributes.
+
+        Raises:
+          ValueError: if the scale is not finite, or channels not positive; from the
+            field, if the branches differ in shape.
+        """
+        field = velocity.guided(conditional, unconditional, scale, channels=channels)
+        is_number = scale is not None and np.ndim(scale) == 0
+        w = float(scale) if is_number else None  # type: ignore[arg-type]
+        return cls(field, guidance=w, guided_channels=channels, **settings)
 
     @classmethod
     def of(cls, given: Problem | VelocityField) -> Problem:
@@ -55,6 +138,48 @@ class Problem:
     def pytree(self) -> Any:
         """The field as a pytree, as it was given."""
         return as_pytree(self.field)
+
+    @property
+    def metric(self) -> Callable[[Any, Any], jax.Array]:
+        """PSNR of what is looked at, in its range; one object for one and the same."""
+        return metrics.decoded_psnr(self.decode, self.data_range)
+
+    @property
+    def network_calls(self) -> int:
+        """Evaluations of the network per call of the field: two under guidance."""
+        return 1 if self.guidance == 0 else 2
+
+    def on(self, mesh: Mesh | None, shard_weights: bool = False) -> Problem:
+        """The same on a mesh; weights that lie there already stay as they do.
+
+        Args:
+          mesh: the devices; None for one.
+          shard_weights: lays large weights over them instead of on each.
+        """
+        lay = parallel.fsdp if shard_weights else parallel.place
+        return dataclasses.replace(self, field=lay(self.pytree, mesh), mesh=mesh)
+
+    def purpose(
+        self, of: Mapping[str, Any], measured: Measured | None = None
+    ) -> Purpose:
+        """What a solver that was made for it is for, for `interchange.save`.
+
+        Args:
+          of: the identity of the solver, `Distilled.identity`, whose entries of the
+            field are taken.
+          measured: what the solver reaches.
+        """
+        of_field = {key: value for key, value in of.items() if key.startswith("field")}
+        stated = self.facts.get("prediction", getattr(self.field, "prediction", None))
+        return Purpose(
+            scheduler=self.scheduler,
+            prediction=stated,
+            guidance=self.guidance,
+            guided_channels=self.guided_channels,
+            data_range=self.data_range,
+            identity={"model": self.facts.get("model", self.name), **of_field},
+            measured=measured,
+        )
 
     def place(self) -> Any:
         """The field as a pytree on the devices of the mesh."""

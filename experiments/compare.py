@@ -46,6 +46,7 @@ def main(config: CompareConfig) -> None:
 def _compare(config: CompareConfig) -> None:
     from experiments.job import comparison, truth
     from experiments.models import catalogue
+    from experiments.report import display
     from experiments.report.table import table
     from experiments.run.workdir import Workdir
 
@@ -56,7 +57,7 @@ def _compare(config: CompareConfig) -> None:
     test = truth.make_pairs(model, config, workdir)["test"]
     rows = comparison.compare(model, solvers, test, workdir.results("test"))
     comparison.write(rows, model, workdir)
-    print(f"\non {test.size} pairs, {model.title}\n")
+    print(f"\non {test.size} pairs, {display.title(model)}\n")
     print(f"{table(rows, model.data_range)}\n")
     print(f"in {workdir.root}: table.csv  psnr_vs_nfe.png")
 
@@ -72,7 +73,7 @@ def _describe() -> str:
 
 
 def _solvers(
-    config: CompareConfig, scheduler: Scheduler
+    config: CompareConfig, scheduler: Scheduler | None
 ) -> dict[int, dict[str, NSParams]]:
     """Those of --solvers at each of --nfe, and those of --solver_files at theirs."""
     from bns_jax import interchange

@@ -19,7 +19,7 @@ from experiments.run import cli, session
 from experiments.run.config import Hosts, changed, json_object, option
 
 if TYPE_CHECKING:
-    from experiments.models.catalogue import Model
+    from bns_jax import Problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ def main(config: CheckpointConfig) -> None:
             main_job.run(model, config, workdir, config.stage)
 
 
-def _model(config: CheckpointConfig) -> Model:
+def _model(config: CheckpointConfig) -> Problem:
     from experiments.models import catalogue
 
     model = catalogue.checkpoint(
@@ -102,7 +102,7 @@ def _model(config: CheckpointConfig) -> Model:
     return model.on(session.mesh(config), config.shard_weights)
 
 
-def _introduce(model: Model, config: CheckpointConfig) -> None:
+def _introduce(model: Problem, config: CheckpointConfig) -> None:
     """Says what the model is, and what the run will take."""
     from experiments.job.estimate import estimate
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bns_jax import distill, families, ground_truth, parallel, solvers
+from bns_jax import Problem, distill, families, ground_truth, parallel, solvers
 from tests import searches
 
 NFE, STEPS, STOPPED_AT = 3, 10, 5
@@ -33,13 +33,12 @@ def make_pairs(mesh, count, seed, dtype=np.float64, vf=None):
     rng = np.random.default_rng(seed)
     x0 = rng.normal(size=(count, WIDTH)).astype(dtype)
     return ground_truth.pairs(
-        vf or vector_field(),
+        Problem(vf or vector_field(), mesh=mesh),
         x0,
         rng.integers(3, size=count),
         rtol=1e-6,
         atol=1e-6,
         chunk=20,
-        mesh=mesh,
     )
 
 

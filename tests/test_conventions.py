@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bns_jax import conventions, ground_truth, schedulers, velocity
+from bns_jax import Problem, conventions, ground_truth, schedulers, velocity
 from tests.fields import Gaussian
 from tests.laws import ALL_SCHEDULERS
 
@@ -75,9 +75,9 @@ def test_pairs_unlike_the_data_are_said_to_be():
     right = velocity.from_epsilon(network("epsilon", PATHS["vp"]), PATHS["vp"])
     wrong = velocity.from_v(network("epsilon", PATHS["vp"]), PATHS["vp"])
     x0 = np.random.default_rng(1).normal(size=(32, 16))
-    ground_truth.pairs(right, x0, data=DATA)
+    ground_truth.pairs(Problem(right, data=DATA), x0)
     with pytest.warns(UserWarning, match="the solved samples have mean .*, the data"):
-        ground_truth.pairs(wrong, x0, data=DATA)
+        ground_truth.pairs(Problem(wrong, data=DATA), x0)
 
 
 def test_bad_input_is_named():

@@ -23,7 +23,7 @@ import bns_jax
 from bns_jax import distill, interchange, parallel, solvers
 from bns_jax.solvers import COMMON
 from experiments.bench_distill import duel
-from experiments.job import comparison, main_job
+from experiments.job import comparison, main_job, optimizers
 from experiments.job.config import JobConfig
 from experiments.models import catalogue
 from experiments.models.mixture import Mixture
@@ -461,13 +461,13 @@ def test_a_microbatch_divides_its_batch_and_is_for_cpus(monkeypatch):
     model, optimizer = catalogue.mixture(0.2), distill.gauss_newton()
     for devices in (1, 2):
         model = model.on(parallel.data_mesh(jax.devices()[:devices]))
-        size = model.cached(optimizer, 260).microbatch
+        size = optimizers.cached(model, optimizer, 260).microbatch
         assert size is not None and 260 % size == 0 and size % devices == 0
-        assert model.cached(optimizer, 40).microbatch is None
+        assert optimizers.cached(model, optimizer, 40).microbatch is None
         own = optimizer.replace(microbatch=4)
-        assert model.cached(own, 260).microbatch == 4
+        assert optimizers.cached(model, own, 260).microbatch == 4
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    assert model.cached(optimizer, 260).microbatch is None
+    assert optimizers.cached(model, optimizer, 260).microbatch is None
 
 
 class TestCpuOfASmallNetwork:

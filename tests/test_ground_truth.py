@@ -178,7 +178,7 @@ def test_progress_counts_samples():
         problems.plain(SCHEDULERS["cond_ot"]),
         problems.noise(3),
         chunk=2,
-        progress=lambda done, total, note="": seen.append((done, total)),
+        report=lambda done, total, note="": seen.append((done, total)),
     )
     assert seen == [(2, 3), (3, 3)]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from bns_jax import ground_truth, leaf_files, pair_store
+from bns_jax import Problem, ground_truth, leaf_files, pair_store
 from bns_jax.pair_store import PairStore
 from bns_jax.pairs import Pairs
 
@@ -37,10 +37,11 @@ def with_rate(rate):
 def make(directory, **changes):
     """Pairs in three chunks of one sample; every test compiles the same program."""
     settings = {"rtol": 1e-5, "chunk": 1, "save_at": TIMES, "vf": with_rate(-1.0)}
-    settings |= {"x0": X0, "label": LABEL, "fingerprint": {"seed": 0}} | changes
-    vf, x0, label = map(settings.pop, ("vf", "x0", "label"))
+    settings |= {"x0": X0, "label": LABEL, "facts": {"seed": 0}} | changes
+    vf, x0, label, facts = map(settings.pop, ("vf", "x0", "label", "facts"))
     CALLS.clear()
-    return ground_truth.pairs(vf, x0, label, directory=directory, **settings)
+    problem = Problem(vf, facts=facts)
+    return ground_truth.pairs(problem, x0, label, directory=directory, **settings)
 
 
 def calls():
@@ -132,7 +133,7 @@ def test_an_interrupted_run_continues_where_it_stopped(made, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make(tmp_path, progress=interrupt)
+        make(tmp_path, report=interrupt)
     assert calls() == solved.nfe[:2].sum()
     assert_equal(make(tmp_path), solved)
     assert calls() == solved.nfe[2]
@@ -349,9 +350,9 @@ def test_a_manifest_of_something_else_is_refused(tmp_path, text):
         ({"save_at": [0.0, 1.0]}, ["save_at: "]),
         ({"precision": "default"}, ["precision: there 'highest', here 'default'"]),
         ({"chunk": 2}, ["chunk: there 1, here 2"]),
-        ({"fingerprint": {"seed": 1}}, ["seed: there 0, here 1"]),
-        ({"fingerprint": {}}, ["seed: there 0, here None"]),
-        ({"fingerprint": {"seed": 0, "w": 0.2}}, ["w: there None, here 0.2"]),
+        ({"facts": {"seed": 1}}, ["seed: there 0, here 1"]),
+        ({"facts": {}}, ["seed: there 0, here None"]),
+        ({"facts": {"seed": 0, "w": 0.2}}, ["w: there None, here 0.2"]),
         ({"rtol": 1e-6, "x0": X0 + 1}, ["rtol: ", "x0: "]),
     ],
 )
@@ -370,7 +371,7 @@ def test_another_configuration_is_refused_by_name(made, changes, named):
 
 def test_what_is_compared_anyway_cannot_be_named_otherwise(tmp_path):
     with pytest.raises(ValueError, match=r"compared anyway: \['field', 'rtol'\]"):
-        make(tmp_path / "new", fingerprint={"field": "v1", "rtol": 1, "seed": 0})
+        make(tmp_path / "new", facts={"field": "v1", "rtol": 1, "seed": 0})
     assert not (tmp_path / "new").exists()
 
 
@@ -386,7 +387,7 @@ def test_another_field_of_the_same_weights_is_refused(made):
 @pytest.mark.parametrize("value", [np.nan, np.inf, np.zeros(2), {1}, b"x", object()])
 def test_a_fingerprint_that_no_file_can_keep_is_refused(tmp_path, value):
     with pytest.raises(ValueError, match="fingerprint must hold JSON values, got w="):
-        make(tmp_path / "new", fingerprint={"seed": 0, "w": value})
+        make(tmp_path / "new", facts={"seed": 0, "w": value})
     assert not (tmp_path / "new").exists()
 
 

@@ -31,6 +31,7 @@ FLOORS = [
     {
         "problem",
         "ground_truth",
+        "reference",
         "pairs",
         "probing",
         "progress",

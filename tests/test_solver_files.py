@@ -6,14 +6,20 @@ import os
 import numpy as np
 import pytest
 
-from bns_jax import distill, interchange, schedulers, solvers
+from bns_jax import Problem, distill, interchange, schedulers, solvers
 from experiments.job import solver_files
-from experiments.models.catalogue import Model
 from experiments.report.table import Row
 from experiments.run.workdir import Workdir
 
-FACTS = {"model": "mine", "prediction": "epsilon", "guided_channels": 3}
-MODEL = Model("mine", lambda t, x: x, schedulers.vp(), None, 0.5, FACTS)
+FACTS = {"model": "mine", "prediction": "epsilon"}
+MODEL = Problem(
+    lambda t, x: x,
+    schedulers.vp(),
+    facts=FACTS,
+    name="mine",
+    guidance=0.5,
+    guided_channels=3,
+)
 OF = {"field": "mine", "field_weights": 64 * "0", "seed": 0}
 ROW, OTHER = Row("bns", 2, 40.12345, 39.5, 40.75), Row("euler", 2, 30.0, 29.0, 31.0)
 

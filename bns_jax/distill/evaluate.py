@@ -27,7 +27,7 @@ def evaluate(
     params: NSParams,
     vf: Problem | VelocityField,
     data: Pairs,
-    metric: Metric = psnr,
+    metric: Metric | None = None,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
     """What a solver reaches on pairs.
@@ -36,7 +36,8 @@ def evaluate(
       params: the solver.
       vf: the field, or a `Problem`.
       data: the pairs.
-      metric: metric(x_n, x1) or metric(x_n, batch) -> (batch,).
+      metric: metric(x_n, x1) or metric(x_n, batch) -> (batch,); that of the problem,
+        PSNR, if left out.
       mesh: devices to lay each batch over, along the mesh's first axis;
         those of the problem if left out.
 
@@ -54,6 +55,7 @@ def evaluate(
     problem = Problem.of(vf)
     mesh = mesh or problem.mesh
     probing.look(parallel.place(problem.pytree, mesh), data.x0, data.args, mesh)
+    metric = problem.metric if metric is None else metric
     return measure(params, problem.field, data, metric, mesh)
 
 

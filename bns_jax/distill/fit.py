@@ -30,7 +30,6 @@ from bns_jax.distill.search import Search
 from bns_jax.distill.state import TrainerState, initial_state
 from bns_jax.distill.stopping import is_stale
 from bns_jax.families import Family
-from bns_jax.metrics import psnr
 from bns_jax.moved import moved
 from bns_jax.pairs import Pairs
 from bns_jax.problem import Problem
@@ -60,7 +59,7 @@ def fit(
     *,
     optimizer: Optimizer | None = None,
     objective: AnyObjective = psnr_loss,
-    metric: Metric = psnr,
+    metric: Metric | None = None,
     seed: int = 0,
     checkpoint: epath.PathLike | None = None,
     report: Report | Progress | None = None,
@@ -81,7 +80,8 @@ def fit(
       objective: a loss of (x_n, x1) or of (x_n, batch), the second parameter being
         called `batch`, that gives (batch,) and is minimized in the mean; or a
         `distill.Objective`. See `distill.Batch` for what they see.
-      metric: metric(x_n, x1) or metric(x_n, batch) -> (batch,), larger is better.
+      metric: metric(x_n, x1) or metric(x_n, batch) -> (batch,), larger is better; that
+        of the problem, PSNR, if left out.
       seed: of the order of the pairs and the optimizer's own draws.
       checkpoint: a directory; the state is saved there at each validation, in the
         background, and a second call with the same arguments continues from it. The
@@ -151,7 +151,7 @@ def identify(
     *,
     optimizer: Optimizer | None = None,
     objective: AnyObjective = psnr_loss,
-    metric: Metric = psnr,
+    metric: Metric | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """What tells the result of `fit` with these arguments from others.

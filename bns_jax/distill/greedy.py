@@ -94,7 +94,7 @@ def with_path(vf: VelocityField, train: Pairs, mesh: Mesh | None) -> Pairs:
     """
     if len(train.times) >= _LEAST_POINTS:
         return train
-    solved = ground_truth.pairs(vf, train.x0, *train.args, mesh=mesh)
+    solved = ground_truth.pairs(Problem(vf, mesh=mesh), train.x0, *train.args)
     _check_leads_there(solved.x1, train.x1)
     return train._replace(times=solved.times, path=solved.path)
 

@@ -64,7 +64,7 @@ class Search:
         validation: Pairs,
         optimizer: Optimizer | None,
         objective: AnyObjective,
-        metric: Metric,
+        metric: Metric | None,
         seed: int,
     ) -> Search:
         """The search that `fit` is asked for; see there."""
@@ -78,14 +78,15 @@ class Search:
                 "expected an optimizer, such as distill.gauss_newton(), got "
                 f"{optimizer!r:.60}"
             )
+        problem = Problem.of(vf)
         return cls(
-            Problem.of(vf),
+            problem,
             family,
             train,
             validation,
             optimizer or gauss_newton(),
             as_objective(objective),
-            as_batch_function(metric),
+            as_batch_function(problem.metric if metric is None else metric),
             scalars.count("seed", seed, least=0),
         )
 

@@ -1,6 +1,7 @@
 """How close a sample is to the true one, and many samples to those of the data."""
 
 from bns_jax.metrics.bootstrap import bootstrap_interval as bootstrap_interval
+from bns_jax.metrics.decoded import decoded_psnr as decoded_psnr
 from bns_jax.metrics.fid import fid as fid
 from bns_jax.metrics.fid import image_statistics as image_statistics
 from bns_jax.metrics.frechet import Gaussian as Gaussian

@@ -12,7 +12,7 @@ import numpy as np
 from bns_jax.metrics.checks import check_pair, check_real
 from bns_jax.typing import Sample, wider
 
-_RANGE = 2.0
+USUAL_RANGE = 2.0
 """Of data in [-1, 1]."""
 
 
@@ -62,7 +62,7 @@ def mean_squared_error(x: Sample, target: Sample) -> jax.Array:
     return mean_over_entries(jnp.square, x, target)
 
 
-def psnr(x: Sample, target: Sample, data_range: float = _RANGE) -> jax.Array:
+def psnr(x: Sample, target: Sample, data_range: float = USUAL_RANGE) -> jax.Array:
     """10 log10(range^2 / MSE) of each sample in dB; infinite where they are equal.
 
     For other data than in [-1, 1] it has a meaning with their range alone. As the

@@ -8,15 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bns_jax import distill, families, metrics, ns, solvers
+from bns_jax import Problem, distill, families, metrics, ns, solvers
 from bns_jax.distill import AnyObjective, Distilled, Optimizer
 from bns_jax.families import Family
 from bns_jax.pairs import Pairs, first
 from experiments.ablations.study import Result
-from experiments.job import comparison, starts, truth
+from experiments.job import comparison, optimizers, starts, truth
 from experiments.job.config import PairsConfig
 from experiments.job.starts import Start
-from experiments.models.catalogue import Model
 from experiments.run import preemption
 from experiments.run.progress import Progress
 from experiments.run.workdir import Workdir
@@ -42,8 +41,8 @@ class Bench:
       workdir: of checkpoints and pairs.
     """
 
-    model: Model
-    load: Callable[[float], Model]
+    model: Problem
+    load: Callable[[float], Problem]
     pairs: dict[str, Pairs]
     most_train_pairs: int
     nfe: tuple[int, ...]
@@ -63,12 +62,13 @@ class Bench:
         with Progress(title, "step") as progress:
             return distill.fit(
                 family,
-                self.model.problem,
+                self.model,
                 train,
                 self.pairs["validation"],
-                optimizer=self.model.cached(optimizer or self.optimizer, train.size),
+                optimizer=optimizers.cached(
+                    self.model, optimizer or self.optimizer, train.size
+                ),
                 objective=objective,
-                metric=self.model.metric,
                 seed=self.config.seed,
                 checkpoint=self.workdir.checkpoint(title),
                 report=distill.Report(progress, stop=preemption.asked),

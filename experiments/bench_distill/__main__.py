@@ -22,8 +22,8 @@ from experiments.run import cli, session
 from experiments.run.config import changed, option
 
 if TYPE_CHECKING:
+    from bns_jax import Problem
     from experiments.bench_distill.duel import Duel
-    from experiments.models.catalogue import Model
     from experiments.run.workdir import Workdir
 
 
@@ -68,14 +68,14 @@ def _run(config: BenchConfig) -> None:
     else:
         duels = _duels(config, model, workdir)
     what = f"{display.psnr_of(model.data_range)}, dB"
-    print(f"\n{what}, on the test pairs, {model.title}\n")
+    print(f"\n{what}, on the test pairs, {display.title(model)}\n")
     print(duel.table(duels))
     path = workdir.root / "psnr_vs_forwards.png"
-    duel.plot(duels, path, model.title, model.data_range)
+    duel.plot(duels, path, display.title(model), model.data_range)
     print(f"\nin {workdir.root}: psnr_vs_forwards.png")
 
 
-def _duels(config: BenchConfig, model: Model, workdir: Workdir) -> list[Duel]:
+def _duels(config: BenchConfig, model: Problem, workdir: Workdir) -> list[Duel]:
     """Runs both trainers, each to its end; what the workdir has of them is read."""
     from experiments.bench_distill import duel
     from experiments.job import truth

@@ -8,12 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from bns_jax import distill, families, solvers, tables
+from bns_jax import Problem, distill, families, solvers, tables
 from bns_jax.distill import HistoryRow, Optimizer
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from experiments.job import comparison, starts
-from experiments.models.catalogue import Model
+from experiments.job import comparison, optimizers, starts
 from experiments.report import display
 from experiments.report.figure import plt, save
 from experiments.run import preemption
@@ -54,7 +53,7 @@ class Duel(NamedTuple):
 
 
 def run(
-    model: Model,
+    model: Problem,
     pairs: dict[str, Pairs],
     nfe: int,
     iterations: int,
@@ -101,7 +100,7 @@ def read(folder: epath.PathLike, nfe: int) -> Duel:
 
 
 def _train(
-    model: Model,
+    model: Problem,
     pairs: dict[str, Pairs],
     name: str,
     start: NSParams,
@@ -125,10 +124,10 @@ def _train(
     with Progress(name, "step") as progress:
         distill.fit(
             families.bns(start),
-            model.problem,
+            model,
             pairs["train"],
             pairs["validation"],
-            optimizer=model.cached(optimizer, pairs["train"].size),
+            optimizer=optimizers.cached(model, optimizer, pairs["train"].size),
             seed=seed,
             checkpoint=workdir.checkpoint(name),
             report=distill.Report(progress, measure, preemption.asked),

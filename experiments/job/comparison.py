@@ -7,18 +7,17 @@ from collections.abc import Mapping
 import numpy as np
 from etils import epath
 
-from bns_jax import comparison, distill
+from bns_jax import Problem, comparison, distill
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
-from experiments.models.catalogue import Model
-from experiments.report import curves
+from experiments.report import curves, display
 from experiments.report.table import Row
 from experiments.run.progress import Progress
 from experiments.run.workdir import Workdir, write_csv
 
 
 def compare(
-    model: Model,
+    model: Problem,
     solvers: Mapping[int, Mapping[str, NSParams]],
     pairs: Pairs,
     directory: epath.Path | None = None,
@@ -41,20 +40,18 @@ def compare(
     }
     with Progress("compare", "solver") as progress:
         results = comparison.measure_all(
-            model.field,
+            model,
             pairs,
             chosen,
-            metric=model.metric,
-            mesh=model.mesh,
             directory=directory,
             report=progress,
         )
     return [Row(*result) for result in results]
 
 
-def psnr(model: Model, params: NSParams, pairs: Pairs) -> np.ndarray:
+def psnr(model: Problem, params: NSParams, pairs: Pairs) -> np.ndarray:
     """What a solver reaches on each pair, in dB."""
-    return distill.evaluate(params, model.field, pairs, model.metric, model.mesh)
+    return distill.evaluate(params, model, pairs)
 
 
 def best(rows: list[Row], nfe: int) -> Row:
@@ -63,9 +60,9 @@ def best(rows: list[Row], nfe: int) -> Row:
     return max(there, key=lambda row: (not np.isnan(row.psnr_db), row.psnr_db))
 
 
-def write(rows: list[Row], model: Model, workdir: Workdir) -> None:
+def write(rows: list[Row], model: Problem, workdir: Workdir) -> None:
     """table.csv and psnr_vs_nfe.png."""
     cells = [row.cells() for row in rows]
     write_csv(workdir.root / "table.csv", Row._fields, cells)
     path = workdir.root / "psnr_vs_nfe.png"
-    curves.plot_psnr(rows, path, model.title, model.data_range)
+    curves.plot_psnr(rows, path, display.title(model), model.data_range)

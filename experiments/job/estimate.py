@@ -10,12 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bns_jax import parallel, solvers, tables
+from bns_jax import Problem, parallel, solvers, tables
 from bns_jax.typing import Sample, VelocityField
-from experiments.job import optimizer as optimizers
-from experiments.job import starts
+from experiments.job import optimizers, starts
 from experiments.job.config import JobConfig
-from experiments.models.catalogue import Model
 
 _TRUTH_CALLS = 130
 """Field calls of a reference solve at the usual tolerance; models differ twofold."""
@@ -62,11 +60,11 @@ class Estimate(NamedTuple):
         )
 
 
-def estimate(model: Model, config: JobConfig) -> Estimate:
+def estimate(model: Problem, config: JobConfig) -> Estimate:
     """Measures one call of the field, and counts the calls to come."""
     devices = parallel.batch_devices(model.mesh)
     chunk = min(config.chunk or _MEASURED_BATCH, max(config.counts.values()))
-    optimizer = model.cached(optimizers.of(config), config.train_pairs)
+    optimizer = optimizers.cached(model, optimizers.of(config), config.train_pairs)
     batch = optimizer.microbatch or optimizer.batch_of(config.train_pairs)
     chunk, batch = (-(-count // devices) * devices for count in (chunk, batch))
     drawn = _drawn(model, chunk)
@@ -83,7 +81,7 @@ def estimate(model: Model, config: JobConfig) -> Estimate:
     )
 
 
-def count_calls(model: Model, config: JobConfig) -> dict[str, int]:
+def count_calls(model: Problem, config: JobConfig) -> dict[str, int]:
     """Field calls on single samples, stage by stage, if no search ends early."""
     counts, optimizer = config.counts, optimizers.of(config)
     batch, names = optimizer.batch_of(counts["train"]), solvers.expand(config.solvers)
@@ -104,7 +102,7 @@ def count_calls(model: Model, config: JobConfig) -> dict[str, int]:
     return calls
 
 
-def _drawn(model: Model, count: int) -> Any:
+def _drawn(model: Problem, count: int) -> Any:
     """(t, x, *args) of a call of the field, laid over the devices."""
     x, args = model.draw(count, np.random.default_rng(0))
     laid = parallel.shard(jax.tree.map(jnp.asarray, (x, *args)), model.mesh)

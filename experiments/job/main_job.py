@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from bns_jax import (
+    Problem,
     distill,
     families,
     ns,
@@ -19,9 +20,8 @@ from bns_jax.distill import Distilled
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs, first
 from bns_jax.pytree import on_host
-from experiments.job import comparison, optimizer, solver_files, starts, truth
+from experiments.job import comparison, optimizers, solver_files, starts, truth
 from experiments.job.config import JobConfig
-from experiments.models.catalogue import Model
 from experiments.report import display, samples
 from experiments.report.table import Row, table
 from experiments.run import preemption
@@ -31,7 +31,7 @@ from experiments.run.workdir import Workdir
 _SHOWN_SAMPLES = 16
 
 
-def check(model: Model, config: JobConfig) -> None:
+def check(model: Problem, config: JobConfig) -> None:
     """What can be wrong with a configuration, before any work.
 
     Raises:
@@ -45,7 +45,7 @@ def check(model: Model, config: JobConfig) -> None:
             raise ValueError(
                 f"--solvers: none of {', '.join(names)} exists at {nfe} evaluations"
             )
-    search = optimizer.of(config)
+    search = optimizers.of(config)
     microbatch, batch = search.microbatch, search.batch_of(config.train_pairs)
     if microbatch is not None:
         if batch % microbatch:
@@ -56,7 +56,7 @@ def check(model: Model, config: JobConfig) -> None:
         parallel.check_divisible(microbatch, model.mesh)
 
 
-def run(model: Model, config: JobConfig, workdir: Workdir, stage: str) -> None:
+def run(model: Problem, config: JobConfig, workdir: Workdir, stage: str) -> None:
     """Pairs, then distillation, then evaluation, and what came of it.
 
     What the workdir has of them is read.
@@ -88,7 +88,7 @@ def run(model: Model, config: JobConfig, workdir: Workdir, stage: str) -> None:
 
 
 def distil_all(
-    model: Model, config: JobConfig, workdir: Workdir, pairs: dict[str, Pairs]
+    model: Problem, config: JobConfig, workdir: Workdir, pairs: dict[str, Pairs]
 ) -> dict[int, Distilled]:
     """One BNS solver per number of evaluations, in ascending order.
 
@@ -104,7 +104,7 @@ def distil_all(
 
 
 def evaluate_all(
-    model: Model,
+    model: Problem,
     config: JobConfig,
     workdir: Workdir,
     pairs: dict[str, Pairs],
@@ -146,7 +146,7 @@ def evaluate_all(
 
 
 def _distil(
-    model: Model,
+    model: Problem,
     config: JobConfig,
     workdir: Workdir,
     pairs: dict[str, Pairs],
@@ -162,7 +162,7 @@ def _distil(
     with Progress(f"distill/{name}", "step") as progress:
         fitted = distill.fit(
             family,
-            model.problem,
+            model,
             pairs["train"],
             pairs["validation"],
             **_recipe(model, config),
@@ -175,11 +175,12 @@ def _distil(
     return fitted
 
 
-def _recipe(model: Model, config: JobConfig) -> dict[str, Any]:
+def _recipe(model: Problem, config: JobConfig) -> dict[str, Any]:
     """The arguments of `distill.fit` that shape its result."""
     return {
-        "optimizer": model.cached(optimizer.of(config), config.train_pairs),
-        "metric": model.metric,
+        "optimizer": optimizers.cached(
+            model, optimizers.of(config), config.train_pairs
+        ),
         "seed": config.seed,
     }
 
@@ -190,12 +191,12 @@ def _search(config: JobConfig) -> dict[str, Any]:
 
 
 def _identity(
-    model: Model, config: JobConfig, pairs: dict[str, Pairs], nfe: int
+    model: Problem, config: JobConfig, pairs: dict[str, Pairs], nfe: int
 ) -> dict[str, Any]:
     """What a finished solver must be of, wherever its search started from."""
     of_run = distill.identify(
         families.bns(solvers.euler(nfe)),
-        model.problem,
+        model,
         pairs["train"],
         pairs["validation"],
         **_recipe(model, config),
@@ -204,7 +205,7 @@ def _identity(
 
 
 def _show_samples(
-    model: Model, solvers: dict[str, NSParams], test: Pairs, workdir: Workdir
+    model: Problem, solvers: dict[str, NSParams], test: Pairs, workdir: Workdir
 ) -> None:
     """The same noise through ground truth and each solver."""
     shown = first(test, _SHOWN_SAMPLES)
@@ -214,6 +215,6 @@ def _show_samples(
         sheet[f"{name}, {len(params.a)} NFE"] = on_host(
             sample(params, model.field, shown.x0, *shown.args)
         )
-    title = f"{model.title}: the same noise in each column"
+    title = f"{display.title(model)}: the same noise in each column"
     path = workdir.root / "samples.png"
     samples.plot_samples(sheet, path, title, truth, model.data_range)

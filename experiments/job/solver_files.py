@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from bns_jax import identity, interchange, parallel
+from bns_jax import Problem, identity, interchange, parallel
 from bns_jax.distill import Distilled, HistoryRow
 from bns_jax.interchange import Measured
 from bns_jax.pytree import checksum
-from experiments.models.catalogue import Model
 from experiments.report import display
 from experiments.report.table import Row
 from experiments.run.workdir import Workdir, read_csv, write_csv
@@ -67,7 +66,7 @@ def find(workdir: Workdir, nfe: int, of: Mapping[str, Any]) -> Distilled | None:
 
 
 def write(
-    model: Model, workdir: Workdir, nfe: int, start: str, fitted: Distilled
+    model: Problem, workdir: Workdir, nfe: int, start: str, fitted: Distilled
 ) -> None:
     """The history, and last the solver file: it says that the run is finished.
 
@@ -94,7 +93,7 @@ def write(
 
 
 def add_measured(
-    model: Model, workdir: Workdir, pairs: int, row: Row, best_other: Row
+    model: Problem, workdir: Workdir, pairs: int, row: Row, best_other: Row
 ) -> None:
     """Lets a solver file say what its solver reaches on the test pairs.
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from bns_jax import (
+    Problem,
     distill,
     grids,
     identity,
@@ -23,7 +24,6 @@ from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 from bns_jax.pytree import checksum
 from experiments.job import comparison
-from experiments.models.catalogue import Model
 from experiments.run.workdir import Workdir
 
 GREEDY, PREVIOUS, BEST = "greedy", "previous", "best"
@@ -45,7 +45,7 @@ class Start(NamedTuple):
     forwards: int = 0
 
 
-def check(init: str, model: Model, nfe: Sequence[int]) -> None:
+def check(init: str, model: Problem, nfe: Sequence[int]) -> None:
     """Checks that the solver to start from exists, before any work.
 
     Raises:
@@ -76,7 +76,7 @@ def greedy_grids(after_another: bool) -> int:
 
 def find(
     init: str,
-    model: Model,
+    model: Problem,
     pairs: dict[str, Pairs],
     nfe: int,
     previous: Distilled | None,
@@ -112,7 +112,7 @@ def find(
 
 
 def _greedy(
-    model: Model, train: Pairs, nfe: int, previous: Distilled | None, workdir: Workdir
+    model: Problem, train: Pairs, nfe: int, previous: Distilled | None, workdir: Workdir
 ) -> Start:
     """Fitted row by row, also on times as dense as those of the solver before.
 
@@ -126,7 +126,7 @@ def _greedy(
     of = _identity(model, train, nfe, candidates)
     params = parallel.if_everywhere(_load(path, of))
     if params is None:
-        params = distill.greedy(model.field, train, nfe, candidates, mesh=model.mesh)
+        params = distill.greedy(model, train, nfe, candidates)
         if parallel.is_main():
             metadata = model.facts | {"identity": of}
             interchange.save(path, params, metadata, purpose=model.purpose(of))
@@ -134,7 +134,7 @@ def _greedy(
 
 
 def _identity(
-    model: Model, train: Pairs, nfe: int, candidates: Sequence[grids.Grid]
+    model: Problem, train: Pairs, nfe: int, candidates: Sequence[grids.Grid]
 ) -> dict[str, Any]:
     """What a greedy start is of, as JSON values."""
     answers = probing.look(model.field, train.x0, train.args, model.mesh)

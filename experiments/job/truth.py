@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
 
-from bns_jax import ground_truth
+from bns_jax import Problem, ground_truth
 from bns_jax.pairs import Pairs
 from experiments.job.config import TruthConfig
-from experiments.models.catalogue import Model
 from experiments.run.progress import Progress
 from experiments.run.workdir import Workdir
 
@@ -17,7 +17,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def make_pairs(
-    model: Model,
+    model: Problem,
     config: TruthConfig,
     workdir: Workdir,
     counts: Mapping[str, int] | None = None,
@@ -33,21 +33,20 @@ def make_pairs(
         of the configuration if left out.
       chunk: how many to solve at once; the library's own default if left out.
     """
-    made = {}
+    facts = {"model": model.facts, "seed": config.seed}
+    seeded, made = dataclasses.replace(model, facts=facts), {}
     for split, count in (counts or config.counts).items():
         rng = np.random.default_rng((config.seed, SPLITS.index(split)))
         x0, args = model.draw(count, rng)
         with Progress(f"pairs/{split}", "pair") as progress:
             made[split] = ground_truth.pairs(
-                model.field,
+                seeded,
                 x0,
                 *args,
                 rtol=config.rtol,
                 atol=config.atol,
                 chunk=chunk,
                 directory=workdir.pairs(split),
-                fingerprint={"model": model.facts, "seed": config.seed},
-                progress=progress,
-                mesh=model.mesh,
+                report=progress,
             )
     return made

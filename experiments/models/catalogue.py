@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh
 
-from bns_jax import metrics, parallel, schedulers, velocity
-from bns_jax.distill import Metric, Optimizer
+from bns_jax import schedulers
 from bns_jax.models import UNet, UNetConfig, pretrained, weights
 from bns_jax.models.published import PUBLISHED
-from bns_jax.problem import Problem
-from bns_jax.purpose import Measured, Purpose
-from bns_jax.schedulers import Scheduler
-from bns_jax.typing import Sample, VelocityField
+from bns_jax.problem import Draw, Problem
 from experiments.data import digits as digits_data
 from experiments.job.config import RunConfig
 from experiments.models.mixture import Mixture
@@ -30,110 +24,9 @@ from experiments.run import session
 
 _SHIPPED = pathlib.Path(__file__).parent / "weights"
 _MIXTURE_WIDTH = 0.15
-_CACHED_PAIRS = 26
-_USUAL_RANGE = 2.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A model to sample from.
-
-    Attributes:
-      name: for titles and files.
-      field: its guided velocity field.
-      scheduler: the path that it was trained on.
-      draw: draw(count, rng) -> (x0, args): noise and conditioning.
-      guidance: the scale w.
-      facts: JSON values that tell it from other models.
-      mesh: the devices that batches are laid over; None for one.
-      data_range: from the least to the largest value that its data take, the peak of
-        every PSNR; 2 for data in [-1, 1].
-    """
-
-    name: str
-    field: VelocityField
-    scheduler: Scheduler
-    draw: Callable[[int, np.random.Generator], tuple[Sample, tuple[Any, ...]]]
-    guidance: float
-    facts: dict[str, Any]
-    mesh: Mesh | None = None
-    data_range: float = _USUAL_RANGE
-
-    def on(self, mesh: Mesh | None, shard_weights: bool = False) -> Model:
-        """The same model on a mesh; weights that lie there already stay as they do.
-
-        Args:
-          mesh: the devices; None for one.
-          shard_weights: lays large weights over them instead of on each.
-        """
-        lay = parallel.fsdp if shard_weights else parallel.place
-        return dataclasses.replace(self, field=lay(self.field, mesh), mesh=mesh)
-
-    def cached(self, optimizer: Optimizer, pairs: int) -> Optimizer:
-        """The optimizer with microbatches that stay in a CPU's cache.
-
-        Args:
-          optimizer: whose own microbatch is kept.
-          pairs: to train on.
-
-        Returns:
-          The same on other hardware, and where the batch does not divide.
-        """
-        size = _CACHED_PAIRS * parallel.batch_devices(self.mesh)
-        fits = optimizer.batch_of(pairs) % size == 0
-        if optimizer.microbatch or not fits or jax.default_backend() != "cpu":
-            return optimizer
-        return optimizer.replace(microbatch=size)
-
-    def purpose(
-        self, of: Mapping[str, Any], measured: Measured | None = None
-    ) -> Purpose:
-        """What a solver that was made for it is for.
-
-        Args:
-          of: the identity of what was made; the entries of the field are taken.
-          measured: what the solver reaches.
-        """
-        of_field = {key: value for key, value in of.items() if key.startswith("field")}
-        return Purpose(
-            scheduler=self.scheduler,
-            prediction=self.facts.get("prediction"),
-            guidance=self.guidance,
-            guided_channels=self.facts.get("guided_channels"),
-            data_range=self.data_range,
-            identity={"model": self.facts.get("model", self.name), **of_field},
-            measured=measured,
-        )
-
-    @property
-    def metric(self) -> Metric:
-        """PSNR in the range of its data: the same object for the same range."""
-        return _psnr(self.data_range)
-
-    @property
-    def problem(self) -> Problem:
-        """What the library knows of it."""
-        return Problem(self.field, self.scheduler, self.mesh, self.facts)
-
-    @property
-    def title(self) -> str:
-        """For plots."""
-        return f"{self.name}, guidance {self.guidance:g}"
-
-    @property
-    def network_calls(self) -> int:
-        """Network evaluations per call of the field: two under guidance."""
-        return 1 if self.guidance == 0 else 2
-
-
-@functools.cache
-def _psnr(data_range: float) -> Metric:
-    if data_range == _USUAL_RANGE:
-        return metrics.psnr
-    return functools.partial(metrics.psnr, data_range=data_range)
-
-
-def of(config: RunConfig, guidance: float | None = None, weights: str = "") -> Model:
+def of(config: RunConfig, guidance: float | None = None, weights: str = "") -> Problem:
     """The model that a configuration names, on its devices.
 
     Args:
@@ -146,7 +39,7 @@ def of(config: RunConfig, guidance: float | None = None, weights: str = "") -> M
     return model.on(session.mesh(config), config.shard_weights)
 
 
-def load(name: str, guidance: float, path: epath.PathLike | None = None) -> Model:
+def load(name: str, guidance: float, path: epath.PathLike | None = None) -> Problem:
     """A model by its name.
 
     Args:
@@ -167,7 +60,7 @@ def load(name: str, guidance: float, path: epath.PathLike | None = None) -> Mode
     return digits(guidance, path)
 
 
-def digits(guidance: float, path: epath.PathLike | None = None) -> Model:
+def digits(guidance: float, path: epath.PathLike | None = None) -> Problem:
     """The flow model of 8 x 8 handwritten digits, class-conditional; see `load`."""
     path = path or _SHIPPED / "digits.safetensors"
     params, metadata = weights.load(path)
@@ -183,28 +76,31 @@ def digits(guidance: float, path: epath.PathLike | None = None) -> Model:
     def unconditional(params: Any, t: jax.Array, x: jax.Array, label: jax.Array) -> Any:
         return conditional(params, t, x, jnp.full_like(label, config.num_classes))
 
-    field = velocity.guided(
+    return Problem.guided(
         jax.tree_util.Partial(conditional, params),
         jax.tree_util.Partial(unconditional, params),
         guidance,
+        scheduler=schedulers.cond_ot(),
+        facts=_facts("digits", guidance),
+        name="digits 8 x 8",
+        draw=_noise_and_labels(config.image_shape, config.num_classes),
     )
-    draw = _noise_and_labels(config.image_shape, config.num_classes)
-    return _cond_ot("digits", "digits 8 x 8", field, draw, guidance)
 
 
-def mixture(guidance: float) -> Model:
+def mixture(guidance: float) -> Problem:
     """The exact flow of a mixture of Gaussians around the digits, class-conditional."""
     images, _ = digits_data.load(held_out=0)
     scheduler = schedulers.cond_ot()
     exact = Mixture.around(images.pixels, images.labels, _MIXTURE_WIDTH, scheduler)
-    field = velocity.guided(
+    return Problem.guided(
         jax.tree_util.Partial(Mixture.conditional, exact),
         jax.tree_util.Partial(Mixture.unconditional, exact),
         guidance,
+        scheduler=scheduler,
+        facts=_facts("mixture", guidance) | {"width": _MIXTURE_WIDTH},
+        name="mixture around digits",
+        draw=_noise_and_labels(images.pixels.shape[1:], int(images.labels.max()) + 1),
     )
-    draw = _noise_and_labels(images.pixels.shape[1:], int(images.labels.max()) + 1)
-    model = _cond_ot("mixture", "mixture around digits", field, draw, guidance)
-    return dataclasses.replace(model, facts=model.facts | {"width": _MIXTURE_WIDTH})
 
 
 def checkpoint(
@@ -218,7 +114,7 @@ def checkpoint(
     labels: Sequence[int] = (),
     guided_channels: int | None = None,
     zeros: bool = False,
-) -> Model:
+) -> Problem:
     """A published checkpoint.
 
     Args:
@@ -272,8 +168,15 @@ def checkpoint(
     )
     if guided_channels is not None:
         facts["guided_channels"] = guided_channels
-    field = loaded.field(guidance, channels=guided_channels)
-    return Model(name, field, loaded.scheduler, draw, guidance, facts)
+    return Problem(
+        loaded.field(guidance, channels=guided_channels),
+        loaded.scheduler,
+        facts=facts,
+        name=name,
+        guidance=guidance,
+        guided_channels=guided_channels,
+        draw=draw,
+    )
 
 
 def _noise_and_labels(
@@ -281,7 +184,7 @@ def _noise_and_labels(
     num_classes: int,
     std: float = 1.0,
     only: tuple[int, ...] = (),
-) -> Callable[[int, np.random.Generator], tuple[Sample, tuple[Any, ...]]]:
+) -> Draw:
     """Normal noise, and classes where there are any: of all, or of some."""
 
     def draw(count: int, rng: np.random.Generator) -> tuple[Any, tuple[Any, ...]]:
@@ -295,14 +198,11 @@ def _noise_and_labels(
     return draw
 
 
-def _cond_ot(
-    key: str, name: str, field: VelocityField, draw: Any, guidance: float
-) -> Model:
-    """A model of velocity prediction on the cond-OT path."""
-    facts = {
-        "model": key,
+def _facts(model: str, guidance: float) -> dict[str, Any]:
+    """Of a model of velocity prediction on the cond-OT path."""
+    return {
+        "model": model,
         "scheduler": "cond_ot",
         "prediction": "velocity",
         "guidance": guidance,
     }
-    return Model(name, field, schedulers.cond_ot(), draw, guidance, facts)

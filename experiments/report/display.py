@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bns_jax import Problem
+
 BESPOKE = "bns"
 
 _LONGEST = 36
@@ -77,6 +79,11 @@ def names(solvers: Sequence[str]) -> str:
     if len(shown) > most:
         shown[most:] = [f"{len(shown) - most} more"]
     return " = ".join(shown)
+
+
+def title(model: Problem) -> str:
+    """What a model is called above pictures."""
+    return f"{model.name}, guidance {model.guidance:g}"
 
 
 def psnr_of(data_range: float) -> str:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bns_jax import distill, families, ground_truth, ns, parallel, solvers
+from bns_jax import distill, families, ns, parallel, reference, solvers
 from bns_jax.distill import Batch, Goal, Objective, Optimizer
 from bns_jax.distill.fit import make_step
 from bns_jax.distill.state import initial_state
@@ -49,7 +49,7 @@ def lowered(
     times = np.linspace(0.0, 1.0, _POINTS)
     step = partial(_step, family, vf, x0, args, mesh)
     return {
-        "pairs": ground_truth.solve.lower(vf, x0, args, times, 1e-5, 1e-5),
+        "pairs": reference.solve.lower(vf, x0, args, times, 1e-5, 1e-5),
         "sample": jax.jit(ns.sample).lower(
             family.to_params(family.theta), vf, x0, *args
         ),

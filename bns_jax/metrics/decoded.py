@@ -1,0 +1,35 @@
+"""PSNR of what is made of samples, such as the images of latents."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from bns_jax.metrics.psnr import USUAL_RANGE, psnr
+
+
+@functools.cache
+def decoded_psnr(
+    decode: Callable[[Any], Any] | None, data_range: float
+) -> Callable[[Any, Any], jax.Array]:
+    """PSNR after decoding, one and the same object for the same arguments.
+
+    Args:
+      decode: decode(x) -> an array with the batch in front; None for x itself.
+      data_range: from the least to the largest value of what is decoded.
+
+    Returns:
+      metric(x_n, x1) -> (batch,), in dB.
+    """
+    if decode is not None:
+        return functools.partial(_psnr, decode=decode, data_range=data_range)
+    if data_range != USUAL_RANGE:
+        return functools.partial(psnr, data_range=data_range)
+    return psnr
+
+
+def _psnr(x: Any, x1: Any, decode: Callable[[Any], Any], data_range: float) -> Any:
+    return psnr(decode(x), decode(x1), data_range=data_range)
