@@ -45,8 +45,6 @@ FLOORS = [
         "metrics",
         "models",
         "checkpoint",
-        "checkpoint_leaves",
-        "checkpoint_steps",
         "parallel",
         "interchange",
         "solver_record",
