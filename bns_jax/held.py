@@ -50,7 +50,7 @@ class Holding:
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class UnboundMethod:
     """A method whose owner is the first argument.
 
     Attributes:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from bns_jax.held import Method, as_it_is
+from bns_jax.held import UnboundMethod, as_it_is
 
 _ARRAYS = (jax.Array, np.ndarray, np.generic)
 
@@ -91,7 +91,7 @@ def as_pytree(function: Any) -> Any:
     if inspect.ismethod(function) and _has_arrays(function.__self__):
         # The weights of its module travel as arguments, as those of the module do.
         owner = _arrays_apart(function.__self__)
-        return jax.tree_util.Partial(Method(function.__func__), owner)
+        return jax.tree_util.Partial(UnboundMethod(function.__func__), owner)
     if jax.tree_util.treedef_is_leaf(jax.tree.structure(function)):
         return jax.tree_util.Partial(as_it_is(function))
     return _arrays_apart(function)

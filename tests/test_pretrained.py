@@ -20,7 +20,7 @@ from bns_jax.models import (
     recognise,
     state_dict,
 )
-from bns_jax.models.edm_unet import EDMConfig, UNet
+from bns_jax.models.edm_unet import EDMConfig, EDMUNet
 from bns_jax.models.tensors import Tensors
 from tests import weight_files
 from tests.published import FIXTURES, Fixture, error
@@ -339,7 +339,7 @@ def test_a_pickle_says_how_its_network_is_preconditioned(
         return  # the network is one of the others
     x, classes = inputs(fixture, sigma)
     skip, out, given, noise = table_1(kind, sigma, data)
-    inner = UNet(fixture.network.config)
+    inner = EDMUNet(fixture.network.config)
     told = jnp.full(len(x), noise, jnp.float32)
     label = fixture.given[2]
     raw = apply(inner, fixture.params["model"], told, jnp.float32(given) * x, label)

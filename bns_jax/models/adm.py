@@ -93,7 +93,7 @@ class ADMConfig:
         return (self.image_size, self.image_size, self.channels)
 
 
-class _ResidualBlock(nn.Module):
+class _ADMResidualBlock(nn.Module):
     """Two convolutions, modulated between them; may halve or double the image."""
 
     features: int
@@ -124,7 +124,7 @@ class _ResidualBlock(nn.Module):
         return skip + h
 
 
-class _AttentionBlock(nn.Module):
+class _ADMAttentionBlock(nn.Module):
     """Attention between all pixels."""
 
     heads: int
@@ -252,12 +252,12 @@ class ADM(Network):
     def _residual(
         self, h: jax.Array, embedding: jax.Array, features: int, name: str, by: str = ""
     ) -> jax.Array:
-        block = nn.remat(_ResidualBlock) if self.remat else _ResidualBlock
+        block = nn.remat(_ADMResidualBlock) if self.remat else _ADMResidualBlock
         scale_shift = self.config.scale_shift
         return block(features, scale_shift, by, self.dtype, name=name)(h, embedding)
 
     def _attention(self, h: jax.Array, name: str) -> jax.Array:
-        block = nn.remat(_AttentionBlock) if self.remat else _AttentionBlock
+        block = nn.remat(_ADMAttentionBlock) if self.remat else _ADMAttentionBlock
         heads = self.config.heads_of(name, h.shape[-1])
         return block(heads, self.config.order, self.dtype, name=name)(h)
 

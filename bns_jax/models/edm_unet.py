@@ -19,7 +19,7 @@ _HEAD_CHANNELS = 64
 
 @dataclasses.dataclass(frozen=True)
 class EDMConfig:
-    """The architecture of an `EDM`; the defaults are those of CIFAR-10, VP.
+    """The architecture of an `EDMDenoiser`; the defaults are those of CIFAR-10, VP.
 
     Attributes:
       network: "ddpmpp", "ncsnpp" or "dhariwal".
@@ -82,7 +82,7 @@ class EDMConfig:
         return (1, 3, 3, 1) if self.network == _NCSNPP else (1, 1)
 
 
-class UNet(nn.Module):
+class EDMUNet(nn.Module):
     """The network inside of the preconditioning: F(c_noise, c_in x, label).
 
     Attributes: as of `network.Network`.

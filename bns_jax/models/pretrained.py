@@ -24,7 +24,7 @@ from bns_jax.models import (
 )
 from bns_jax.models.layers import WIDE
 from bns_jax.models.network import Network
-from bns_jax.models.published import Config, Published
+from bns_jax.models.published import NetworkConfig, Published
 from bns_jax.models.tensors import StateDict, Tensors
 from bns_jax.schedulers import DiscreteVP, Scheduler
 from bns_jax.typing import VelocityField
@@ -49,7 +49,7 @@ class Pretrained:
     scheduler: Scheduler
 
     @property
-    def config(self) -> Config:
+    def config(self) -> NetworkConfig:
         """The architecture."""
         return self.origin.config
 

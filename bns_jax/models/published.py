@@ -12,11 +12,11 @@ import numpy as np
 from bns_jax import schedulers
 from bns_jax.models.adm import ADM, ADMConfig
 from bns_jax.models.dit import DiT, DiTConfig
-from bns_jax.models.edm import EDM, EDMConfig
+from bns_jax.models.edm import EDMConfig, EDMDenoiser
 from bns_jax.models.network import Network
 from bns_jax.schedulers import Scheduler
 
-Config = ADMConfig | EDMConfig | DiTConfig
+NetworkConfig = ADMConfig | EDMConfig | DiTConfig
 
 _STEPS = 1000
 _LEAST_LOG_SNR = -5.1
@@ -35,7 +35,7 @@ class Published:
     """
 
     file: str
-    config: Config
+    config: NetworkConfig
     schedule: str
     parameters: int
 
@@ -73,7 +73,7 @@ class Published:
 
 _NETWORKS: dict[type, type[Network]] = {
     ADMConfig: ADM,
-    EDMConfig: EDM,
+    EDMConfig: EDMDenoiser,
     DiTConfig: DiT,
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from bns_jax.models import edm_precondition
 from bns_jax.models.dit import DiTConfig
-from bns_jax.models.published import Config, Published
+from bns_jax.models.published import NetworkConfig, Published
 from bns_jax.models.tensors import Tensors
 
 
@@ -62,7 +62,7 @@ def _of_class(network: Tensors, message: str) -> dict[str, Any]:
     return {"preconditioning": name, "sigma_data": float(sigma_data)}
 
 
-def other_heads(tensors: Tensors, config: Config) -> list[str]:
+def other_heads(tensors: Tensors, config: NetworkConfig) -> list[str]:
     """The layers of a pickled network that say they have other heads than expected."""
     faults = []
     for name, heads in tensors.settings.items():

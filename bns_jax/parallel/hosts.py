@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 _STEPS_IN_FLIGHT = 10
 
 
@@ -44,7 +44,7 @@ def gather_text(text: str) -> list[str]:
     ]
 
 
-def if_everywhere(found: Found | None) -> Found | None:
+def if_everywhere(found: Value | None) -> Value | None:
     """What this process has found, if every process has found something.
 
     What one of them cannot read, all of them make again; all must call this.

@@ -30,7 +30,7 @@ Kind: TypeAlias = Literal["noise", "data"]
 KINDS = ("noise", "data")
 
 
-class Point(NamedTuple):
+class PathPoint(NamedTuple):
     """A time on the path of a scheduler, as float64 numbers."""
 
     t: float
@@ -53,8 +53,8 @@ class Prediction(NamedTuple):
 class Step(NamedTuple):
     """One step of an exponential integrator, from `start` to `end`."""
 
-    start: Point
-    end: Point
+    start: PathPoint
+    end: PathPoint
 
     @property
     def h(self) -> float:
@@ -74,10 +74,10 @@ class Step(NamedTuple):
         return self.h if kind == "noise" else -self.h
 
 
-def point(scheduler: Scheduler, t: float) -> Point:
+def point(scheduler: Scheduler, t: float) -> PathPoint:
     """alpha, sigma and log-SNR at t."""
     alpha, sigma = float(scheduler.alpha(t)), float(scheduler.sigma(t))
-    return Point(float(t), alpha, sigma, float(scheduler.log_snr(t)))
+    return PathPoint(float(t), alpha, sigma, float(scheduler.log_snr(t)))
 
 
 def steps_on(
@@ -105,7 +105,7 @@ def steps_on(
 
 
 def predict(
-    vf: VelocityField, scheduler: Scheduler, at: Point, x: Sample
+    vf: VelocityField, scheduler: Scheduler, at: PathPoint, x: Sample
 ) -> Prediction:
     """One call of the field, read as a prediction of both ends."""
     d_alpha, d_sigma = scheduler.d_alpha(at.t), scheduler.d_sigma(at.t)
@@ -116,7 +116,9 @@ def predict(
     return Prediction(m, e)
 
 
-def remember(scheduler: Scheduler, history: History) -> list[tuple[Point, Prediction]]:
+def remember(
+    scheduler: Scheduler, history: History
+) -> list[tuple[PathPoint, Prediction]]:
     """Exact points before the grid, as a multistep method would have met them."""
     outputs = []
     for t, x, u in history:
