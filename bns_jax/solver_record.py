@@ -140,26 +140,35 @@ def purpose(record: Mapping[str, Any]) -> Purpose:
 def params(record: Mapping[str, Any]) -> NSParams:
     """The solver of a file, whose lists are as long as its NFE says.
 
+    Args:
+      record: the entries of the file.
+
+    Returns:
+      Its arrays, NumPy float64; whether they are a valid solver is not looked at.
+
     Raises:
-      ValueError: if they are not.
+      ValueError: if the lists are of other lengths, or hold anything but numbers.
     """
-    n, rows = record["nfe"], record["b"]
-    lists = [record["times"], record["a"], rows]
-    if type(n) is not int or not all(isinstance(part, list) for part in lists):
-        raise ValueError("expected an integer nfe, and lists of times, a and b")
-    _check_nfe(n)
-    lengths = [len(part) for part in lists]
-    if lengths != [n, n, n] or [len(row) for row in rows] != list(range(1, n + 1)):
-        raise ValueError(
-            f"expected {n} times, a and rows of b, of 1 to {n} numbers, got {lengths}"
-        )
-    numbers = itertools.chain(record["times"], record["a"], *rows)
-    if other := [number for number in numbers if type(number) not in (float, int)]:
-        raise ValueError(f"expected numbers, got {other[0]!r:.100}")
+    n, times, a, rows = (record[name] for name in ("nfe", "times", "a", "b"))
+    _check_lists(n, times, a, rows)
     b = np.zeros((n, n))
     for i, row in enumerate(rows):
         b[i, : i + 1] = row
-    return _float64(NSParams(record["times"], record["a"], b))
+    return _float64(NSParams(times, a, b))
+
+
+def _check_lists(n: Any, times: Any, a: Any, rows: Any) -> None:
+    if type(n) is not int or {type(part) for part in (times, a, rows)} != {list}:
+        raise ValueError("expected an integer nfe, and lists of times, a and b")
+    _check_nfe(n)
+    lengths = [len(times), len(a), len(rows)]
+    if lengths != [n, n, n] or list(map(len, rows)) != list(range(1, n + 1)):
+        raise ValueError(
+            f"expected {n} times, a and rows of b, of 1 to {n} numbers, got {lengths}"
+        )
+    for number in itertools.chain(times, a, *rows):
+        if type(number) not in (float, int):
+            raise ValueError(f"expected numbers, got {number!r:.100}")
 
 
 def _check_nfe(nfe: int) -> None:

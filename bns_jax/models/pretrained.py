@@ -215,16 +215,11 @@ def _checked(
         unused = edm.unused(origin.config, expected)
     used = {k: v for k, v in tensors.items() if k not in unused}
     faults = [
-        f"{name} is a {kind}, which is not read"
-        for name, kind in tensors.unread.items()
-        if name in expected
+        *_tensor_faults(used, tensors.unread, expected),
+        *convert.misfits(tensors, unused),
+        *told.other_heads(tensors, origin.config),
+        *told.other_training(tensors, origin),
     ]
-    readable = {k: v for k, v in expected.items() if k not in tensors.unread}
-    faults += convert.differences(used, readable)
-    faults += convert.misfits(tensors, unused)
-    faults += convert.unusable({k: v for k, v in used.items() if k in expected})
-    faults += told.other_heads(tensors, origin.config)
-    faults += told.other_training(tensors, origin)
     if faults:
         more = len(faults) - _MOST_FAULTS
         listed = faults[:_MOST_FAULTS] + ([f"and {more} more"] if more > 0 else [])
@@ -233,6 +228,24 @@ def _checked(
             + "; ".join(listed)
         )
     return used
+
+
+def _tensor_faults(
+    used: StateDict, unread: Mapping[str, str], expected: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    """What keeps the tensors of a file from being the weights of a network."""
+    unreadable = [
+        f"{name} is a {kind}, which is not read"
+        for name, kind in unread.items()
+        if name in expected
+    ]
+    readable = {k: v for k, v in expected.items() if k not in unread}
+    weights = {k: v for k, v in used.items() if k in expected}
+    return [
+        *unreadable,
+        *convert.differences(used, readable),
+        *convert.unusable(weights),
+    ]
 
 
 def _warn_of_assumed(path: epath.PathLike, config: edm.EDMConfig) -> None:

@@ -117,15 +117,20 @@ def _tensor(
     if not isinstance(storage, Storage):
         raise Refused("holds a tensor of what is no storage")
     (offset,), shape, strides = map(integers, ((offset,), shape, strides))
+    _check_bounds(storage.size, offset, shape, strides)
+    return _TensorRecord(storage, offset, shape, strides)
+
+
+def _check_bounds(
+    size: int, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> None:
+    """Checks that a view stays inside of its storage, and is of no wild size."""
     if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
         raise ValueError(f"a tensor of shape {shape} and strides {strides}")
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-    is_large = math.prod(shape) > max(storage.size, _MOST_REPEATED)
-    if 0 not in shape and (last >= storage.size or is_large):
-        raise ValueError(
-            f"a tensor of shape {shape} in a storage of {storage.size} numbers"
-        )
-    return _TensorRecord(storage, offset, shape, strides)
+    is_large = math.prod(shape) > max(size, _MOST_REPEATED)
+    if 0 not in shape and (last >= size or is_large):
+        raise ValueError(f"a tensor of shape {shape} in a storage of {size} numbers")
 
 
 def _typed_tensor(storage: Any, *view_and_hooks: Any) -> Any:

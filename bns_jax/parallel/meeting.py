@@ -152,8 +152,7 @@ class Meeting:
 
     def _listen(self) -> str:
         """Waits a moment; returns what went wrong, if something did."""
-        there = {n: line for n, line in self._lines.items() if n not in self._left}
-        sockets = {line.socket: number for number, line in there.items()}
+        sockets = {line.socket: number for number, line in self._present().items()}
         if not sockets:
             self._closed.wait(1.0)
             return ""
@@ -161,21 +160,33 @@ class Meeting:
             readable, _, _ = select.select(list(sockets), [], [], 1.0)
         except (OSError, ValueError):  # Closed meanwhile.
             return ""
-        for number in map(sockets.__getitem__, readable):
-            try:
-                messages = there[number].receive()
-            except ValueError:
-                messages = None
-            if messages is None:
-                return f"{self._name(number)} has died"
-            for message in messages:
-                if "failed" in message:
-                    return str(message["failed"])
-                if "left" in message:
-                    self._left.add(number)
-        silent = time.monotonic() - _SILENT_SECONDS
-        for number, line in there.items():
-            if line.heard < silent and number not in self._left:
+        heard = (self._hear(sockets[ready]) for ready in readable)
+        return next(filter(None, heard), "") or self._silence()
+
+    def _present(self) -> dict[int, Line]:
+        """The connections to those who have not left."""
+        return {n: line for n, line in self._lines.items() if n not in self._left}
+
+    def _hear(self, number: int) -> str:
+        """Takes what one process has sent; returns what went wrong there."""
+        try:
+            messages = self._lines[number].receive()
+        except ValueError:
+            messages = None
+        if messages is None:
+            return f"{self._name(number)} has died"
+        for message in messages:
+            if "failed" in message:
+                return str(message["failed"])
+            if "left" in message:
+                self._left.add(number)
+        return ""
+
+    def _silence(self) -> str:
+        """Who has sent no beat for too long."""
+        latest = time.monotonic() - _SILENT_SECONDS
+        for number, line in self._present().items():
+            if line.heard < latest:
                 return (
                     f"{self._name(number)} has said nothing for {_SILENT_SECONDS:g} s"
                 )
