@@ -69,6 +69,11 @@ def check_like(output: Sample, x: Sample, what: str) -> None:
 def check_velocity(u: Sample, x: Sample, t: Array) -> None:
     """Checks what a velocity field returned.
 
+    Args:
+      u: what it returned.
+      x: a pytree of arrays.
+      t: the time that it was called with.
+
     Raises:
       ValueError: naming the leaf, what was expected of it, and what came: another
         tree, shape or dtype than that of x. The dtype that x and t promote to will
@@ -89,6 +94,11 @@ def check_velocity(u: Sample, x: Sample, t: Array) -> None:
 
 def check_per_sample(values: Any, batch: int, what: str) -> None:
     """Checks that a loss or a metric returned one real number per sample.
+
+    Args:
+      values: what it returned.
+      batch: how many samples there were.
+      what: "loss", "metric", ..., for the message.
 
     Raises:
       ValueError: naming it, what was expected, and what came.

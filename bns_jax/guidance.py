@@ -46,7 +46,15 @@ class GuidedVelocity:
         return self._guide(w, cond, uncond)
 
     def check_args(self, args: tuple[Any, ...]) -> None:
-        """Lets both fields check the conditioning; see `conditioning.check`."""
+        """Lets both fields check the conditioning; see `conditioning.check`.
+
+        Args:
+          args: the conditioning of all samples, concrete; the scale last, where it is
+            one of them.
+
+        Raises:
+          ValueError: if a field refuses it, or there is no scale.
+        """
         _, args = self._scale_and_rest(args)
         for vf in (self.cond, self.uncond):
             conditioning.check(vf, args)
@@ -58,7 +66,19 @@ class GuidedVelocity:
         return schedulers[0] if schedulers[0] == schedulers[1] else None
 
     def ends(self, t: Time, x: Sample, *args: Any) -> Any:
-        """The guided ends: they combine as the velocities do, both being linear."""
+        """The guided ends: they combine as the velocities do, both being linear.
+
+        Args:
+          t: scalar time in [0, 1].
+          x: a batch of samples, a pytree of arrays.
+          *args: conditioning, as of a call.
+
+        Returns:
+          `velocity.Ends` of the guided model.
+
+        Raises:
+          ValueError: if the scale does not fit x, or is missing.
+        """
         w, args = self._scale_and_rest(args)
         cond, uncond = self.cond.ends(t, x, *args), self.uncond.ends(t, x, *args)  # type: ignore[attr-defined]
         return self._guide(w, cond, uncond)
@@ -99,6 +119,9 @@ def guided(
       channels: guides so many entries of the last axis, the rest stays conditional;
         all of them if left out. The published figures of DiT and SiT guide 3 of the 4
         channels of their latents.
+
+    Returns:
+      The guided field; `cond` itself where the scale is the number 0.
 
     Raises:
       ValueError: if the scale is no real number or not finite, or channels is not

@@ -14,6 +14,9 @@ def moved(**places: str) -> Callable[[F], F]:
 
     Args:
       **places: keyword -> what to write instead.
+
+    Returns:
+      The decorator; a call with one of the keywords raises TypeError.
     """
 
     def decorate(function: F) -> F:

@@ -62,6 +62,12 @@ def wider(*dtypes: Any) -> Any:
     """The dtype that all of them promote to, whatever the user's promotion rules.
 
     Under jax_numpy_dtype_promotion="strict" JAX names no common dtype of two.
+
+    Args:
+      *dtypes: at least one.
+
+    Returns:
+      Their common dtype, as under JAX's standard promotion.
     """
     with jax.numpy_dtype_promotion("standard"):
         return functools.reduce(jnp.promote_types, dtypes)
