@@ -79,6 +79,12 @@ class Method(abc.ABC):
     def steps(self, nfe: int) -> int:
         """How many steps so many evaluations make, `stages` for each.
 
+        Args:
+          nfe: evaluations in all.
+
+        Returns:
+          nfe / stages.
+
         Raises:
           ValueError: if they cannot be split.
         """
@@ -130,6 +136,9 @@ class Method(abc.ABC):
     def check_scheduler(self, scheduler: Any) -> None:
         """Refuses to go without the path of the model.
 
+        Args:
+          scheduler: the path of the model, or None.
+
         Raises:
           ValueError: if the method is not generic and there is none.
         """
@@ -148,6 +157,12 @@ class Method(abc.ABC):
 
     def replace(self, **options: Any) -> Self:
         """The method with some of its options changed.
+
+        Args:
+          **options: by the names of `options`.
+
+        Returns:
+          A method of the same class.
 
         Raises:
           ValueError: if it has no such option; names those that it has.

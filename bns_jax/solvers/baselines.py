@@ -58,6 +58,13 @@ _SETS = {"common": COMMON, "all": ALL}
 def expand(names: Sequence[str]) -> tuple[str, ...]:
     """Names with "common" and "all" written out, each once.
 
+    Args:
+      names: of the catalogue, each with @ and a grid behind it or not; "common" and
+        "all" stand for many.
+
+    Returns:
+      The names, in the order given.
+
     Raises:
       ValueError: if a name is not "solver" or "solver@grid", with what would be.
     """

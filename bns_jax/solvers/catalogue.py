@@ -64,6 +64,12 @@ CATALOGUE: dict[str, Method] = {
 def look_up(name: str) -> Method:
     """The solver of that name, with its options.
 
+    Args:
+      name: a key of `CATALOGUE`.
+
+    Returns:
+      The solver.
+
     Raises:
       ValueError: if there is none; gives the nearest names.
     """

@@ -54,7 +54,19 @@ class DEIS(Method):
     def algorithm(
         self, nfe: int, scheduler: Scheduler, grid: grids.GridLike | None = None
     ) -> Solver:
-        """DDIM's step and the integral of what the points before add."""
+        """DDIM's step and the integral of what the points before add.
+
+        Args:
+          nfe: evaluations in all.
+          scheduler: the path of the model.
+          grid: its times, from 0 to 1; uniform if left out.
+
+        Returns:
+          algorithm(vf, x0) -> x1.
+
+        Raises:
+          ValueError: if nfe is below the order, or a time repeats.
+        """
         order, nfe = check_order(self.order, _HIGHEST_ORDER, nfe)
         orders = orders_of(nfe, order, self.lower_order_final, nfe < FEW_STEPS)
         steps = steps_on(scheduler, grid, nfe)

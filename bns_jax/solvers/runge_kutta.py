@@ -44,7 +44,19 @@ class RungeKutta(Method):
     def algorithm(
         self, nfe: int, scheduler: Any = None, grid: grids.GridLike | None = None
     ) -> Solver:
-        """Steps on a grid of nfe / stages of them."""
+        """Steps on a grid of nfe / stages of them.
+
+        Args:
+          nfe: evaluations in all.
+          scheduler: not looked at.
+          grid: its times, from 0 to 1; uniform if left out.
+
+        Returns:
+          algorithm(vf, x0) -> x1.
+
+        Raises:
+          ValueError: if nfe is no multiple of the stages.
+        """
         times = grids.times(grid, self.steps(nfe))
 
         def solver(vf: VelocityField, x0: Sample) -> Sample:
@@ -69,7 +81,19 @@ class HeunEuler(Method):
     def algorithm(
         self, nfe: int, scheduler: Any = None, grid: grids.GridLike | None = None
     ) -> Solver:
-        """Steps of Heun's method, and one of Euler's."""
+        """Steps of Heun's method, and one of Euler's.
+
+        Args:
+          nfe: evaluations in all.
+          scheduler: not looked at.
+          grid: its times, from 0 to 1; uniform if left out.
+
+        Returns:
+          algorithm(vf, x0) -> x1.
+
+        Raises:
+          ValueError: if nfe is even.
+        """
         nfe = scalars.count("nfe", nfe)
         if nfe % 2 == 0:
             raise ValueError(
