@@ -75,6 +75,9 @@ class Pairs(NamedTuple):
           nfe: (N,), evaluations that each took; 0 if left out.
           weights: (N,), how much each counts; all alike if left out.
 
+        Returns:
+          The pairs, NumPy arrays.
+
         Raises:
           TypeError: if a leaf is no array of numbers.
           ValueError: if they do not belong together; see `check`.
@@ -98,6 +101,9 @@ class Pairs(NamedTuple):
 
 def check(pairs: Pairs) -> None:
     """Checks that pairs belong together.
+
+    Args:
+      pairs: what is said to be pairs.
 
     Raises:
       TypeError: if a leaf is no array of numbers.
@@ -189,6 +195,13 @@ def _dtype(leaf: Any) -> Any:
 def concatenate(parts: Sequence[Pairs]) -> Pairs:
     """Joins pairs of the same kind along the sample axis.
 
+    Args:
+      parts: pairs of one field, each N_i of them.
+
+    Returns:
+      All of them, NumPy arrays with N = sum of N_i; weights where a part has some, 1
+      for those without.
+
     Raises:
       ValueError: if there are none, or they differ in tree, in the shapes or dtypes of
         a sample, or in the times of their paths.
@@ -237,6 +250,13 @@ def _check_same_kind(one: Pairs, other: Pairs) -> None:
 def first(pairs: Pairs, count: int) -> Pairs:
     """The first so many pairs; all of them if there are less.
 
+    Args:
+      pairs: all of them.
+      count: how many, from 1.
+
+    Returns:
+      Views of the first ones, where the arrays are those of NumPy.
+
     Raises:
       ValueError: if count is no whole number of at least 1.
     """
@@ -249,6 +269,9 @@ def split(pairs: Pairs, *counts: int) -> list[Pairs]:
     Args:
       pairs: all of them.
       *counts: of each set; what is left over belongs to none.
+
+    Returns:
+      One set for each count, in order; views, where the arrays are those of NumPy.
 
     Raises:
       ValueError: if a count is no whole number of at least 1, or there are fewer pairs.

@@ -50,6 +50,9 @@ def check_pair(x: Sample, target: Sample) -> None:
 def check_real(array: Any) -> None:
     """Refuses what holds no real numbers.
 
+    Args:
+      array: of NumPy or JAX, traced or not.
+
     Raises:
       ValueError: if its numbers are complex.
       TypeError: if it is no array of numbers.

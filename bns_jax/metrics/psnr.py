@@ -93,6 +93,9 @@ def data_range(data: Sample) -> float:
     Args:
       data: a pytree of concrete arrays, best of the data that a model was trained on.
 
+    Returns:
+      The difference of the two, positive.
+
     Raises:
       ValueError: if it is empty, constant or not finite, or holds complex numbers.
     """

@@ -81,7 +81,15 @@ class ADMConfig:
         return tuple(int(factor * self.width) for factor in self.multipliers)
 
     def heads_of(self, layer: str, features: int) -> int:
-        """Heads of the attention layer of that name, on that many features."""
+        """Heads of the attention layer of that name, on that many features.
+
+        Args:
+          layer: its name in the file.
+          features: that it has.
+
+        Returns:
+          The number of heads.
+        """
         if self.head_channels:
             return features // self.head_channels
         upwards = layer.startswith("output_blocks.")

@@ -74,13 +74,33 @@ class Block(nn.Module):
 
 
 def norm(features: int, epsilon: float, name: str) -> layers.Norm:
-    """Groups of at least four features, and at most 32 groups."""
+    """Groups of at least four features, and at most 32 groups.
+
+    Args:
+      features: to normalize.
+      epsilon: added to the variance.
+      name: of the layer.
+
+    Returns:
+      The group norm.
+    """
     return layers.Norm(min(32, features // 4), epsilon, name=name)
 
 
 def conv(
     features: int, dtype: Any, name: str, size: int = 3, margin: int = 0
 ) -> nn.Conv:
-    """A convolution over an image with zeros around it, `margin` more than to fill."""
+    """A convolution over an image with zeros around it, `margin` more than to fill.
+
+    Args:
+      features: that it gives.
+      dtype: of the products.
+      name: of the layer.
+      size: of the kernel, in pixels, odd.
+      margin: pixels of zeros on each side.
+
+    Returns:
+      The convolution.
+    """
     padding = size // 2 + margin
     return nn.Conv(features, (size, size), padding=padding, dtype=dtype, name=name)

@@ -67,7 +67,15 @@ class EDMConfig:
         return self.preconditioning == "iddpm"
 
     def heads_of(self, layer: str, features: int) -> int:
-        """Heads of the attention layer of that name, on that many features."""
+        """Heads of the attention layer of that name, on that many features.
+
+        Args:
+          layer: its name in the file.
+          features: that it has.
+
+        Returns:
+          The number of heads.
+        """
         del layer
         return features // _HEAD_CHANNELS if self.network == _ADM else 1
 

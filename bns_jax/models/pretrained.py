@@ -75,6 +75,9 @@ class Pretrained:
             them, guide 3 of the 4 channels of the latents: give 3 to compare with
             those.
 
+        Returns:
+          The field, on the path of `scheduler`.
+
         Raises:
           ValueError: if there are no classes to be guided by, or not so many channels.
         """
@@ -147,6 +150,9 @@ def load(
       remat: whether the backward pass recomputes each block.
       mesh: devices to lay the weights over, along its first axis.
 
+    Returns:
+      The network with its weights on the devices.
+
     Raises:
       ValueError: if the file cannot be read safely (see `state_dict.read`), or does
         not fit; says which tensors, and what it looks like instead.
@@ -188,6 +194,9 @@ def without_weights(
       config: entries of the architecture that differ from the published one.
       dtype: of the products inside, float32 or bfloat16.
       remat: whether the backward pass recomputes each block.
+
+    Returns:
+      The network with zeros, as `load` gives it with weights.
 
     Raises:
       ValueError: if there is no such name or entry.

@@ -50,7 +50,15 @@ class Published:
         return {"edm": "denoiser", "flow": "velocity"}.get(self.schedule, "epsilon")
 
     def network(self, dtype: Any, remat: bool) -> Network:
-        """The network; see `Network` for the options."""
+        """The network; see `Network` for the options.
+
+        Args:
+          dtype: of its large products, float32 or bfloat16.
+          remat: whether the backward pass recomputes each block.
+
+        Returns:
+          The network, without weights.
+        """
         return _NETWORKS[type(self.config)](self.config, dtype, remat)
 
     def changed(self, changes: Mapping[str, Any]) -> Published:
@@ -58,6 +66,9 @@ class Published:
 
         Args:
           changes: entries of the configuration, as JSON gives them.
+
+        Returns:
+          The same with that architecture; `parameters` stay those of the published one.
 
         Raises:
           ValueError: if an entry is unknown, or the architecture impossible.
@@ -79,7 +90,11 @@ _NETWORKS: dict[type, type[Network]] = {
 
 
 def linear() -> Scheduler:
-    """Betas from 1e-4 to 0.02 in 1,000 steps (DDPM)."""
+    """Betas from 1e-4 to 0.02 in 1,000 steps (DDPM).
+
+    Returns:
+      The scheduler (Ho et al., 2020).
+    """
     return schedulers.from_alphas_cumprod(
         np.cumprod(1.0 - np.linspace(1e-4, 0.02, _STEPS))
     )
@@ -91,6 +106,9 @@ def cosine() -> Scheduler:
     In the noisiest steps alpha falls to 5e-5: the data that a predicted noise implies
     is then the network's error, 20,000 times over. Log-SNR starts at -5.1 instead,
     where the linear schedule starts too, and DPM-Solver with this one.
+
+    Returns:
+      The scheduler, without the noisiest steps.
     """
     ends = np.cos((np.arange(_STEPS + 1) / _STEPS + 0.008) / 1.008 * np.pi / 2) ** 2
     kept = np.cumprod(1.0 - np.minimum(1.0 - ends[1:] / ends[:-1], 0.999))
@@ -191,6 +209,12 @@ PUBLISHED: dict[str, Published] = {
 
 def look_up(name: str) -> Published:
     """A published checkpoint by name.
+
+    Args:
+      name: a key of `PUBLISHED`.
+
+    Returns:
+      The checkpoint.
 
     Raises:
       ValueError: naming those that there are.

@@ -17,7 +17,14 @@ from bns_jax.unpickle import Record, Refused, StandIn, integers
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """A pickle that ends early or has flipped bits fails in any way at all."""
+    """A pickle that ends early or has flipped bits fails in any way at all.
+
+    Yields:
+      Nothing.
+
+    Raises:
+      ValueError: for any error inside; `Refused` as it is.
+    """
     try:
         yield
     except Refused:
@@ -44,14 +51,28 @@ class Storage:
         self._values: np.ndarray | None = None
 
     def values(self) -> np.ndarray:
-        """All of them, read at the first call."""
+        """All of them, read at the first call.
+
+        Returns:
+          (size,), of `dtype`.
+
+        Raises:
+          ValueError: if the file ends early or is damaged.
+        """
         if self._values is None:
             with reported():
                 self._values = self._load()
         return self._values
 
     def viewed(self, dtype: np.dtype) -> Storage:
-        """The same bytes as other numbers."""
+        """The same bytes as other numbers.
+
+        Args:
+          dtype: of these numbers.
+
+        Returns:
+          The storage, not read yet.
+        """
         size = self.size * self.dtype.itemsize // dtype.itemsize
         return Storage(dtype, size, lambda: self.values().view(dtype))
 
@@ -218,13 +239,30 @@ NAMES |= {
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether a record stands for a tensor or an array, read or not."""
+    """Whether a record stands for a tensor or an array, read or not.
+
+    Args:
+      value: anything that a pickle held.
+
+    Returns:
+      True for such records.
+    """
     kinds = (_REBUILD, "torch._tensor._rebuild_", "numpy.ndarray")
     return isinstance(value, Record) and value.kind.startswith(kinds)
 
 
 def reference(pid: Any) -> tuple[np.dtype, str, int]:
-    """The dtype, key and length of a storage, from what a pickle says of it."""
+    """The dtype, key and length of a storage, from what a pickle says of it.
+
+    Args:
+      pid: the tuple of a persistent id.
+
+    Returns:
+      They, the length in numbers.
+
+    Raises:
+      Refused: if it is no storage of numbers.
+    """
     _, kind, key, _, count, *view = pid
     if not isinstance(kind, StandIn) or not isinstance(kind.function, _StorageType):
         raise Refused(f"holds a storage of unknown kind {getattr(kind, 'name', '')}")

@@ -111,6 +111,9 @@ def check(params: Any, shapes: Any, path: epath.PathLike) -> None:
 def load(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads a file written by `save`.
 
+    Args:
+      path: the file.
+
     Returns:
       The nested dictionary of arrays, and the metadata.
 
@@ -141,6 +144,12 @@ def load(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def tensors(data: bytes) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file of any writer, by name.
+
+    Args:
+      data: the bytes of the file.
+
+    Returns:
+      Name -> array, not to be written to.
 
     Raises:
       ValueError: if it is none, or truncated, or holds numbers that NumPy lacks.

@@ -23,6 +23,12 @@ _LEAST_SHARDED = 2**14
 def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """A mesh of one axis, "batch", over the given devices or all of them.
 
+    Args:
+      devices: all that there are if None.
+
+    Returns:
+      The mesh.
+
     Raises:
       ValueError: if the devices are none, or no devices.
     """
@@ -34,12 +40,23 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 
 
 def batch_devices(mesh: Mesh | None) -> int:
-    """How many devices a batch is laid over; 1 without a mesh."""
+    """How many devices a batch is laid over; 1 without a mesh.
+
+    Args:
+      mesh: of which the first axis is the batch's; None for one device.
+
+    Returns:
+      The length of the first axis of the mesh.
+    """
     return 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
 
 
 def check_divisible(size: int, mesh: Mesh | None) -> None:
     """Checks that a batch can be laid over the first axis of the mesh.
+
+    Args:
+      size: of the batch.
+      mesh: of which the first axis is the batch's; None for one device.
 
     Raises:
       ValueError: if the devices do not divide it; names the nearest sizes.
@@ -56,6 +73,13 @@ def check_divisible(size: int, mesh: Mesh | None) -> None:
 
 def shard(tree: Any, mesh: Mesh | None) -> Any:
     """Lays the leading axis of every leaf over the first axis of the mesh.
+
+    Args:
+      tree: a pytree of arrays (batch, ...).
+      mesh: of which the first axis is the batch's; None for one device.
+
+    Returns:
+      The same on the devices; as it is without a mesh.
 
     Raises:
       ValueError: if a leaf has no axis, or the devices do not divide it.
@@ -97,12 +121,27 @@ def batches(
 
 
 def replicated(mesh: Mesh | None) -> NamedSharding | None:
-    """The sharding of what every device holds whole."""
+    """The sharding of what every device holds whole.
+
+    Args:
+      mesh: of which the first axis is the batch's; None for one device.
+
+    Returns:
+      The sharding; None without a mesh.
+    """
     return None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
 
 def replicate(tree: Any, mesh: Mesh | None) -> Any:
-    """Puts a copy of every leaf on every device of the mesh."""
+    """Puts a copy of every leaf on every device of the mesh.
+
+    Args:
+      tree: a pytree of arrays; numbers of Python stay.
+      mesh: of which the first axis is the batch's; None for one device.
+
+    Returns:
+      The same on the devices; as it is without a mesh.
+    """
     if mesh is None:
         return tree
     return jax.tree.map(partial(_put, replicated(mesh)), tree)
@@ -113,6 +152,13 @@ def place(tree: Any, mesh: Mesh | None) -> Any:
 
     Arrays that lie there, sharded in whatever way, stay as they are: weights too large
     for one device come as their owner has laid them.
+
+    Args:
+      tree: a pytree of arrays; numbers of Python stay.
+      mesh: of which the first axis is the batch's; None for one device.
+
+    Returns:
+      The same on the devices; without a mesh NumPy arrays go to the default one.
     """
     if mesh is None:
         # NumPy's would travel to the device at every call.
@@ -134,6 +180,9 @@ def fsdp(tree: Any, mesh: Mesh | None, least: int = _LEAST_SHARDED) -> Any:
       tree: weights.
       mesh: of one axis.
       least: entries from which on a leaf is large; the rest is replicated.
+
+    Returns:
+      The same on the devices; as it is without a mesh.
     """
     if mesh is None:
         return tree

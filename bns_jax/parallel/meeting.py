@@ -47,6 +47,11 @@ class Meeting:
     def host(self, host: str, port: int, timeout: float) -> None:
         """Process 0 waits for the others.
 
+        Args:
+          host: of this process, as others know it.
+          port: to listen at.
+          timeout: in seconds.
+
         Raises:
           ValueError: if the port is taken, somebody does not come in time, or two come
             for one. All that are there are told.
@@ -100,6 +105,11 @@ class Meeting:
     def join(self, host: str, port: int, timeout: float) -> None:
         """Another process comes to process 0, and waits until all have.
 
+        Args:
+          host: of process 0.
+          port: that it listens at.
+          timeout: in seconds.
+
         Raises:
           ValueError: if nobody answers in time, somebody else does, or process 0 says
             what is wrong.
@@ -132,7 +142,11 @@ class Meeting:
         self._lines[0] = line
 
     def watch(self, lost: Callable[[str], None]) -> None:
-        """Calls `lost` from a thread, with a line, when a process dies or fails."""
+        """Calls `lost` from a thread, with a line, when a process dies or fails.
+
+        Args:
+          lost: lost(line) says which process is gone, and why if it is known.
+        """
         for line in self._lines.values():
             line.socket.settimeout(_BEAT_SECONDS)
             line.heard = time.monotonic()
@@ -201,7 +215,11 @@ class Meeting:
             line.send(message)
 
     def fail(self, reason: str) -> None:
-        """Tells the others why this process ends, and waits until they have heard."""
+        """Tells the others why this process ends, and waits until they have heard.
+
+        Args:
+          reason: one line.
+        """
         self._closed.set()
         line = f"process {self._id} of {self._count} failed: {reason}"
         self._tell({"failed": line})
@@ -213,7 +231,11 @@ class Meeting:
         self._tell({"left": self._id})
 
     def close(self, seconds: float = 0.0) -> None:
-        """Ends the connections, once the others have, or after some seconds."""
+        """Ends the connections, once the others have, or after some seconds.
+
+        Args:
+          seconds: to wait for the others.
+        """
         deadline = time.monotonic() + seconds
         for line in self._lines.values():
             with contextlib.suppress(OSError, ValueError):
