@@ -37,7 +37,20 @@ class GuidedVelocity:
     channels: int | None = dataclasses.field(default=None, metadata={"static": True})
 
     def __call__(self, t: Time, x: Sample, *args: Any) -> Sample:
-        """The guided velocity, like x."""
+        """The guided velocity, like x.
+
+        Args:
+          t: scalar time in [0, 1], from noise to data.
+          x: a batch of samples, a pytree of floating-point arrays.
+          *args: conditioning of both fields; then w, where `scale` is None.
+
+        Returns:
+          (1 + w) u_cond - w u_uncond, of the shape and dtype of x.
+
+        Raises:
+          ValueError: if the scale does not fit x or is missing, or a field returns
+            another tree or shape than that of x.
+        """
         check_floating("x", x)
         w, args = self._scale_and_rest(args)
         cond, uncond = self.cond(t, x, *args), self.uncond(t, x, *args)
@@ -162,6 +175,9 @@ def with_scale_as_argument(
     Returns:
       The field and what to add to its arguments: one array with leading axis `count`,
       or nothing for other fields.
+
+    Raises:
+      ValueError: if there are other scales than samples.
     """
     if not isinstance(vf, GuidedVelocity) or vf.scale is None or vf.scale.ndim == 0:
         return vf, ()

@@ -66,7 +66,14 @@ def probe(*values: Any) -> Probe:
 
 
 def digest(identity: Mapping[str, Any]) -> str:
-    """SHA-256 of what is compared exactly, 64 hexadecimal digits."""
+    """SHA-256 of what is compared exactly, 64 hexadecimal digits.
+
+    Args:
+      identity: JSON values by name; probes are left out.
+
+    Returns:
+      64 hexadecimal digits.
+    """
     exact = {key: value for key, value in identity.items() if not _is_probe(key)}
     return hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()
 
@@ -75,6 +82,13 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """The entries in which two identities differ, side by side as text.
 
     Probes are named where nothing else differs: they follow from the rest.
+
+    Args:
+      there: the identity of what was found.
+      here: that of what is asked for.
+
+    Returns:
+      One line for each entry; none if they agree.
     """
     differing = [
         key
@@ -116,6 +130,9 @@ def of_function(name: str, function: Any, answers: Probe) -> dict[str, Any]:
       name: how the entries begin.
       function: a callable, a pytree or not.
       answers: its `probe`.
+
+    Returns:
+      Its description, the checksum of its arrays, and the probe.
     """
     return {
         name: describe(function),

@@ -38,6 +38,9 @@ def of(
       purpose: what it is for.
       metadata: whatever else is worth keeping.
 
+    Returns:
+      The entries, JSON values, the checksum among them.
+
     Raises:
       ValueError: if there are more evaluations than `MOST_NFE`, another number than the
         purpose states, or the metadata are no JSON values.
@@ -65,6 +68,12 @@ def of(
 def as_text(record: Mapping[str, Any]) -> str:
     """An entry per line, and one per row of b.
 
+    Args:
+      record: the entries, as `of` gives them.
+
+    Returns:
+      JSON.
+
     Raises:
       ValueError: if it is too large to be read again.
     """
@@ -83,6 +92,12 @@ def as_text(record: Mapping[str, Any]) -> str:
 def parse(data: bytes) -> Any:
     """The inverse of `as_text`, of a file that is not too large for its NFE.
 
+    Args:
+      data: the bytes of a file.
+
+    Returns:
+      JSON values, of any kind.
+
     Raises:
       ValueError: if it is, or is no JSON.
       RecursionError: if it is nested too deep.
@@ -95,12 +110,25 @@ def parse(data: bytes) -> Any:
 
 
 def limit(nfe: int) -> int:
-    """How many bytes a file of so many evaluations may have."""
+    """How many bytes a file of so many evaluations may have.
+
+    Args:
+      nfe: evaluations of the field.
+
+    Returns:
+      Bytes.
+    """
     return _TEXT + _PER_NUMBER * num_params(nfe)
 
 
 def digest(record: Mapping[str, Any]) -> str:
     """What the checksum of a file should be, by its format.
+
+    Args:
+      record: the entries of the file, of a known format.
+
+    Returns:
+      64 hexadecimal digits.
 
     Raises:
       ValueError: if an entry is no JSON value, such as NaN.
@@ -118,6 +146,12 @@ def digest(record: Mapping[str, Any]) -> str:
 
 def purpose(record: Mapping[str, Any]) -> Purpose:
     """What the solver of a file is for; of older formats, its NFE alone.
+
+    Args:
+      record: the entries of the file.
+
+    Returns:
+      The purpose.
 
     Raises:
       KeyError: if an entry is missing.

@@ -54,7 +54,13 @@ class Progress(Protocol):
     """Called as long work advances; the library itself prints nothing."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Reports that `done` of `total` units are finished."""
+        """Reports that `done` of `total` units are finished.
+
+        Args:
+          done: units so far.
+          total: units in all.
+          note: what else to say.
+        """
         ...
 
 

@@ -46,7 +46,20 @@ class ModelVelocity:
     prediction: str = dataclasses.field(metadata={"static": True})
 
     def __call__(self, t: Time, x: Sample, *args: Any) -> Sample:
-        """The velocity u_t(x), like x."""
+        """The velocity u_t(x), like x.
+
+        Args:
+          t: scalar time in [0, 1], from noise to data.
+          x: a batch of samples, a pytree of floating-point arrays.
+          *args: conditioning, handed on.
+
+        Returns:
+          u_t(x), of the shape and dtype of x (eq. 5).
+
+        Raises:
+          ValueError: if a field returns another tree or shape than that of x, or x is
+            of no floating-point dtype.
+        """
         t = time_like(t, x)
         ends = self.ends(t, x, *args)
         if self.prediction in FLOORED:

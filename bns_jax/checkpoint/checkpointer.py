@@ -42,6 +42,9 @@ class Checkpointer:
     def __init__(self, directory: epath.PathLike | None):
         """Names a directory, which the first `save` makes if it is missing.
 
+        Args:
+          directory: of the checkpoints; None for none.
+
         Raises:
           ValueError: if the name is empty.
         """

@@ -37,11 +37,24 @@ class Report:
     stop: Callable[[], bool] = _never
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Reports that `done` of `total` steps are finished."""
+        """Reports that `done` of `total` steps are finished.
+
+        Args:
+          done: steps so far.
+          total: steps of the run.
+          note: what else to say.
+        """
         progress = self.progress or on_terminal("distill", "steps")
         progress(done, total, note)
 
 
 def as_report(given: Report | Progress | None) -> Report:
-    """A report; a progress callable is all of one."""
+    """A report; a progress callable is all of one.
+
+    Args:
+      given: a report, a progress callable, or None.
+
+    Returns:
+      The report.
+    """
     return given if isinstance(given, Report) else Report(given)

@@ -39,7 +39,15 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, h: jax.Array, embedding: jax.Array) -> jax.Array:
-        """From (batch, height, width, features) and (batch, embedding)."""
+        """Runs the block.
+
+        Args:
+          h: (batch, height, width, inputs).
+          embedding: (batch, size), of the noise level and the label.
+
+        Returns:
+          (batch, height', width', features); half or twice the size, if it resamples.
+        """
         skip = self._resampled(h)
         if h.shape[-1] != self.features or (self.resample and self.project):
             skip = conv(self.features, self.dtype, "skip", size=1)(skip)

@@ -47,7 +47,14 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, h: jax.Array) -> jax.Array:
-        """Normalises (batch, ..., features)."""
+        """Normalizes each group of features of a sample.
+
+        Args:
+          h: (batch, ..., features).
+
+        Returns:
+          Of the same shape and dtype.
+        """
         scale = self.param("scale", nn.initializers.ones, h.shape[-1:], WIDE)
         bias = self.param("bias", nn.initializers.zeros, h.shape[-1:], WIDE)
         grouped = h.astype(WIDE).reshape(

@@ -27,7 +27,11 @@ class Tensors(StateDict):
     """
 
     def __init__(self, items: Mapping[str, np.ndarray] | None = None):
-        """Holds the given ones, and nothing besides."""
+        """Holds the given ones, and nothing besides.
+
+        Args:
+          items: name -> values; none if left out.
+        """
         super().__init__(items or {})
         self.kinds: dict[str, str] = {}
         self.settings: Settings = {}

@@ -46,6 +46,13 @@ class Storage:
     __slots__ = ("_load", "_values", "dtype", "size")
 
     def __init__(self, dtype: np.dtype, size: int, load: Callable[[], np.ndarray]):
+        """Says what is there; nothing is read yet.
+
+        Args:
+          dtype: of each number.
+          size: how many.
+          load: load() -> (size,), called once.
+        """
         self.dtype, self.size = dtype, size
         self._load = load
         self._values: np.ndarray | None = None

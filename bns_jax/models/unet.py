@@ -125,7 +125,14 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, h: jax.Array) -> jax.Array:
-        """Normalises (batch, ..., features)."""
+        """Normalises (batch, ..., features).
+
+        Args:
+          h: (batch, height, width, features).
+
+        Returns:
+          Of the same shape and dtype.
+        """
         features, dtype = h.shape[-1], wider(jnp.float32, h.dtype)
         shape = (1,) * (h.ndim - 1) + (features,)
         scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)

@@ -16,7 +16,11 @@ class Line:
     """A connection that carries JSON values, one a line; an empty line is a beat."""
 
     def __init__(self, connection: socket.socket):
-        """Takes over a connection."""
+        """Takes over a connection.
+
+        Args:
+          connection: a socket that is connected.
+        """
         self.socket = connection
         self.heard = time.monotonic()
         self._text = b""
