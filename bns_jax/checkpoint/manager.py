@@ -91,8 +91,8 @@ def named_errors(directory: epath.Path | None) -> Iterator[None]:
         ) from error
 
 
-class _SealedState(ocp.StandardCheckpointHandler):
-    """A state with the checksums of its files, all of it one commit."""
+class _Sealed(ocp.CheckpointHandler):
+    """A handler that writes the checksums of its files, in one commit with them."""
 
     def finalize(self, directory: epath.Path) -> None:
         """Called when everything is written, before the commit."""
@@ -101,11 +101,9 @@ class _SealedState(ocp.StandardCheckpointHandler):
             steps.seal(directory)
 
 
-class _SealedMeta(ocp.JsonCheckpointHandler):
-    """JSON values with their checksum, in one commit with the state."""
+class _SealedState(_Sealed, ocp.StandardCheckpointHandler):
+    """A state with its seal."""
 
-    def finalize(self, directory: epath.Path) -> None:
-        """Called when everything is written, before the commit."""
-        super().finalize(directory)
-        if parallel.is_main():
-            steps.seal(directory)
+
+class _SealedMeta(_Sealed, ocp.JsonCheckpointHandler):
+    """JSON values with their seal."""
