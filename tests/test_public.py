@@ -25,7 +25,7 @@ FLOORS = [
         "tables",
         "version",
     },
-    {"schedulers", "velocity", "guidance", "conventions", "grids"},
+    {"schedulers", "velocity", "guidance", "conventions", "residual", "grids"},
     {"ns", "scale_time"},
     {"solvers", "families"},
     {
