@@ -90,7 +90,8 @@ def cosine() -> Scheduler:
 
     In the noisiest steps alpha falls to 5e-5: the data that a predicted noise implies
     is then the network's error, 20,000 times over. Log-SNR starts at -5.1 instead,
-    where the linear schedule starts too, and DPM-Solver with this one.
+    where the linear schedule starts too, and DPM-Solver with this one: 996 steps are
+    left. `grids.timesteps` and `solvers.from_timesteps` lay steps of all 1,000 on it.
     """
     ends = np.cos((np.arange(_STEPS + 1) / _STEPS + 0.008) / 1.008 * np.pi / 2) ** 2
     kept = np.cumprod(1.0 - np.minimum(1.0 - ends[1:] / ends[:-1], 0.999))

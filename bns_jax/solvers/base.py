@@ -124,15 +124,19 @@ class Method(abc.ABC):
         Raises:
           ValueError: if the solver does not exist for these arguments.
         """
-        self.check_scheduler(scheduler)
+        self.check_scheduler(scheduler, grid)
         return from_solver(self.algorithm(nfe, scheduler, grid), nfe)
 
-    def check_scheduler(self, scheduler: Any) -> None:
-        """Refuses to go without the path of the model.
+    def check_scheduler(
+        self, scheduler: Any, grid: grids.GridLike | None = None
+    ) -> None:
+        """Refuses to go without the path of the model, or on a grid of another.
 
         Raises:
-          ValueError: if the method is not generic and there is none.
+          ValueError: if the method is not generic and there is none, or the grid is of
+            the training steps of another table.
         """
+        grids.check_path(grid, scheduler)
         if scheduler is None and self.kind != "generic":
             raise ValueError(
                 f"{self.name} follows the path of the model: expected its scheduler, "

@@ -101,7 +101,7 @@ def algorithm(
         no such option, or it does not exist for these arguments.
     """
     method = look_up(name).replace(**options)
-    method.check_scheduler(scheduler)
+    method.check_scheduler(scheduler, grid)
     return method.algorithm(nfe, scheduler, grid)
 
 
