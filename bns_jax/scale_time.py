@@ -61,7 +61,9 @@ def between(source: Scheduler, target: Scheduler) -> ScaleTime:
 
     Of eq. 8's forms these are the ones that stay finite at the ends, where snr is 0
     or infinite: s is the ratio of the vectors (alpha, sigma), and with
-    L = sigma alpha' - alpha sigma' the derivative of t is (L_bar / L) / s^2.
+    L = sigma alpha' - alpha sigma' the derivative of t is (L_bar / L) / s^2. Where no
+    noise is left the latter is 0 / 0 if sigma falls other than linearly: there
+    both derivatives have their limits, which may be 0 or infinite.
     """
     lowest = float(source.log_snr(0.0))
 
@@ -84,20 +86,51 @@ def between(source: Scheduler, target: Scheduler) -> ScaleTime:
         aligned = alpha * target.alpha(r) + sigma * target.sigma(r)
         return aligned / (alpha**2 + sigma**2)
 
-    def d_t(r: Time) -> Array:
-        xp = jnp if isinstance(r, jax.Array) else np
+    def rate_t(r: Time) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
-            rate = _wronskian(target, r) / _wronskian(source, t(r)) / s(r) ** 2
-        return xp.where(target.log_snr(r) < lowest, 0.0, rate)
+            return _wronskian(target, r) / _wronskian(source, t(r)) / s(r) ** 2
 
-    def d_s(r: Time) -> Array:
+    def rate_s(r: Time, d_t: Callable[[Time], Array]) -> Array:
         alpha, sigma = source.alpha(t(r)), source.sigma(t(r))
         with np.errstate(invalid="ignore"):
             moved = alpha * target.d_alpha(r) + sigma * target.d_sigma(r)
             along = alpha * source.d_alpha(t(r)) + sigma * source.d_sigma(t(r))
             return (moved - s(r) * d_t(r) * along) / (alpha**2 + sigma**2)
 
+    rate_t_at_end = _at_end(rate_t)
+    rate_s_at_end = _at_end(lambda r: rate_s(r, rate_t))
+
+    def d_t(r: Time) -> Array:
+        xp = jnp if isinstance(r, jax.Array) else np
+        rate = xp.where(t(r) >= 1, rate_t_at_end, rate_t(r))
+        return xp.where(target.log_snr(r) < lowest, 0.0, rate)
+
+    def d_s(r: Time) -> Array:
+        xp = jnp if isinstance(r, jax.Array) else np
+        return xp.where(t(r) >= 1, rate_s_at_end, rate_s(r, d_t))
+
     return ScaleTime(t, s, d_t, d_s)
+
+
+def _at_end(rate: Callable[[Time], Array]) -> float:
+    """A rate at r = 1, or its limit, where it changes as a power of 1 - r."""
+    end = float(rate(1.0))
+    if not np.isnan(end):
+        return end
+    for step in _STEPS:
+        far, near = (float(rate(1.0 - distance)) for distance in (2 * step, step))
+        if np.isfinite(near):
+            break
+    if abs(near) < max(0.99 * abs(far), _ROUNDING):
+        return 0.0
+    return (
+        2 * near - far if abs(near) < 1.01 * abs(far) else float(np.sign(near) * np.inf)
+    )
+
+
+_ROUNDING = 1e-6
+_STEPS = (1e-7, 1e-5, 1e-3, 1e-2, 0.05)
+"""Extrapolated over, to an error of their square; from all too near t rounds to 1."""
 
 
 def _wronskian(scheduler: Scheduler, t: Time) -> Array:
@@ -192,8 +225,9 @@ def fold(params: NSParams, scale_time: ScaleTime) -> NSParams:
     xp = jnp if isinstance(s, jax.Array) else np
     s_next = xp.concatenate([s[1:], s_end])[:, None]
     first = _like(s, np.eye(1, len(s)))
-    c = (b * d_s[None] + a[:, None] * s[0] * first) / s_next
-    d = b * (d_t * s)[None] / s_next
+    with np.errstate(invalid="ignore"):
+        c = (b * d_s[None] + a[:, None] * s[0] * first) / s_next
+        d = b * (d_t * s)[None] / s_next
     if not isinstance(c, jax.Array) and not np.all(np.isfinite(np.stack([c, d]))):
         raise ValueError(
             "the coefficients of a folded solver must be finite, and are not: the "
