@@ -43,9 +43,10 @@ def snr_loss(x: Sample, target: Sample) -> jax.Array:
 
     It has the gradient of `psnr_loss`; its value is what `metrics.snr` measures.
     """
+    loss = psnr_loss(x, target)
     silence = jax.tree.map(jnp.zeros_like, target)
     power = mean_squared_error(target, silence)
-    return psnr_loss(x, target) - jnp.log(power + jnp.finfo(power.dtype).tiny)
+    return loss - jnp.log(power + jnp.finfo(power.dtype).tiny)
 
 
 def huber_loss(delta: float = 1.0) -> Callable[[Sample, Sample], jax.Array]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
+from bns_jax.checks import check_native
 from bns_jax.typing import Array
 
 
@@ -69,6 +70,7 @@ def validate(params: NSParams) -> None:
 
 def check_shapes(params: NSParams) -> None:
     """Raises ValueError unless the arrays are (n,), (n,) and (n, n)."""
+    check_native(params=params)
     shapes = times, a, b = tuple(map(np.shape, params))
     if any(getattr(leaf, "dtype", np.dtype(float)).kind == "c" for leaf in params):
         raise ValueError("times, a and b must be real numbers, got complex ones")
