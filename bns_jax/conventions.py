@@ -34,7 +34,7 @@ import numpy as np
 from bns_jax import conditioning, residual, scalars, tables
 from bns_jax.checks import check_finite, check_rows, check_velocity
 from bns_jax.pytree import as_pytree, on_host
-from bns_jax.schedulers import Scheduler
+from bns_jax.schedulers import Scheduler, check_scheduler
 from bns_jax.typing import Array, Sample, VelocityField
 from bns_jax.velocity import time_like
 
@@ -137,12 +137,13 @@ def check(
         not between 0 and 1, or the field refuses the conditioning (see
         `conditioning.check`) or returns something else than x.
     """
+    check_scheduler(scheduler)
     check_rows({"data": data, "args": args})
     check_finite("data", data)
     conditioning.check(vf, args)
     spread = _moments(data)[1]
     times = _default_times(scheduler, spread) if times is None else times
-    times = tuple(scalars.fraction("times", t) for t in times)
+    times = tuple(scalars.fraction("times", t) for t in np.atleast_1d(times))
     if not times or not all(0 < t < 1 for t in times):
         raise ValueError(f"times must be some between 0 and 1, got {list(times)}")
     # Its own stream: data may be made of draws of the same seed.

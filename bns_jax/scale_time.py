@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bns_jax import conditioning, scalars
-from bns_jax.ns import NSParams, from_updates
-from bns_jax.schedulers import Scheduler
+from bns_jax import conditioning, kinds, scalars
+from bns_jax.ns import NSParams, check_shapes, from_updates
+from bns_jax.schedulers import Scheduler, check_scheduler
 from bns_jax.typing import Array, Sample, Solver, Time, VelocityField
 from bns_jax.velocity import between_ends, divide, time_like
 
@@ -65,6 +65,8 @@ def between(source: Scheduler, target: Scheduler) -> ScaleTime:
     noise is left the latter is 0 / 0 if sigma falls other than linearly: there
     both derivatives have their limits, which may be 0 or infinite.
     """
+    check_scheduler(source)
+    check_scheduler(target)
     lowest = float(source.log_snr(0.0))
 
     def through_snr(r: Time) -> Array:
@@ -168,11 +170,13 @@ def precondition(scheduler: Scheduler, sigma_0: float) -> ScaleTime:
     Raises:
       ValueError: unless sigma_0 is positive and finite.
     """
+    check_scheduler(scheduler)
     return between(scheduler, _Noisier(scheduler, scalars.positive("sigma_0", sigma_0)))
 
 
 def transform(vf: VelocityField, scale_time: ScaleTime) -> VelocityField:
     """The field that generates x_bar (eq. 7)."""
+    _check_change(scale_time)
 
     def transformed(r: Time, x: Sample, /, *args: Any) -> Sample:
         t, s, d_t, d_s = (f(r) for f in scale_time)
@@ -195,7 +199,12 @@ def under(
 
     Returns:
       A solver of the original field, which `from_solver` traces like any other.
+
+    Raises:
+      ValueError: if one is no function, the other no scale-time change.
     """
+    kinds.check_function("algorithm", algorithm, "algorithm(vf, x0)")
+    _check_change(scale_time)
 
     def transformed(vf: VelocityField, x0: Sample) -> Sample:
         x_bar = jax.tree.map(lambda x: x * scale_time.s(start), x0)
@@ -203,6 +212,11 @@ def under(
         return jax.tree.map(lambda x: x / scale_time.s(end), x_bar)
 
     return transformed
+
+
+def _check_change(scale_time: Any) -> None:
+    expected = "a scale-time change, such as scale_time.between(source, target)"
+    kinds.check(expected, scale_time, ScaleTime)
 
 
 def fold(params: NSParams, scale_time: ScaleTime) -> NSParams:
@@ -219,6 +233,8 @@ def fold(params: NSParams, scale_time: ScaleTime) -> NSParams:
     Raises:
       ValueError: if the change is singular at one of the times; not under a trace.
     """
+    check_shapes(params)
+    _check_change(scale_time)
     r, a, b = params
     t, s, d_t, d_s = (_at_each(f, r) for f in scale_time)
     s_end = _at_each(scale_time.s, _like(r, np.ones(1)))

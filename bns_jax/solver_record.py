@@ -96,7 +96,7 @@ def parse(data: bytes) -> Any:
 
 def limit(nfe: int) -> int:
     """How many bytes a file of so many evaluations may have."""
-    return _TEXT + _PER_NUMBER * num_params(nfe)
+    return _TEXT + _PER_NUMBER * (num_params(nfe) if nfe > 0 else 0)
 
 
 def digest(record: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from bns_jax import conditioning
 from bns_jax.checks import check_floating, check_like
 from bns_jax.guidance import guided as guided
 from bns_jax.pytree import as_pytree
-from bns_jax.schedulers import Scheduler, ve
+from bns_jax.schedulers import Scheduler, check_scheduler, ve
 from bns_jax.schedulers.base import LEAST_SIGMA
 from bns_jax.typing import Array, Sample, Time, VelocityField, wider
 
@@ -97,11 +97,13 @@ def from_epsilon(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVeloci
         scheduler of `from_alphas_cumprod`.
       scheduler: of the path that it was trained on.
     """
+    check_scheduler(scheduler)
     return ModelVelocity(as_pytree(fn), scheduler, "epsilon")
 
 
 def from_data(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVelocity:
     """The velocity of an x-prediction network; fn(t, x, *args) -> clean sample."""
+    check_scheduler(scheduler)
     return ModelVelocity(as_pytree(fn), scheduler, "data")
 
 
@@ -112,6 +114,7 @@ def from_v(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVelocity:
       fn: fn(t, x, *args) -> alpha_t noise - sigma_t data, like x.
       scheduler: of the path that it was trained on.
     """
+    check_scheduler(scheduler)
     return ModelVelocity(as_pytree(fn), scheduler, "v")
 
 
@@ -124,6 +127,7 @@ def from_score(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVelocity
       fn: fn(t, x, *args) -> the gradient of log p_t at x, -noise / sigma_t, like x.
       scheduler: of the path that it was trained on.
     """
+    check_scheduler(scheduler)
     return ModelVelocity(as_pytree(fn), scheduler, "score")
 
 
@@ -139,6 +143,7 @@ def from_denoiser(
         noise levels better. A denoiser knows no time: on any path it is asked at
         sigma_t / alpha_t and x / alpha_t, with sigma and alpha held above 1e-5.
     """
+    check_scheduler(scheduler, optional=True)
     return ModelVelocity(as_pytree(fn), scheduler or ve(), "denoiser")
 
 

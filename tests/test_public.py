@@ -17,6 +17,7 @@ FLOORS = [
         "typing",
         "pytree",
         "scalars",
+        "kinds",
         "checks",
         "conditioning",
         "identity",

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bns_jax import identity, scalars
+from bns_jax import identity, kinds, scalars
 from bns_jax.distill.optimizer import Goal, Optimizer, Trainer, Update
 
 _FORWARD_AND_BACKWARD = 3
@@ -71,7 +71,12 @@ def with_optax(tx: optax.GradientTransformation, name: str = "with_optax") -> Op
         does, is not among the forwards that are counted.
       name: what a checkpoint knows it by, beside its first three steps on a parabola:
         name settings that do not show there, such as where a schedule ends.
+
+    Raises:
+      ValueError: if it is none.
     """
+    expected = "a transformation of optax, such as optax.adam(1e-3)"
+    kinds.check(expected, tx, optax.GradientTransformation)
 
     def trainer(iterations: int) -> Trainer:
         del iterations

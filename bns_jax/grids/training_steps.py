@@ -9,7 +9,7 @@ import numpy as np
 
 from bns_jax import scalars
 from bns_jax.grids.base import Grid, GridLike
-from bns_jax.schedulers import DiscreteVP, Scheduler
+from bns_jax.schedulers import DiscreteVP, Scheduler, check_scheduler
 from bns_jax.typing import Array
 
 _SPACINGS = ("leading", "linspace", "trailing")
@@ -91,6 +91,7 @@ def timesteps(
         named = " or ".join(f'"{name}"' for name in _SPACINGS)
         raise ValueError(f"spacing must be {named}, got {spacing!r}")
     check_final(final)
+    check_scheduler(scheduler, optional=True)
     own, steps = steps_of_training(scheduler, training_steps, "training_steps")
     offset = scalars.count("offset", offset, 0)
     return TrainingSteps(spacing, steps, own or steps, offset, skip_last, final)

@@ -48,7 +48,8 @@ def sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sampl
         that is not of a floating-point dtype, or the field returns something else.
     """
     check_floating("x0", x0)
-    check_native(params=params, args=args)
+    check_shapes(params)
+    check_native(args=args)
     return _sample(unrolled.helps(), params, as_pytree(vf), x0, *args)
 
 
@@ -59,7 +60,8 @@ def sample_path(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> 
       x_1 .. x_n stacked on a new leading axis.
     """
     check_floating("x0", x0)
-    check_native(params=params, args=args)
+    check_shapes(params)
+    check_native(args=args)
     return _sample_path(unrolled.helps(), params, as_pytree(vf), x0, *args)
 
 
@@ -72,7 +74,8 @@ def sample_velocities(
       x_n, and u_0 .. u_{n-1} stacked on a new leading axis.
     """
     check_floating("x0", x0)
-    check_native(params=params, args=args)
+    check_shapes(params)
+    check_native(args=args)
     return _sample_velocities(unrolled.helps(), params, as_pytree(vf), x0, *args)
 
 

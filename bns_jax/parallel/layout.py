@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bns_jax import kinds
 from bns_jax.pytree import on_host
 
 _BATCH = "batch"
@@ -33,8 +34,19 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     return Mesh(np.asarray(devices), (_BATCH,))
 
 
+def check_mesh(mesh: Any) -> None:
+    """Refuses what is no mesh, nor None.
+
+    Raises:
+      ValueError: naming what came.
+    """
+    expected = "a mesh, such as parallel.data_mesh()"
+    kinds.check(expected, mesh, Mesh, optional=True)
+
+
 def batch_devices(mesh: Mesh | None) -> int:
     """How many devices a batch is laid over; 1 without a mesh."""
+    check_mesh(mesh)
     return 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
 
 
@@ -60,6 +72,7 @@ def shard(tree: Any, mesh: Mesh | None) -> Any:
     Raises:
       ValueError: if a leaf has no axis, or the devices do not divide it.
     """
+    check_mesh(mesh)
     if mesh is None:
         return tree
     for leaf in jax.tree.leaves(tree):
@@ -103,6 +116,7 @@ def replicated(mesh: Mesh | None) -> NamedSharding | None:
 
 def replicate(tree: Any, mesh: Mesh | None) -> Any:
     """Puts a copy of every leaf on every device of the mesh."""
+    check_mesh(mesh)
     if mesh is None:
         return tree
     return jax.tree.map(partial(_put, replicated(mesh)), tree)
@@ -114,6 +128,7 @@ def place(tree: Any, mesh: Mesh | None) -> Any:
     Arrays that lie there, sharded in whatever way, stay as they are: weights too large
     for one device come as their owner has laid them.
     """
+    check_mesh(mesh)
     if mesh is None:
         # NumPy's would travel to the device at every call.
         return _map_once(_to_device, tree)
@@ -135,6 +150,7 @@ def fsdp(tree: Any, mesh: Mesh | None, least: int = _LEAST_SHARDED) -> Any:
       mesh: of one axis.
       least: entries from which on a leaf is large; the rest is replicated.
     """
+    check_mesh(mesh)
     if mesh is None:
         return tree
     count, axis_name = batch_devices(mesh), mesh.axis_names[0]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 
 from bns_jax import grids, scalars
 from bns_jax.ns import NSParams, from_solver
+from bns_jax.schedulers import check_scheduler
 from bns_jax.typing import Sample, Solver
 
 History: TypeAlias = Sequence[tuple[float, Sample, Sample]]
@@ -136,6 +137,7 @@ class Method(abc.ABC):
           ValueError: if the method is not generic and there is none, or the grid is of
             the training steps of another table.
         """
+        check_scheduler(scheduler, optional=True)
         grids.check_path(grid, scheduler)
         if scheduler is None and self.kind != "generic":
             raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from bns_jax import grids
+from bns_jax import grids, kinds
 from bns_jax.ns import NSParams
 from bns_jax.schedulers import Scheduler
 from bns_jax.solvers.base import Method
@@ -67,6 +67,7 @@ def look_up(name: str) -> Method:
     Raises:
       ValueError: if there is none; gives the nearest names.
     """
+    kinds.check("the name of a solver, such as 'euler'", name, str)
     if name not in CATALOGUE:
         near = difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.0)
         raise ValueError(

@@ -12,7 +12,7 @@ import numpy as np
 
 from bns_jax import grids, scalars
 from bns_jax.ns import NSParams
-from bns_jax.schedulers import Scheduler, cond_ot
+from bns_jax.schedulers import Scheduler, check_scheduler, cond_ot
 from bns_jax.solvers.base import Method
 from bns_jax.solvers.catalogue import CATALOGUE, look_up
 from bns_jax.solvers.options import check_choice
@@ -53,6 +53,7 @@ def from_sigmas(
       ValueError: if the ratios do not decrease or leave the range of the scheduler, the
         first is not where the noise is, or the solver makes several evaluations a step.
     """
+    check_scheduler(scheduler)
     method = _method(name, options)
     levels = _table("sigmas", sigmas, 2)
     if levels[-1] < 0:
@@ -89,6 +90,7 @@ def from_flow_sigmas(
       ValueError: if the shares do not decrease or leave [0, 1], the first is not where
         the noise is, or the solver makes several evaluations a step.
     """
+    check_scheduler(scheduler, optional=True)
     method = _method(name, options)
     shares = _table("sigmas", sigmas, 2)
     if shares[0] > 1 or shares[-1] < 0:
@@ -129,6 +131,7 @@ def from_flow_timesteps(
     Raises:
       ValueError: as `from_flow_sigmas`.
     """
+    check_scheduler(scheduler, optional=True)
     steps = scalars.count("steps", steps)
     k = _table("timesteps", timesteps, 1)
     if not (k[0] <= steps and k[-1] >= 0):
@@ -172,6 +175,7 @@ def from_timesteps(
         first are steps that the scheduler left out, the first is not where the noise
         is, or the solver makes several evaluations a step.
     """
+    check_scheduler(scheduler)
     method = _method(name, options)
     check_choice("final", final, ("zero", "sigma_min"))
     own, steps = grids.steps_of_training(scheduler, steps)
