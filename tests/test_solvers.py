@@ -650,6 +650,18 @@ def test_ve_starts_at_its_own_noise():
         solvers.from_sigmas("euler", [30.0, 1.0, 0.0], schedulers.ve(80.0))
 
 
+@pytest.mark.parametrize("name", solvers.CATALOGUE)
+def test_generic_solvers_alone_need_no_scheduler(name):
+    if solvers.CATALOGUE[name].kind == "generic":
+        nfe = 13 if name == "heun_euler" else 12
+        assert len(solvers.build(name, nfe).times) == nfe
+        solvers.algorithm(name, nfe)
+        return
+    for build in (solvers.build, solvers.algorithm):
+        with pytest.raises(ValueError, match="expected its scheduler, got None"):
+            build(name, 12)
+
+
 def cosine_of_996():
     """The cosine schedule of 1,000 steps, of which the noisiest four are left out."""
     k = np.arange(1001) / 1000

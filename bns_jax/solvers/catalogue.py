@@ -79,7 +79,7 @@ def look_up(name: str) -> Method:
 def algorithm(
     name: str,
     nfe: int,
-    scheduler: Scheduler | None,
+    scheduler: Scheduler | None = None,
     grid: grids.GridLike | None = None,
     **options: Any,
 ) -> Solver:
@@ -88,7 +88,8 @@ def algorithm(
     Args:
       name: a key of `CATALOGUE`.
       nfe: evaluations.
-      scheduler: the path of the model; generic solvers need none.
+      scheduler: the path of the model. Those of kind "generic", Runge-Kutta and
+        Adams-Bashforth (`euler` to `rk4`, `ab2` to `ab5`), need none.
       grid: the solver's own default if left out.
       **options: of the solver, as its public function takes them, and `history` of
         the multistep ones. What is left out is as the name and the field have it: in
@@ -109,7 +110,7 @@ def algorithm(
 def build(
     name: str,
     nfe: int,
-    scheduler: Scheduler | None,
+    scheduler: Scheduler | None = None,
     grid: grids.GridLike | None = None,
     **options: Any,
 ) -> NSParams:
