@@ -8,69 +8,56 @@ Solver files that distillation wrote take part with --solver_files.
 from __future__ import annotations
 
 import collections
+import dataclasses
 from typing import TYPE_CHECKING
 
-from absl import app, flags
-
-from experiments import cli, interrupt, session
+from experiments.job.config import CHECKPOINTS, RunConfig, solvers_option
+from experiments.run import cli, session
+from experiments.run.config import changed, option, text
 
 if TYPE_CHECKING:
     from bns_jax.ns import NSParams
     from bns_jax.schedulers import Scheduler
 
-_SOLVERS = cli.define_solvers()
-flags.adopt_module_key_flags(cli)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", "", "Folder of the run; runs/compare_MODEL if left out."
-)
-_SOLVER_FILES = flags.DEFINE_list(
-    "solver_files", "", "Distilled solvers to compare too, such as solvers/bns_4.json."
-)
-_LIST = flags.DEFINE_bool("list", False, "Only print what solvers there are.")
-flags.set_default(cli.NFE, ["4", "6", "8", "10", "12"])
-flags.set_default(_SOLVERS, ["all"])
 
-_FREE_FLAGS = (cli.NFE.name, _SOLVERS.name, _SOLVER_FILES.name)
-_RUN_FLAGS = (
-    cli.MODEL,
-    cli.WEIGHTS,
-    cli.GUIDANCE,
-    cli.NFE,
-    _SOLVERS,
-    _SOLVER_FILES,
-    cli.TEST_PAIRS,
-    cli.RTOL,
-    cli.ATOL,
-    cli.SEED,
-)
+@dataclasses.dataclass(frozen=True)
+class CompareConfig(RunConfig):
+    """What to compare, on which model."""
+
+    nfe: tuple[int, ...] = changed(RunConfig, "nfe", (4, 6, 8, 10, 12))
+    solvers: tuple[str, ...] = solvers_option("all")
+    solver_files: tuple[str, ...] = option(
+        (),
+        "Distilled solvers to compare too, such as solvers/bns_4.json.",
+        free=True,
+    )
+    list: bool = option(False, "Only print what solvers there are.", shapes=False)
 
 
-def main(argv: list[str]) -> None:
+def main(config: CompareConfig) -> None:
     """Runs the comparison."""
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    with session.running():
-        if _LIST.value:
+    with session.running(config, config.model not in CHECKPOINTS):
+        if config.list:
             print(_describe())
         else:
-            _compare()
+            _compare(config)
 
 
-def _compare() -> None:
-    from experiments import comparison, report, truth
-    from experiments.workdir import Workdir
+def _compare(config: CompareConfig) -> None:
+    from experiments.job import comparison, truth
+    from experiments.models import catalogue
+    from experiments.report.table import table
+    from experiments.run.workdir import Workdir
 
-    model = session.load_model()
-    solvers = _solvers(model.scheduler)
-    workdir = Workdir(_WORKDIR.value or f"runs/compare_{cli.MODEL.value}")
-    workdir.claim(cli.serialize(_RUN_FLAGS), _FREE_FLAGS)
-    accuracy = truth.Accuracy(cli.RTOL.value, cli.ATOL.value, cli.SEED.value)
-    counts = {"test": cli.TEST_PAIRS.value}
-    test = truth.make_pairs(model, counts, accuracy, workdir)["test"]
+    model = catalogue.of(config)
+    solvers = _solvers(config, model.scheduler)
+    workdir = Workdir(config.folder("compare"))
+    workdir.claim(config.shaping(), config.free())
+    test = truth.make_pairs(model, config, workdir)["test"]
     rows = comparison.compare(model, solvers, test, workdir.results("test"))
     comparison.write(rows, model, workdir)
-    table = report.table(rows, model.data_range)
-    print(f"\non {test.size} pairs, {model.title}\n\n{table}\n")
+    print(f"\non {test.size} pairs, {model.title}\n")
+    print(f"{table(rows, model.data_range)}\n")
     print(f"in {workdir.root}: table.csv  psnr_vs_nfe.png")
 
 
@@ -84,24 +71,28 @@ def _describe() -> str:
     return tables.aligned(lines, "<")
 
 
-def _solvers(scheduler: Scheduler) -> dict[int, dict[str, NSParams]]:
+def _solvers(
+    config: CompareConfig, scheduler: Scheduler
+) -> dict[int, dict[str, NSParams]]:
     """Those of --solvers at each of --nfe, and those of --solver_files at theirs."""
     from bns_jax import interchange
     from bns_jax import solvers as library
 
-    names = library.expand(_SOLVERS.value)
+    names = library.expand(config.solvers)
     solvers = collections.defaultdict[int, dict[str, "NSParams"]](dict)
-    for nfe in cli.parse_nfe(cli.NFE.value):
+    for nfe in config.nfe:
         solvers[nfe] = library.build_all(names, nfe, scheduler)
-    for path in _SOLVER_FILES.value:
+    for path in config.solver_files:
         params = interchange.load(path)
         nfe = len(params.a)
         name = path.rpartition("/")[2].removesuffix(".json").removesuffix(f"_{nfe}")
         solvers[nfe][name] = params
     if not any(solvers.values()):
-        raise ValueError(f"no solver of {list(names)} exists at --nfe={cli.NFE.value}")
+        raise ValueError(
+            f"no solver of {list(names)} exists at --nfe={text(config.nfe)}"
+        )
     return dict(sorted(solvers.items()))
 
 
 if __name__ == "__main__":
-    interrupt.launch(main)
+    cli.launch(main, CompareConfig)

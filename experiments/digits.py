@@ -14,92 +14,93 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING
 
-from absl import app, flags
-
-from experiments import cli, interrupt, job_flags, session
+from experiments.job.config import CHECKPOINTS, JobConfig
+from experiments.run import cli, session
+from experiments.run.config import Config, option
 
 if TYPE_CHECKING:
-    from experiments.workdir import Workdir
-
-_STAGES = ("all", "pretrain", "pairs", "distill", "evaluate")
-
-flags.adopt_module_key_flags(cli)
-flags.adopt_module_key_flags(job_flags)
-_STAGE = flags.DEFINE_enum(
-    "stage", "all", _STAGES, '"all" is pairs, distill and evaluate.'
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", "", "Folder of the run; runs/MODEL if left out."
-)
-_PRETRAIN_ITERATIONS = flags.DEFINE_integer(
-    "pretrain_iterations", 8_000, "Steps of --stage=pretrain.", lower_bound=1
-)
-_PRETRAIN_EVALUATE_EVERY = flags.DEFINE_integer(
-    "pretrain_evaluate_every",
-    500,
-    "Steps between measurements of the held-out loss in --stage=pretrain.",
-    lower_bound=1,
-)
-
-_PRETRAIN_FLAGS = (_PRETRAIN_ITERATIONS, _PRETRAIN_EVALUATE_EVERY, cli.SEED)
+    from experiments.run.workdir import Workdir
 
 
-def main(argv: list[str]) -> None:
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig(Config):
+    """How the network is trained."""
+
+    pretrain_iterations: int = option(8_000, "Steps of --stage=pretrain.", least=1)
+    pretrain_evaluate_every: int = option(
+        500,
+        "Steps between measurements of the held-out loss in --stage=pretrain.",
+        least=1,
+    )
+    seed: int = option(0, "Seed of noise, labels and batches.", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class DigitsConfig(JobConfig, PretrainConfig):
+    """The main job, and the training of its network."""
+
+    stage: str = option(
+        "all",
+        '"all" is pairs, distill and evaluate.',
+        choices=("all", "pretrain", "pairs", "distill", "evaluate"),
+        shapes=False,
+    )
+
+
+def main(config: DigitsConfig) -> None:
     """Runs the stages that --stage names."""
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    from experiments import main_job
-    from experiments.workdir import Workdir
+    from experiments.job import main_job
+    from experiments.models import catalogue
+    from experiments.run.workdir import Workdir
 
-    workdir = Workdir(_WORKDIR.value or f"runs/{cli.MODEL.value}")
-    with session.running():
-        if _STAGE.value == "pretrain":
-            workdir.claim(cli.serialize(_PRETRAIN_FLAGS))
-            _pretrain(workdir)
+    workdir = Workdir(config.folder())
+    with session.running(config, config.model not in CHECKPOINTS):
+        if config.stage == "pretrain":
+            workdir.claim(config.shaping(PretrainConfig))
+            _pretrain(config, workdir)
         else:
-            pretrained = str(workdir.weights) if workdir.weights.exists() else ""
-            model = session.load_model(weights=pretrained)
-            settings = job_flags.settings()
-            main_job.check(model, settings)
-            workdir.claim(cli.serialize(job_flags.RUN_FLAGS), job_flags.FREE_FLAGS)
-            main_job.run(model, settings, workdir, _STAGE.value)
+            trained = str(workdir.weights) if workdir.weights.exists() else ""
+            model = catalogue.of(config, weights=trained)
+            main_job.check(model, config)
+            workdir.claim(config.shaping(JobConfig), config.free())
+            main_job.run(model, config, workdir, config.stage)
 
 
-def _pretrain(workdir: Workdir) -> None:
+def _pretrain(config: DigitsConfig, workdir: Workdir) -> None:
     """Trains the network and writes its weights into the workdir."""
     from bns_jax import parallel, schedulers
+    from bns_jax.distill import Report
     from bns_jax.models import UNetConfig, weights
-    from experiments import preemption
     from experiments.data import digits
-    from experiments.pretrain import Recipe, pretrain
-    from experiments.progress import Progress
+    from experiments.models.pretrain import Recipe, pretrain
+    from experiments.run import preemption
+    from experiments.run.progress import Progress
 
-    config = UNetConfig()
+    network = UNetConfig()
     recipe = Recipe(
-        iterations=_PRETRAIN_ITERATIONS.value,
-        evaluate_every=_PRETRAIN_EVALUATE_EVERY.value,
-        seed=cli.SEED.value,
+        iterations=config.pretrain_iterations,
+        evaluate_every=config.pretrain_evaluate_every,
+        seed=config.seed,
     )
     images, held_out = digits.load()
     start = time.monotonic()
     with Progress("pretrain", "step") as progress:
         trained = pretrain(
-            config,
+            network,
             schedulers.cond_ot(),
             recipe,
             images,
             held_out,
             workdir.checkpoint("pretrain"),
-            progress,
-            cli.mesh(),
-            cli.SHARD_WEIGHTS.value,
-            preemption.asked,
+            Report(progress, stop=preemption.asked),
+            session.mesh(config),
+            config.shard_weights,
         )
     metadata = {
         "model": "digits",
         "scheduler": "cond_ot",
         "prediction": "velocity",
-        "config": dataclasses.asdict(config),
+        "config": dataclasses.asdict(network),
         "recipe": dataclasses.asdict(recipe),
         "figures": trained.figures,
         "command": "python -m experiments.digits --stage=pretrain",
@@ -110,4 +111,4 @@ def _pretrain(workdir: Workdir) -> None:
 
 
 if __name__ == "__main__":
-    interrupt.launch(main)
+    cli.launch(main, DigitsConfig)

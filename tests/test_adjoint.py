@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from bns_jax import ns, solvers
 from bns_jax.ns import NSParams
-from experiments import models
+from experiments.models import catalogue
 from tests.laws import assert_close, count_compilations, random_params
 
 X0 = np.random.default_rng(3).normal(size=(8, 3))
@@ -413,7 +413,7 @@ def temporary_bytes(function, *inputs):
 
 
 def digits():
-    model = models.digits(0.2)
+    model = catalogue.digits(0.2)
     x0, args = model.draw(4, np.random.default_rng(0))
     return model.field, jnp.asarray(x0), args
 

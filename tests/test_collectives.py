@@ -7,8 +7,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from bns_jax import ns, parallel
-from experiments import programs
-from experiments.collectives import (
+from experiments.tools import programs
+from experiments.tools.collectives import (
     Collective,
     bytes_per_call,
     collectives,

@@ -11,7 +11,8 @@ import pytest
 from bns_jax import interchange, parallel
 from bns_jax.models import convert, pretrained
 from bns_jax.models.published import PUBLISHED
-from experiments import cli, models
+from experiments.job.config import CHECKPOINTS
+from experiments.models import catalogue
 from tests.published import random_tensors
 from tests.test_experiments import contents, experiment
 from tests.weight_files import FORMATS
@@ -150,7 +151,7 @@ def test_the_estimate_alone_needs_no_weights_and_starts_nothing(tmp_path):
     [
         (["--labels=1,3"], "labels must be from 0 to 2, got [1, 3]"),
         (["--labels=a"], "must be integers"),
-        (["--config={"], "must be a JSON object"),
+        (["--config={"], "expected a JSON object"),
         (["--model=digits"], "must be one of"),
     ],
 )
@@ -171,7 +172,7 @@ def test_a_checkpoint_that_does_not_load_is_named(tmp_path):
         ("adm64", path, SMALL["adm64"], "it looks like a DiT or SiT"),
     ):
         with pytest.raises(ValueError, match=message):
-            models.checkpoint(name, 0.0, given, config=config)
+            catalogue.checkpoint(name, 0.0, given, config=config)
 
 
 def test_noise_has_the_scale_of_the_path_and_labels_are_those_asked_for(tmp_path):
@@ -182,7 +183,7 @@ def test_noise_has_the_scale_of_the_path_and_labels_are_those_asked_for(tmp_path
     layout = convert.layout(origin.network(np.float32, remat=False).shapes())
     path = tmp_path / "weights.zip"
     path.write_bytes(FORMATS["zip"](random_tensors(layout, seed=0)))
-    model = models.checkpoint(name, 0.0, path, config=config, labels=[1, 3])
+    model = catalogue.checkpoint(name, 0.0, path, config=config, labels=[1, 3])
     x0, (labels,) = model.draw(500, rng)
     assert x0.shape == (500, 4, 4, 3)
     assert abs(x0.std() / 80.0 - 1.0) < 0.02
@@ -195,7 +196,7 @@ def test_weights_over_all_devices_give_the_same_velocities(tmp_path):
     tensors = random_tensors(convert.layout(network.shapes()), seed=0)
     path = tmp_path / "weights.zip"
     path.write_bytes(FORMATS["zip"](tensors))
-    model = models.checkpoint("sit_xl_2", 0.5, path, config=config)
+    model = catalogue.checkpoint("sit_xl_2", 0.5, path, config=config)
     model = model.on(parallel.data_mesh(), shard_weights=True)
     leaves = jax.tree.leaves(model.field)
     assert any(not leaf.sharding.is_fully_replicated for leaf in leaves[:-1])
@@ -206,4 +207,4 @@ def test_weights_over_all_devices_give_the_same_velocities(tmp_path):
 
 
 def test_the_flag_knows_every_published_checkpoint():
-    assert tuple(PUBLISHED) == cli.CHECKPOINTS
+    assert tuple(PUBLISHED) == CHECKPOINTS

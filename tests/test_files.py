@@ -8,7 +8,7 @@ from etils import epath
 
 from bns_jax import files, interchange, metrics, solvers
 from bns_jax.models import inception, load, state_dict, weights
-from experiments.workdir import Workdir, write_csv
+from experiments.run.workdir import Workdir, write_csv
 
 WRITERS = {
     "text": lambda path, n: files.write(path, "line\n" * n),

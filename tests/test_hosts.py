@@ -119,34 +119,39 @@ def test_the_weights_were_laid_over_the_devices():
 
 
 ENDING = """
-import os, sys, time
-from absl import app
-from experiments import cli, session
+import dataclasses, os, time
+from experiments.run import cli, session
+from experiments.run.config import Hosts, option
 
-def main(argv):
-    with session.running():
+@dataclasses.dataclass(frozen=True)
+class Config(Hosts):
+    folder: str = option("", "of marks")
+    failing: str = option("", "whether process 0 fails, or the other")
+
+def main(config):
+    with session.running(config):
         from bns_jax import parallel
         for step in range(10_000):
             parallel.gather_text("together")
             if step == 5:
-                open(f"{argv[1]}/{os.getpid()}", "w").close()
-            if step == 9 and argv[2:] == [str(int(parallel.is_main()))]:
+                open(f"{config.folder}/{os.getpid()}", "w").close()
+            if step == 9 and config.failing == str(int(parallel.is_main())):
                 raise OSError("no space left on the disk")
             time.sleep(0.05)
 
-app.run(main)
+cli.launch(main, Config)
 """
 
 
 @contextlib.contextmanager
-def pair_that_ends(folder, *words):
+def pair_that_ends(folder, *flags):
     """Two processes that talk to each other, once both are at work."""
     with reserved_port() as port:
-        flags = [f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2"]
-        command = [sys.executable, "-c", ENDING, *flags]
+        shared = [f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2"]
+        command = [sys.executable, "-c", ENDING, *shared]
         pair = [
             subprocess.Popen(
-                [*command, f"--process_id={i}", str(folder), *words],
+                [*command, f"--process_id={i}", f"--folder={folder}", *flags],
                 cwd=ROOT,
                 env={**os.environ, "JAX_PLATFORMS": "cpu"},
                 stdout=subprocess.DEVNULL,
@@ -180,7 +185,7 @@ def test_when_a_process_is_killed_the_other_ends_with_a_line(tmp_path, killed):
 
 
 def test_when_process_0_fails_alone_the_other_ends_with_its_reason(tmp_path):
-    with pair_that_ends(tmp_path, "1") as (pair, _):
+    with pair_that_ends(tmp_path, "--failing=1") as (pair, _):
         said = [process.communicate(timeout=60)[1] for process in pair]
     assert said == [
         "error: no space left on the disk\n",

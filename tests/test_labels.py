@@ -21,7 +21,7 @@ from bns_jax import (
 from bns_jax.models import UNet, UNetConfig, pretrained, published
 from bns_jax.models.dit import DiT, DiTConfig
 from bns_jax.pairs import Pairs
-from experiments.mixture import Mixture
+from experiments.models.mixture import Mixture
 from tests.published import KINDS, Fixture
 
 UNET = UNetConfig((4, 4, 1), 5, channels=(8,), embedding=8, groups=2)

@@ -10,7 +10,7 @@ import pytest
 
 from bns_jax.parallel import connection, meeting
 from bns_jax.parallel.meeting import Meeting
-from experiments import dump_filter
+from experiments.run import dump_filter
 
 HOST = "127.0.0.1"
 

@@ -7,16 +7,19 @@ import pytest
 from matplotlib import pyplot as plt
 
 from bns_jax import metrics, solvers
-from experiments import display, models, report, studies, study
-from experiments.report import Row
-from experiments.study import Result
+from experiments.ablations import studies, study
+from experiments.ablations.study import Result
+from experiments.models import catalogue
+from experiments.report import curves, display, samples
+from experiments.report.table import Row, table
 
 
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures, in place of their files."""
     figures = []
-    monkeypatch.setattr(report, "save", lambda figure, path: figures.append(figure))
+    for module in (curves, samples, study):
+        monkeypatch.setattr(module, "save", lambda figure, _: figures.append(figure))
     yield figures
     plt.close("all")
 
@@ -56,7 +59,7 @@ def test_solvers_that_agree_share_a_label_the_known_ones_first():
 
 def test_the_known_baselines_are_named_whatever_they_reach(drawn):
     broken = {"broken": {4: np.nan, 6: np.nan}, "off": {4: -300.0, 6: -250.0}}
-    report.plot_psnr(rows(BEST | KNOWN | broken | BNS), "path", "title", data_range=4)
+    curves.plot_psnr(rows(BEST | KNOWN | broken | BNS), "path", "title", data_range=4)
     (axes,) = drawn[0].axes
     shown = [text.get_text() for text in axes.get_legend().texts]
     assert shown[0] == "best29"
@@ -69,7 +72,7 @@ def test_the_known_baselines_are_named_whatever_they_reach(drawn):
 
 def test_a_single_nfe_makes_bars(drawn):
     values = BEST | KNOWN | BNS | {"broken": {4: np.nan, 6: 60.0}}
-    report.plot_psnr([row for row in rows(values) if row.nfe == 4], "path", "title")
+    curves.plot_psnr([row for row in rows(values) if row.nfe == 4], "path", "title")
     (axes,) = drawn[0].axes
     assert not axes.lines
     names = [label.get_text() for label in axes.get_yticklabels()]
@@ -83,7 +86,7 @@ def test_a_single_nfe_makes_bars(drawn):
 
 def test_bars_of_what_blew_up_have_no_length(drawn):
     off = {"euler": {4: -300.0}, "ddim": {4: np.nan}, "unipc2": {4: np.inf}}
-    report.plot_psnr(rows(off | {"ab2": {4: 20.0}}), "path", "title")
+    curves.plot_psnr(rows(off | {"ab2": {4: 20.0}}), "path", "title")
     (axes,) = drawn[0].axes
     assert sorted(bar.get_width() for bar in axes.patches) == [0, 0, 0, 20]
     assert axes.get_xlim()[0] == 0
@@ -99,7 +102,7 @@ def test_bars_of_what_blew_up_have_no_length(drawn):
 def test_errors_have_a_scale_of_colors(drawn, channels):
     truth = np.linspace(-3.0, 3.0, 2 * 4 * 4 * channels).reshape(2, 4, 4, channels)
     images = {"truth": truth, "BNS": truth + 0.1, "Euler": truth - 0.2}
-    report.plot_samples(images, "path", "title", "truth", data_range=6.0)
+    samples.plot_samples(images, "path", "title", "truth", data_range=6.0)
     *strips, bar = drawn[0].axes
     assert len(strips) == 5
     assert bar.get_ylabel() == "error" + " (rms over channels)" * (channels > 1)
@@ -161,13 +164,13 @@ def test_what_is_no_axis_of_numbers_makes_bars(drawn, settings, nfes, bars):
 
 
 def test_the_table_says_of_what_range_its_psnr_is():
-    assert report.table(rows(KNOWN)).startswith("PSNR for data in [-1, 1], dB\n\n")
-    wide = report.table(rows(KNOWN), data_range=5.0)
+    assert table(rows(KNOWN)).startswith("PSNR for data in [-1, 1], dB\n\n")
+    wide = table(rows(KNOWN), data_range=5.0)
     assert wide.startswith("PSNR for data in [-2.5, 2.5], dB\n\n")
 
 
 def test_a_models_metric_has_its_range_and_is_one_object():
-    model = models.Model("m", None, None, None, 0.0, {})
+    model = catalogue.Model("m", None, None, None, 0.0, {})
     assert model.metric is metrics.psnr
     wide, again = (
         dataclasses.replace(model, data_range=20.0, guidance=w) for w in (0.0, 1.0)

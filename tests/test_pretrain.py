@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from bns_jax import distill, schedulers
+from bns_jax.distill import Report
 from bns_jax.models import UNetConfig
-from experiments import pretrain
 from experiments.data.digits import Images
+from experiments.models import pretrain
 
 IMAGES = Images(np.zeros((4, 2, 2, 1)), np.zeros(4, np.int32))
 
@@ -40,13 +41,13 @@ def bad_steps(monkeypatch):
     return steps
 
 
-def run(iterations, directory=None, stop=None):
+def run(iterations, directory=None, report=None):
     recipe = pretrain.Recipe(iterations, batch=2, evaluate_every=9)
     path = schedulers.cond_ot()
     # Adam raises floats to integer powers.
     with jax.numpy_dtype_promotion("standard"):
         return pretrain.pretrain(
-            UNetConfig(), path, recipe, IMAGES, IMAGES, directory, stop=stop
+            UNetConfig(), path, recipe, IMAGES, IMAGES, directory, report
         )
 
 
@@ -60,6 +61,6 @@ def test_a_run_of_losses_that_are_not_finite_ends_by_name(bad_steps, iterations)
 def test_one_bad_loss_after_a_resume_ends_nothing(bad_steps, tmp_path):
     bad_steps.add(9)
     asked = iter([False] * 9 + [True])
-    with pytest.raises(distill.Interrupted, match="before step 10"):
-        run(11, tmp_path, stop=lambda: next(asked))
+    with pytest.raises(distill.Interrupted, match="before iteration 10"):
+        run(11, tmp_path, Report(stop=lambda: next(asked)))
     assert run(11, tmp_path).figures["iterations"] == 11

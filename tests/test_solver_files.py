@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from bns_jax import distill, interchange, schedulers, solvers
-from experiments import solver_files
-from experiments.models import Model
-from experiments.report import Row
-from experiments.workdir import Workdir
+from experiments.job import solver_files
+from experiments.models.catalogue import Model
+from experiments.report.table import Row
+from experiments.run.workdir import Workdir
 
 FACTS = {"model": "mine", "prediction": "epsilon", "guided_channels": 3}
 MODEL = Model("mine", lambda t, x: x, schedulers.vp(), None, 0.5, FACTS)

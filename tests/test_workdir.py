@@ -14,9 +14,10 @@ from etils import epath
 
 from bns_jax import distill
 from bns_jax import lock as locks
-from experiments import cli, interrupt, lock, preemption
-from experiments.progress import Progress
-from experiments.workdir import Workdir
+from experiments.distill_checkpoint import CheckpointConfig
+from experiments.run import interrupt, lock, preemption
+from experiments.run.progress import Progress
+from experiments.run.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parent.parent
 HOLD = {
@@ -32,7 +33,7 @@ def hold(kind, folder):
 @contextlib.contextmanager
 def another_process_holds(kind, folder):
     code = (
-        "import sys, time; from etils import epath; from experiments import lock\n"
+        "import sys, time; from etils import epath; from experiments.run import lock\n"
         f"path = epath.Path(sys.argv[1]); held = {HOLD[kind]}\n"
         "print('held', flush=True); time.sleep(60)"
     )
@@ -186,24 +187,24 @@ def test_a_value_of_several_lines_is_refused(tmp_path, value):
 
 
 def test_json_over_several_lines_is_a_value_of_one():
-    parse = cli.JsonObject().parse
-    assert parse('{"width":\n 128,\n"x": "\u2028"}') == '{"width": 128, "x": "\\u2028"}'
-    assert parse("") == ""
+    given = '{"width":\n 128,\n"x": "\u2028"}'
+    assert CheckpointConfig(config=given).config == '{"width": 128, "x": "\\u2028"}'
+    assert CheckpointConfig(config="").config == ""
     for text in ("[1]", "{", "3", '{"x": 1} 2'):
-        with pytest.raises(ValueError, match="must be a JSON object"):
-            parse(text)
+        with pytest.raises(ValueError, match="expected a JSON object"):
+            CheckpointConfig(config=text)
 
 
 def test_json_in_a_flag_is_written_as_one_line():
     command = [sys.executable, "-c", SHOW_CONFIG, '--config={"width":\n 128}']
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == """{'config': '{"width": 128}'}\n"""
+    assert done.stdout == '{"width": 128}\n'
 
 
 SHOW_CONFIG = """
-from absl import app
-from experiments import cli, distill_checkpoint
-app.run(lambda argv: print(cli.serialize((distill_checkpoint._CONFIG,))))
+from experiments.distill_checkpoint import CheckpointConfig
+from experiments.run import cli
+cli.launch(lambda config: print(config.shaping()["config"]), CheckpointConfig)
 """
 
 
@@ -229,7 +230,7 @@ def test_flags_that_are_not_whole_are_refused(tmp_path):
 
 CLAIM = """
 import os, sys
-from experiments.workdir import Workdir
+from experiments.run.workdir import Workdir
 
 if os.access(sys.argv[1], os.W_OK):  # as root may write anywhere
     os.seteuid(65534)
@@ -275,20 +276,21 @@ def test_sigterm_ends_a_stage_after_the_unit_in_hand(sigterm):
 
 PROGRAM = """
 import hashlib, sys, time
-from experiments import interrupt
+from experiments.run import interrupt
 
-def main(argv):
+def main():
     def work():
         print("at work", flush=True)
         # What never comes back to Python's main thread, as a compiler.
         hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 
-    if "defers" not in argv:
+    if "defers" not in sys.argv:
         work()
     with interrupt.deferred(lambda: print("asked", flush=True)):
         work()
 
-interrupt.launch(main)
+interrupt.watch()
+main()
 """
 
 

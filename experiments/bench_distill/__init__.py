@@ -1,0 +1,1 @@
+"""What a trainer reaches for how many field calls, beside another."""

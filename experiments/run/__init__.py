@@ -1,0 +1,1 @@
+"""What a run is: its flags, processes, signals and errors, its folder and its lock."""

@@ -1,0 +1,1 @@
+"""Theorem 3.2 and Figure 3 on every solver of the library."""
