@@ -159,6 +159,39 @@ def _check_numbers(where: str, leaf: Any) -> None:
             f"{where} must be an array of numbers, got {leaf!r:.60} of dtype {dtype}; "
             "what is none is closed over by the field"
         )
+    check_byte_order(where, leaf)
+
+
+def check_byte_order(where: str, leaf: Any) -> None:
+    """Refuses arrays in another byte order than the machine's, which JAX takes none of.
+
+    Args:
+      where: the name of the argument, and of the leaf in it.
+      leaf: an array, or anything else.
+
+    Raises:
+      TypeError: naming it, and how to turn it.
+    """
+    dtype = getattr(leaf, "dtype", None)
+    if isinstance(dtype, np.dtype) and not dtype.isnative:
+        raise TypeError(
+            f"{where} must be in the byte order of this machine, got {dtype.str}; "
+            'x.astype(x.dtype.newbyteorder("=")) turns it'
+        )
+
+
+def check_native(**trees: Any) -> None:
+    """Refuses leaves in another byte order than the machine's; see `check_byte_order`.
+
+    Args:
+      **trees: pytrees by the name of the argument that they came as.
+
+    Raises:
+      TypeError: naming the leaf, and how to turn it.
+    """
+    for name, tree in trees.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            check_byte_order(f"{name}{jax.tree_util.keystr(path)}", leaf)
 
 
 def check_finite(name: str, tree: Any) -> None:

@@ -89,8 +89,9 @@ def opened(path: epath.PathLike, kind: str) -> Iterator[IO[bytes]]:
       Missing: if there is no such file.
       OSError: if there is, but it cannot be read.
     """
+    file_path = place(path, f"the {kind} file")
     try:
-        file = epath.Path(path).open("rb")
+        file = file_path.open("rb")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise Missing(f"no {kind} file at {path}") from error
     with file:

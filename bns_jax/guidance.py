@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bns_jax import conditioning, scalars
-from bns_jax.checks import check_floating, check_like
+from bns_jax.checks import check_byte_order, check_floating, check_like
 from bns_jax.pytree import as_pytree
 from bns_jax.typing import Array, Sample, Time, VelocityField
 
@@ -207,6 +207,7 @@ def _leading(guided: Array, cond: Array, channels: int | None) -> Array:
 
 def _per_sample(scale: Array, x: Array) -> Array:
     """A guidance scale in the dtype and with the axes of x."""
+    check_byte_order("the guidance scale", scale)
     if jnp.issubdtype(jnp.result_type(scale), jnp.complexfloating):
         raise ValueError("the guidance scale must be a real number, got complex ones")
     w = jnp.asarray(scale, x.dtype)

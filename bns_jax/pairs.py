@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bns_jax import scalars
+from bns_jax import kinds, scalars
 from bns_jax.checks import check_finite, check_rows
 from bns_jax.typing import Array, Sample
 
@@ -112,11 +112,7 @@ def check(pairs: Pairs) -> None:
         the path is not of these samples, its times are not sorted in [0, 1], or the
         weights are not positive and finite.
     """
-    if not isinstance(pairs, Pairs):
-        raise TypeError(
-            "expected Pairs, as ground_truth.pairs and Pairs.of give, got "
-            f"{type(pairs).__name__}"
-        )
+    _check_kind(pairs)
     named = pairs._asdict()
     check_rows({name: named[name] for name in ("x0", "x1", "args", "nfe")})
     _check_alike("x1", pairs.x1, pairs.x0, 0)
@@ -192,6 +188,14 @@ def _dtype(leaf: Any) -> Any:
     return leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
 
 
+def _check_kind(pairs: Any) -> None:
+    if not isinstance(pairs, Pairs):
+        raise TypeError(
+            "expected Pairs, as ground_truth.pairs and Pairs.of give, got "
+            f"{type(pairs).__name__}"
+        )
+
+
 def concatenate(parts: Sequence[Pairs]) -> Pairs:
     """Joins pairs of the same kind along the sample axis.
 
@@ -206,6 +210,9 @@ def concatenate(parts: Sequence[Pairs]) -> Pairs:
       ValueError: if there are none, or they differ in tree, in the shapes or dtypes of
         a sample, or in the times of their paths.
     """
+    kinds.check("a list of sets of pairs", parts, Sequence)
+    for part in parts:
+        _check_kind(part)
     if not parts:
         raise ValueError("expected at least one set of pairs, got none")
     for part in parts[1:]:
@@ -260,6 +267,7 @@ def first(pairs: Pairs, count: int) -> Pairs:
     Raises:
       ValueError: if count is no whole number of at least 1.
     """
+    _check_kind(pairs)
     return _cut(pairs, 0, scalars.count("count", count))
 
 
@@ -276,6 +284,7 @@ def split(pairs: Pairs, *counts: int) -> list[Pairs]:
     Raises:
       ValueError: if a count is no whole number of at least 1, or there are fewer pairs.
     """
+    _check_kind(pairs)
     counts = tuple(scalars.count("counts", count) for count in counts)
     if sum(counts) > pairs.size:
         raise ValueError(f"expected at least {sum(counts)} pairs, got {pairs.size}")

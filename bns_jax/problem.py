@@ -8,9 +8,9 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from bns_jax import conditioning, identity, parallel, probing
+from bns_jax import conditioning, identity, kinds, parallel, probing
 from bns_jax.pytree import as_pytree
-from bns_jax.schedulers import Scheduler
+from bns_jax.schedulers import Scheduler, check_scheduler
 from bns_jax.typing import Sample, VelocityField
 
 
@@ -37,11 +37,9 @@ class Problem:
 
     def __post_init__(self) -> None:
         as_pytree(self.field)  # Says if it is no function.
-        if not isinstance(self.scheduler, Scheduler | None):
-            raise ValueError(
-                "expected a scheduler, such as schedulers.cond_ot(), got "
-                f"{self.scheduler!r:.60}"
-            )
+        check_scheduler(self.scheduler, optional=True)
+        parallel.check_mesh(self.mesh)
+        kinds.check("a dictionary of JSON values", self.facts, Mapping, "facts")
         if self.scheduler is None:
             own = getattr(self.field, "scheduler", None)
             object.__setattr__(self, "scheduler", own)

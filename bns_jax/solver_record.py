@@ -118,7 +118,7 @@ def limit(nfe: int) -> int:
     Returns:
       Bytes.
     """
-    return _TEXT + _PER_NUMBER * num_params(nfe)
+    return _TEXT + _PER_NUMBER * (num_params(nfe) if nfe > 0 else 0)
 
 
 def digest(record: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from bns_jax.path_ends import ENDS_OF, FLOORED, combine, unfloored
 from bns_jax.path_ends import Ends as Ends
 from bns_jax.path_ends import divide as divide
 from bns_jax.pytree import as_pytree
-from bns_jax.schedulers import Scheduler, ve
+from bns_jax.schedulers import Scheduler, check_scheduler, ve
 from bns_jax.typing import Array, Sample, Time, VelocityField
 
 
@@ -121,9 +121,11 @@ def from_epsilon(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVeloci
       The field vf(t, x, *args) -> velocity like x, whose leaves are those of fn.
 
     Raises:
-      ValueError: if fn cannot be called; from the field, if fn returns another tree or
-        shape than that of x, or x is of no floating-point dtype.
+      ValueError: if fn cannot be called, or the scheduler is none; from the field, if
+        fn returns another tree or shape than that of x, or x is of no floating-point
+        dtype.
     """
+    check_scheduler(scheduler)
     return ModelVelocity(as_pytree(fn), scheduler, "epsilon")
 
 
@@ -138,9 +140,11 @@ def from_data(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVelocity:
       The field vf(t, x, *args) -> velocity like x, whose leaves are those of fn.
 
     Raises:
-      ValueError: if fn cannot be called; from the field, if fn returns another tree or
-        shape than that of x, or x is of no floating-point dtype.
+      ValueError: if fn cannot be called, or the scheduler is none; from the field, if
+        fn returns another tree or shape than that of x, or x is of no floating-point
+        dtype.
     """
+    check_scheduler(scheduler)
     return ModelVelocity(as_pytree(fn), scheduler, "data")
 
 
@@ -155,9 +159,11 @@ def from_v(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVelocity:
       The field vf(t, x, *args) -> velocity like x, whose leaves are those of fn.
 
     Raises:
-      ValueError: if fn cannot be called; from the field, if fn returns another tree or
-        shape than that of x, or x is of no floating-point dtype.
+      ValueError: if fn cannot be called, or the scheduler is none; from the field, if
+        fn returns another tree or shape than that of x, or x is of no floating-point
+        dtype.
     """
+    check_scheduler(scheduler)
     return ModelVelocity(as_pytree(fn), scheduler, "v")
 
 
@@ -174,9 +180,11 @@ def from_score(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVelocity
       The field vf(t, x, *args) -> velocity like x, whose leaves are those of fn.
 
     Raises:
-      ValueError: if fn cannot be called; from the field, if fn returns another tree or
-        shape than that of x, or x is of no floating-point dtype.
+      ValueError: if fn cannot be called, or the scheduler is none; from the field, if
+        fn returns another tree or shape than that of x, or x is of no floating-point
+        dtype.
     """
+    check_scheduler(scheduler)
     return ModelVelocity(as_pytree(fn), scheduler, "score")
 
 
@@ -196,9 +204,11 @@ def from_denoiser(
       The field vf(t, x, *args) -> velocity like x, whose leaves are those of fn.
 
     Raises:
-      ValueError: if fn cannot be called; from the field, if fn returns another tree or
-        shape than that of x, or x is of no floating-point dtype.
+      ValueError: if fn cannot be called, or the scheduler is none; from the field, if
+        fn returns another tree or shape than that of x, or x is of no floating-point
+        dtype.
     """
+    check_scheduler(scheduler, optional=True)
     return ModelVelocity(as_pytree(fn), scheduler or ve(), "denoiser")
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bns_jax import identity, scalars
+from bns_jax import identity, kinds, scalars
 from bns_jax.distill.optimizer import Goal, Optimizer, Trainer, Update
 
 _FORWARD_AND_BACKWARD = 3
@@ -80,7 +80,12 @@ def with_optax(tx: optax.GradientTransformation, name: str = "with_optax") -> Op
 
     Returns:
       The recipe, for `fit`.
+
+    Raises:
+      ValueError: if it is none.
     """
+    expected = "a transformation of optax, such as optax.adam(1e-3)"
+    kinds.check(expected, tx, optax.GradientTransformation)
 
     def trainer(iterations: int) -> Trainer:
         del iterations

@@ -58,9 +58,10 @@ def snr_loss(x: Sample, target: Sample) -> jax.Array:
     Returns:
       (batch,). A sample that is hit exactly gives a finite value with gradient 0.
     """
+    loss = psnr_loss(x, target)
     silence = jax.tree.map(jnp.zeros_like, target)
     power = mean_squared_error(target, silence)
-    return psnr_loss(x, target) - jnp.log(power + jnp.finfo(power.dtype).tiny)
+    return loss - jnp.log(power + jnp.finfo(power.dtype).tiny)
 
 
 def huber_loss(delta: float = 1.0) -> Callable[[Sample, Sample], jax.Array]:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from bns_jax.distill.state import HistoryRow
+from bns_jax.kinds import check_function
 from bns_jax.ns import NSParams
 from bns_jax.progress import on_terminal
 from bns_jax.typing import Progress
@@ -35,6 +36,12 @@ class Report:
     progress: Progress | None = None
     validated: Callable[[HistoryRow, NSParams], None] = _nothing
     stop: Callable[[], bool] = _never
+
+    def __post_init__(self) -> None:
+        if self.progress is not None:
+            check_function("report", self.progress, "report(done, total, note)")
+        check_function("validated", self.validated, "validated(row, params)")
+        check_function("stop", self.stop, "stop()")
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         """Reports that `done` of `total` steps are finished.

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bns_jax import scalars
 from bns_jax.models import labels, layers
 from bns_jax.models.layers import WIDE
 from bns_jax.models.network import Network
@@ -74,6 +75,32 @@ class ADMConfig:
                 f"{len(self.multipliers)} levels halve the image {halvings}-fold: "
                 f"image_size must be a multiple of that, got {self.image_size}"
             )
+        self._check_heads()
+
+    @property
+    def _attended(self) -> set[int]:
+        """Features of the levels that have attention."""
+        levels = enumerate(self.features)
+        return {n for level, n in levels if self.image_size >> level in self.attention}
+
+    def _check_heads(self) -> None:
+        """Refuses heads that do not divide the features of a layer with attention."""
+        for name in ("heads", "heads_upsample", "head_channels"):
+            value = getattr(self, name)
+            if value is not None or name == "heads":
+                scalars.count(name, value)
+        rest = {*self._attended, self.features[-1]}
+        used = {"heads": rest, "heads_upsample": self._attended}
+        if self.head_channels:
+            used = {"head_channels": rest}
+        for name, widths in used.items():
+            count = getattr(self, name)
+            wrong = [width for width in sorted(widths) if count and width % count]
+            if wrong:
+                raise ValueError(
+                    f"{name} must divide the features of every layer of attention, "
+                    f"{sorted(widths)}, got {count}"
+                )
 
     @property
     def features(self) -> tuple[int, ...]:

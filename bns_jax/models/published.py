@@ -105,7 +105,8 @@ def cosine() -> Scheduler:
 
     In the noisiest steps alpha falls to 5e-5: the data that a predicted noise implies
     is then the network's error, 20,000 times over. Log-SNR starts at -5.1 instead,
-    where the linear schedule starts too, and DPM-Solver with this one.
+    where the linear schedule starts too, and DPM-Solver with this one: 996 steps are
+    left. `grids.timesteps` and `solvers.from_timesteps` lay steps of all 1,000 on it.
 
     Returns:
       The scheduler, without the noisiest steps.

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bns_jax import kinds
 from bns_jax.pytree import on_host
 
 _BATCH = "batch"
@@ -39,6 +40,19 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     return Mesh(np.asarray(devices), (_BATCH,))
 
 
+def check_mesh(mesh: Any) -> None:
+    """Refuses what is no mesh, nor None.
+
+    Args:
+      mesh: what came.
+
+    Raises:
+      ValueError: naming what came.
+    """
+    expected = "a mesh, such as parallel.data_mesh()"
+    kinds.check(expected, mesh, Mesh, optional=True)
+
+
 def batch_devices(mesh: Mesh | None) -> int:
     """How many devices a batch is laid over; 1 without a mesh.
 
@@ -48,6 +62,7 @@ def batch_devices(mesh: Mesh | None) -> int:
     Returns:
       The length of the first axis of the mesh.
     """
+    check_mesh(mesh)
     return 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
 
 
@@ -84,6 +99,7 @@ def shard(tree: Any, mesh: Mesh | None) -> Any:
     Raises:
       ValueError: if a leaf has no axis, or the devices do not divide it.
     """
+    check_mesh(mesh)
     if mesh is None:
         return tree
     for leaf in jax.tree.leaves(tree):
@@ -142,6 +158,7 @@ def replicate(tree: Any, mesh: Mesh | None) -> Any:
     Returns:
       The same on the devices; as it is without a mesh.
     """
+    check_mesh(mesh)
     if mesh is None:
         return tree
     return jax.tree.map(partial(_put, replicated(mesh)), tree)
@@ -160,6 +177,7 @@ def place(tree: Any, mesh: Mesh | None) -> Any:
     Returns:
       The same on the devices; without a mesh NumPy arrays go to the default one.
     """
+    check_mesh(mesh)
     if mesh is None:
         # NumPy's would travel to the device at every call.
         return _map_once(_to_device, tree)
@@ -184,6 +202,7 @@ def fsdp(tree: Any, mesh: Mesh | None, least: int = _LEAST_SHARDED) -> Any:
     Returns:
       The same on the devices; as it is without a mesh.
     """
+    check_mesh(mesh)
     if mesh is None:
         return tree
     count, axis_name = batch_devices(mesh), mesh.axis_names[0]

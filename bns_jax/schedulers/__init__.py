@@ -7,6 +7,7 @@ its input: NumPy float64 for numbers and NumPy arrays, JAX for JAX arrays.
 from __future__ import annotations
 
 from bns_jax.schedulers.base import Scheduler as Scheduler
+from bns_jax.schedulers.base import check_scheduler as check_scheduler
 from bns_jax.schedulers.description import describe as describe
 from bns_jax.schedulers.discrete import DiscreteVP as DiscreteVP
 from bns_jax.schedulers.discrete import from_alphas_cumprod as from_alphas_cumprod
@@ -82,6 +83,7 @@ def shifted(shift: float, base: Scheduler | None = None) -> Scheduler:
       The scheduler, whose inverses are in closed form where those of the base are.
 
     Raises:
-      ValueError: unless shift is positive and finite.
+      ValueError: unless shift is positive and finite, and base a scheduler.
     """
+    check_scheduler(base, optional=True)
     return Shifted(shift, base or CondOT())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import abc
 from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bns_jax import kinds
 from bns_jax.typing import Array, Time
 
 
@@ -33,6 +35,20 @@ def with_namespace(t: Time) -> tuple[ModuleType, Array]:
     if values.dtype.kind in "OUSc":
         raise TypeError(f"times must be real numbers, got {values.dtype}")
     return np, values.astype(np.float64)
+
+
+def check_scheduler(value: Any, optional: bool = False) -> None:
+    """Refuses what is no scheduler, such as its name or the function that makes it.
+
+    Args:
+      value: what came.
+      optional: whether None will do.
+
+    Raises:
+      ValueError: naming what came.
+    """
+    expected = "a scheduler, such as schedulers.cond_ot()"
+    kinds.check(expected, value, Scheduler, optional=optional)
 
 
 LEAST_SIGMA = 1e-5

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from typing import Any
 
-from bns_jax import grids, scalars
+from bns_jax import grids, kinds, scalars
 from bns_jax.ns import NSParams
 from bns_jax.solvers.base import Method
 from bns_jax.solvers.tableaus import EULER, HEUN, MIDPOINT, RALSTON, RK3, RK4, Tableau
@@ -139,6 +139,7 @@ def runge_kutta(
     Raises:
       ValueError: if nfe is no such multiple, or the grid is not sorted in [0, 1].
     """
+    kinds.check("a tableau, such as solvers.HEUN", tableau, Tableau)
     return RungeKutta(tableau).build(nfe, grid=grid)
 
 

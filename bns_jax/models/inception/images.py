@@ -29,7 +29,7 @@ def features(
         the top left corners of the images over one another instead of their centres,
         and takes 8 bits to [-1, 1) by (x - 128) / 128.
       value_range: of images of floating-point numbers, [-1, 1] if left out; a batch
-        with nothing below 0 is then refused, see `metrics.to_bytes`.
+        with nothing below -0.25 is then refused, see `metrics.to_bytes`.
 
     Returns:
       A function from images (batch, height, width, channels), uint8 or floating-point,
