@@ -46,6 +46,7 @@ FLOORS = [
         "comparison",
         "finding",
         "results_store",
+        "pair_checks",
         "pair_store",
         "pair_manifest",
         "leaf_files",

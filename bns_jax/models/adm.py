@@ -7,7 +7,6 @@ openai/guided-diffusion), so that the tree of parameters says which tensor goes 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,11 +14,15 @@ import jax.numpy as jnp
 
 from bns_jax import scalars
 from bns_jax.models import labels, layers
+from bns_jax.models.adm_block import (
+    EPSILON,
+    GROUPS,
+    ADMAttentionBlock,
+    ADMResidualBlock,
+    conv,
+)
 from bns_jax.models.layers import WIDE
 from bns_jax.models.network import Network
-
-_GROUPS = 32
-_EPSILON = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +67,9 @@ class ADMConfig:
     learn_sigma: bool = True
 
     def __post_init__(self) -> None:
-        if any(features % _GROUPS for features in self.features):
+        if any(features % GROUPS for features in self.features):
             raise ValueError(
-                f"every level of an ADM needs a multiple of {_GROUPS} features, got "
+                f"every level of an ADM needs a multiple of {GROUPS} features, got "
                 f"width={self.width} and multipliers={self.multipliers}"
             )
         halvings = 2 ** (len(self.multipliers) - 1)
@@ -128,64 +131,6 @@ class ADMConfig:
         return (self.image_size, self.image_size, self.channels)
 
 
-class _ADMResidualBlock(nn.Module):
-    """Two convolutions, modulated between them; may halve or double the image."""
-
-    features: int
-    scale_shift: bool
-    resample: str = ""
-    dtype: Any = WIDE
-
-    @nn.compact
-    def __call__(self, h: jax.Array, embedding: jax.Array) -> jax.Array:
-        skip = h
-        h = nn.silu(layers.Norm(_GROUPS, _EPSILON, name="in_layers.0")(h))
-        if self.resample:
-            change = {"up": layers.up, "down": layers.down}[self.resample]
-            h, skip = change(h), change(skip)
-        h = _conv(self.features, self.dtype, "in_layers.2")(h)
-        size = self.features * (2 if self.scale_shift else 1)
-        modulation = nn.Dense(size, name="emb_layers.1")(embedding).astype(h.dtype)
-        modulation = modulation[:, None, None, :]
-        norm = layers.Norm(_GROUPS, _EPSILON, name="out_layers.0")
-        if self.scale_shift:
-            scale, shift = jnp.split(modulation, 2, axis=-1)
-            h = norm(h) * (1 + scale) + shift
-        else:
-            h = norm(h + modulation)
-        h = _conv(self.features, self.dtype, "out_layers.3")(nn.silu(h))
-        if skip.shape[-1] != self.features:
-            skip = _conv(self.features, self.dtype, "skip_connection", size=1)(skip)
-        return skip + h
-
-
-class _ADMAttentionBlock(nn.Module):
-    """Attention between all pixels."""
-
-    heads: int
-    order: str
-    dtype: Any = WIDE
-
-    @nn.compact
-    def __call__(self, h: jax.Array) -> jax.Array:
-        features = h.shape[-1]
-        tokens = layers.Norm(_GROUPS, _EPSILON, name="norm")(h)
-        tokens = tokens.reshape(len(h), -1, features)
-        qkv = nn.Conv(3 * features, (1,), dtype=self.dtype, name="qkv")(tokens)
-        mixed = layers.attention(qkv, self.heads, self.order)
-        out = nn.Conv(features, (1,), dtype=self.dtype, name="proj_out")(mixed)
-        return h + out.reshape(h.shape)
-
-
-def _conv(
-    features: int, dtype: Any, name: str, size: int = 3, stride: int = 1
-) -> nn.Conv:
-    padding = size // 2
-    return nn.Conv(
-        features, (size, size), stride, padding=padding, dtype=dtype, name=name
-    )
-
-
 class ADM(Network):
     """The noise (and, if learned, the variance) that is in an image.
 
@@ -221,14 +166,14 @@ class ADM(Network):
         kept = self._down(x, embedding)
         h = self._middle(kept[-1], embedding)
         h = self._up(h, kept, embedding)
-        h = nn.silu(layers.Norm(_GROUPS, _EPSILON, name="out.0")(h.astype(WIDE)))
+        h = nn.silu(layers.Norm(GROUPS, EPSILON, name="out.0")(h.astype(WIDE)))
         channels = config.channels * (2 if config.learn_sigma else 1)
-        return _conv(channels, WIDE, "out.2")(h).astype(x.dtype)
+        return conv(channels, WIDE, "out.2")(h).astype(x.dtype)
 
     def _down(self, x: jax.Array, embedding: jax.Array) -> list[jax.Array]:
         """From the finest level to the coarsest; all that the way up looks back at."""
         config = self.config
-        kept = [_conv(config.features[0], self.dtype, "input_blocks.0.0")(x)]
+        kept = [conv(config.features[0], self.dtype, "input_blocks.0.0")(x)]
         for level, features in enumerate(config.features):
             if level > 0:
                 name = f"input_blocks.{len(kept)}.0"
@@ -287,12 +232,12 @@ class ADM(Network):
     def _residual(
         self, h: jax.Array, embedding: jax.Array, features: int, name: str, by: str = ""
     ) -> jax.Array:
-        block = nn.remat(_ADMResidualBlock) if self.remat else _ADMResidualBlock
+        block = nn.remat(ADMResidualBlock) if self.remat else ADMResidualBlock
         scale_shift = self.config.scale_shift
         return block(features, scale_shift, by, self.dtype, name=name)(h, embedding)
 
     def _attention(self, h: jax.Array, name: str) -> jax.Array:
-        block = nn.remat(_ADMAttentionBlock) if self.remat else _ADMAttentionBlock
+        block = nn.remat(ADMAttentionBlock) if self.remat else ADMAttentionBlock
         heads = self.config.heads_of(name, h.shape[-1])
         return block(heads, self.config.order, self.dtype, name=name)(h)
 
@@ -304,5 +249,5 @@ class ADM(Network):
         if self.config.residual_resampling:
             return self._residual(h, embedding, features, name, by)
         if by == "down":
-            return _conv(features, self.dtype, f"{name}.op", stride=2)(h)
-        return _conv(features, self.dtype, f"{name}.conv")(layers.up(h))
+            return conv(features, self.dtype, f"{name}.op", stride=2)(h)
+        return conv(features, self.dtype, f"{name}.conv")(layers.up(h))
