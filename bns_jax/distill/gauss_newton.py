@@ -89,12 +89,12 @@ def gauss_newton(
     sketches = scalars.count("sketches", sketches)
     damping = scalars.positive("damping", damping)
 
+    init = partial(_init, damping)
     update = partial(_update, memory, sketches, double)
 
     def trainer(iterations: int) -> Trainer:
         del iterations
-        forwards = 1 + 2 + 2 * sketches + len(_DAMPINGS)
-        return Trainer(partial(_init, damping), update, forwards)
+        return Trainer(init, update, 1 + 2 + 2 * sketches + len(_DAMPINGS))
 
     name = f"gauss_newton({memory}, {sketches}, {damping}, {double})"
     return Optimizer(

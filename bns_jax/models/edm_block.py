@@ -105,7 +105,7 @@ def conv(
       dtype: of the products.
       name: of the layer.
       size: of the kernel, in pixels, odd.
-      margin: pixels of zeros on each side.
+      margin: by how many pixels each side has more zeros than keep the size.
 
     Returns:
       The convolution.
