@@ -69,6 +69,11 @@ def check_like(output: Sample, x: Sample, what: str) -> None:
 def check_velocity(u: Sample, x: Sample, t: Array) -> None:
     """Checks what a velocity field returned.
 
+    Args:
+      u: what it returned.
+      x: a pytree of arrays.
+      t: the time that it was called with.
+
     Raises:
       ValueError: naming the leaf, what was expected of it, and what came: another
         tree, shape or dtype than that of x. The dtype that x and t promote to will
@@ -89,6 +94,11 @@ def check_velocity(u: Sample, x: Sample, t: Array) -> None:
 
 def check_per_sample(values: Any, batch: int, what: str) -> None:
     """Checks that a loss or a metric returned one real number per sample.
+
+    Args:
+      values: what it returned.
+      batch: how many samples there were.
+      what: "loss", "metric", ..., for the message.
 
     Raises:
       ValueError: naming it, what was expected, and what came.
@@ -149,6 +159,39 @@ def _check_numbers(where: str, leaf: Any) -> None:
             f"{where} must be an array of numbers, got {leaf!r:.60} of dtype {dtype}; "
             "what is none is closed over by the field"
         )
+    check_byte_order(where, leaf)
+
+
+def check_byte_order(where: str, leaf: Any) -> None:
+    """Refuses arrays in another byte order than the machine's, which JAX takes none of.
+
+    Args:
+      where: the name of the argument, and of the leaf in it.
+      leaf: an array, or anything else.
+
+    Raises:
+      TypeError: naming it, and how to turn it.
+    """
+    dtype = getattr(leaf, "dtype", None)
+    if isinstance(dtype, np.dtype) and not dtype.isnative:
+        raise TypeError(
+            f"{where} must be in the byte order of this machine, got {dtype.str}; "
+            'x.astype(x.dtype.newbyteorder("=")) turns it'
+        )
+
+
+def check_native(**trees: Any) -> None:
+    """Refuses leaves in another byte order than the machine's; see `check_byte_order`.
+
+    Args:
+      **trees: pytrees by the name of the argument that they came as.
+
+    Raises:
+      TypeError: naming the leaf, and how to turn it.
+    """
+    for name, tree in trees.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            check_byte_order(f"{name}{jax.tree_util.keystr(path)}", leaf)
 
 
 def check_finite(name: str, tree: Any) -> None:

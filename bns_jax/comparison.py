@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ from etils import epath
 
 from bns_jax import (
     identity,
+    kinds,
     metrics,
     ns,
     pairs,
@@ -96,7 +99,8 @@ def compare(
       scheduler: the path of the model. Left out, the problem or a field made by
         `velocity.from_*` knows its own; for others there are the solvers that need
         none.
-      also: one's own solvers by name, as three arrays or several of them by their NFE.
+      also: one's own solvers by a name that the catalogue does not have, as three
+        arrays or several of them by their NFE.
       metric: metric(x_n, x1) or metric(x_n, batch) -> (batch,), larger is better; that
         of the problem, PSNR, if left out.
       directory: where results are kept; a second call continues there.
@@ -114,6 +118,7 @@ def compare(
     if not counts:
         raise ValueError("expected at least one number of evaluations, got none")
     pairs.check(data)
+    kinds.check("solvers by name", {} if also is None else also, Mapping, "also")
     problem = Problem.of(vf)
     if scheduler is not None:
         problem = dataclasses.replace(problem, scheduler=scheduler)
@@ -122,11 +127,19 @@ def compare(
     for params in chosen.values():
         ns.validate(params)
     results = measure_all(problem, data, chosen, metric, directory, report)
-    described = getattr(metric, "__name__", identity.describe(metric))
-    caption = f"{described} on {data.size} pairs"
+    caption = f"{_described(metric)} on {data.size} pairs"
     if path is None:
         caption += "; without a scheduler, solvers that need one are left out"
     return Comparison(tuple(results), caption)
+
+
+def _described(metric: Metric) -> str:
+    """Its name, and of PSNR the range that it is for."""
+    given = metric if isinstance(metric, functools.partial) else None
+    if (given.func if given else metric) is metrics.psnr:
+        bound = inspect.signature(metric).parameters["data_range"]
+        return f"psnr (data_range={bound.default:g})"
+    return str(getattr(metric, "__name__", identity.describe(metric)))
 
 
 def measure_all(
@@ -188,6 +201,11 @@ def _own(
     counts: Sequence[int],
 ) -> dict[tuple[str, int], NSParams]:
     """One's own solvers at the NFE that were asked for."""
+    if not isinstance(name, str) or name.partition("@")[0] in solvers.CATALOGUE:
+        raise ValueError(
+            f"also: expected names of one's own, got {name!r}, which is no name or one "
+            "of the catalogue's; those of the catalogue come by names="
+        )
     if not isinstance(several, Mapping):
         raise ValueError(
             f"also[{name!r}] must be a solver, or solvers by their NFE, got "

@@ -15,6 +15,13 @@ _PART = 2**20
 def place(path: epath.PathLike, name: str) -> epath.Path:
     """A path that somebody gave; "" would stand for the working directory.
 
+    Args:
+      path: a text, or anything with __fspath__; of any scheme that etils.epath knows.
+      name: of the argument, for the message.
+
+    Returns:
+      The path.
+
     Raises:
       ValueError: if it is empty or none; says which argument is.
     """
@@ -49,7 +56,15 @@ def write(path: epath.PathLike, data: str | bytes) -> None:
 
 
 def named(error: OSError, path: epath.Path) -> OSError:
-    """The error with the file that it is about, which a full disk does not say."""
+    """The error with the file that it is about, which a full disk does not say.
+
+    Args:
+      error: that was raised.
+      path: of the file.
+
+    Returns:
+      An error of the same kind; the same one if it names a file.
+    """
     if error.filename is not None or error.errno is None:
         return error
     return type(error)(error.errno, error.strerror, str(path))
@@ -67,12 +82,16 @@ def opened(path: epath.PathLike, kind: str) -> Iterator[IO[bytes]]:
       path: the file.
       kind: what it should be, for the message: "solver", "weights", ...
 
+    Yields:
+      The file, open for reading bytes.
+
     Raises:
       Missing: if there is no such file.
       OSError: if there is, but it cannot be read.
     """
+    file_path = place(path, f"the {kind} file")
     try:
-        file = epath.Path(path).open("rb")
+        file = file_path.open("rb")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise Missing(f"no {kind} file at {path}") from error
     with file:
@@ -86,6 +105,9 @@ def read(path: epath.PathLike, kind: str, at_most: int | None = None) -> bytes:
       path: the file.
       kind: what it should be.
       at_most: how many bytes it may have; any number if None.
+
+    Returns:
+      All bytes of it.
 
     Raises:
       ValueError: if it has more, of which few more are read.
@@ -109,6 +131,9 @@ def not_data(content: bytes) -> str:
 
     Args:
       content: of the file, or how it begins.
+
+    Returns:
+      The words, for a message.
     """
     if not content:
         return "it is empty"

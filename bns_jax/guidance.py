@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bns_jax import conditioning, scalars
-from bns_jax.checks import check_floating, check_like
+from bns_jax.checks import check_byte_order, check_floating, check_like
 from bns_jax.pytree import as_pytree
 from bns_jax.typing import Array, Sample, Time, VelocityField
 
@@ -37,7 +37,20 @@ class GuidedVelocity:
     channels: int | None = dataclasses.field(default=None, metadata={"static": True})
 
     def __call__(self, t: Time, x: Sample, *args: Any) -> Sample:
-        """The guided velocity, like x."""
+        """The guided velocity, like x.
+
+        Args:
+          t: scalar time in [0, 1], from noise to data.
+          x: a batch of samples, a pytree of floating-point arrays.
+          *args: conditioning of both fields; then w, where `scale` is None.
+
+        Returns:
+          (1 + w) u_cond - w u_uncond, of the shape and dtype of x.
+
+        Raises:
+          ValueError: if the scale does not fit x or is missing, or a field returns
+            another tree or shape than that of x.
+        """
         check_floating("x", x)
         w, args = self._scale_and_rest(args)
         cond, uncond = self.cond(t, x, *args), self.uncond(t, x, *args)
@@ -46,7 +59,15 @@ class GuidedVelocity:
         return self._guide(w, cond, uncond)
 
     def check_args(self, args: tuple[Any, ...]) -> None:
-        """Lets both fields check the conditioning; see `conditioning.check`."""
+        """Lets both fields check the conditioning; see `conditioning.check`.
+
+        Args:
+          args: the conditioning of all samples, concrete; the scale last, where it is
+            one of them.
+
+        Raises:
+          ValueError: if a field refuses it, or there is no scale.
+        """
         _, args = self._scale_and_rest(args)
         for vf in (self.cond, self.uncond):
             conditioning.check(vf, args)
@@ -58,7 +79,19 @@ class GuidedVelocity:
         return schedulers[0] if schedulers[0] == schedulers[1] else None
 
     def ends(self, t: Time, x: Sample, *args: Any) -> Any:
-        """The guided ends: they combine as the velocities do, both being linear."""
+        """The guided ends: they combine as the velocities do, both being linear.
+
+        Args:
+          t: scalar time in [0, 1].
+          x: a batch of samples, a pytree of arrays.
+          *args: conditioning, as of a call.
+
+        Returns:
+          `velocity.Ends` of the guided model.
+
+        Raises:
+          ValueError: if the scale does not fit x, or is missing.
+        """
         w, args = self._scale_and_rest(args)
         cond, uncond = self.cond.ends(t, x, *args), self.uncond.ends(t, x, *args)  # type: ignore[attr-defined]
         return self._guide(w, cond, uncond)
@@ -100,6 +133,9 @@ def guided(
         all of them if left out. The published figures of DiT and SiT guide 3 of the 4
         channels of their latents.
 
+    Returns:
+      The guided field; `cond` itself where the scale is the number 0.
+
     Raises:
       ValueError: if the scale is no real number or not finite, or channels is not
         positive; from the field, if the scale does not fit x or a field returns
@@ -139,6 +175,9 @@ def with_scale_as_argument(
     Returns:
       The field and what to add to its arguments: one array with leading axis `count`,
       or nothing for other fields.
+
+    Raises:
+      ValueError: if there are other scales than samples.
     """
     if not isinstance(vf, GuidedVelocity) or vf.scale is None or vf.scale.ndim == 0:
         return vf, ()
@@ -168,6 +207,7 @@ def _leading(guided: Array, cond: Array, channels: int | None) -> Array:
 
 def _per_sample(scale: Array, x: Array) -> Array:
     """A guidance scale in the dtype and with the axes of x."""
+    check_byte_order("the guidance scale", scale)
     if jnp.issubdtype(jnp.result_type(scale), jnp.complexfloating):
         raise ValueError("the guidance scale must be a real number, got complex ones")
     w = jnp.asarray(scale, x.dtype)

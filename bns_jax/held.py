@@ -34,7 +34,14 @@ class Holding:
         return self.function
 
     def __call__(self, *args: Any) -> Any:
-        """Calls the function."""
+        """Calls the function.
+
+        Args:
+          *args: of the function.
+
+        Returns:
+          What it returns.
+        """
         return self.function(*args)
 
     def __eq__(self, other: object) -> bool:
@@ -50,7 +57,7 @@ class Holding:
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class UnboundMethod:
     """A method whose owner is the first argument.
 
     Attributes:
@@ -60,12 +67,27 @@ class Method:
     function: Any
 
     def __call__(self, owner: Any, *args: Any) -> Any:
-        """Calls it."""
+        """Calls the method of an owner.
+
+        Args:
+          owner: what the method is of; a `Partitioned` is made whole.
+          *args: of the method.
+
+        Returns:
+          What it returns.
+        """
         return self.function(getattr(owner, "whole", owner), *args)
 
 
 def as_it_is(function: Any) -> Any:
-    """The function, together with the arrays that it holds now if there are any."""
+    """The function, together with the arrays that it holds now if there are any.
+
+    Args:
+      function: a callable that is no pytree.
+
+    Returns:
+      A `Holding`, or the function itself.
+    """
     held = tuple(_held(function, set()))
     return Holding(function, held) if held else function
 

@@ -14,13 +14,14 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+import types
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
-from bns_jax.held import Holding, Method
+from bns_jax.held import Holding, UnboundMethod
 from bns_jax.pytree import Partitioned, as_pytree, checksum, on_host
 
 Probe: TypeAlias = list[float | None]
@@ -37,37 +38,15 @@ _NUMBERS = 3
 def describe(value: Any) -> str:
     """A function by its name and by those of what it is made of.
 
-    Partial functions, methods, modules and other dataclasses are seen through. The
-    text is the same in every process.
+    Partial functions, methods, modules and other dataclasses are seen through.
+
+    Args:
+      value: a function, or anything that it holds.
+
+    Returns:
+      A text that is the same in every process.
     """
-    if isinstance(value, Partitioned):
-        return describe(value.whole)
-    if isinstance(value, Holding | Method):
-        return describe(value.function)
-    if isinstance(value, functools.partial):
-        return _call(describe(value.func), value.args, value.keywords)
-    if inspect.ismethod(value):
-        return f"{describe(value.__self__)}.{value.__name__}"
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        shown = [field.name for field in dataclasses.fields(value) if field.repr]
-        fields = {name: getattr(value, name, None) for name in shown}
-        return _call(_name(type(value)), (), fields)
-    if hasattr(value, "__qualname__"):
-        defaults = getattr(value, "__defaults__", None) or ()
-        named = getattr(value, "__kwdefaults__", None) or {}
-        return (
-            _call(_name(value), defaults, named) if defaults or named else _name(value)
-        )
-    leaves = jax.tree.leaves(value)
-    if leaves and all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves):
-        return _arrays(leaves)
-    if isinstance(value, Mapping):
-        return _call("", (), {str(key): entry for key, entry in value.items()})
-    if isinstance(value, list | tuple):
-        return _call("", tuple(value), {})
-    if value is None or isinstance(value, str | int | float | complex | np.generic):
-        return repr(value)
-    return _name(type(value))
+    return next(shown(value) for is_kind, shown in _KINDS if is_kind(value))
 
 
 def probe(*values: Any) -> Probe:
@@ -87,7 +66,14 @@ def probe(*values: Any) -> Probe:
 
 
 def digest(identity: Mapping[str, Any]) -> str:
-    """SHA-256 of what is compared exactly, 64 hexadecimal digits."""
+    """SHA-256 of what is compared exactly, 64 hexadecimal digits.
+
+    Args:
+      identity: JSON values by name; probes are left out.
+
+    Returns:
+      64 hexadecimal digits.
+    """
     exact = {key: value for key, value in identity.items() if not _is_probe(key)}
     return hashlib.sha256(json.dumps(exact, sort_keys=True).encode()).hexdigest()
 
@@ -96,6 +82,13 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """The entries in which two identities differ, side by side as text.
 
     Probes are named where nothing else differs: they follow from the rest.
+
+    Args:
+      there: the identity of what was found.
+      here: that of what is asked for.
+
+    Returns:
+      One line for each entry; none if they agree.
     """
     differing = [
         key
@@ -137,6 +130,9 @@ def of_function(name: str, function: Any, answers: Probe) -> dict[str, Any]:
       name: how the entries begin.
       function: a callable, a pytree or not.
       answers: its `probe`.
+
+    Returns:
+      Its description, the checksum of its arrays, and the probe.
     """
     return {
         name: describe(function),
@@ -185,14 +181,70 @@ def _name(thing: Any) -> str:
     return str(thing.__qualname__)
 
 
-def _arrays(leaves: list[Any]) -> str:
+def _call(name: str, args: Iterable[Any], keywords: Mapping[str, Any]) -> str:
+    shown = [describe(value) for value in args]
+    shown += [f"{key}={describe(value)}" for key, value in sorted(keywords.items())]
+    return f"{name}({', '.join(shown)})"
+
+
+def _partial(value: functools.partial) -> str:
+    return _call(describe(value.func), value.args, value.keywords)
+
+
+def _method(value: types.MethodType) -> str:
+    return f"{describe(value.__self__)}.{value.__name__}"
+
+
+def _is_dataclass(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _dataclass(value: Any) -> str:
+    shown = [field.name for field in dataclasses.fields(value) if field.repr]
+    fields = {name: getattr(value, name, None) for name in shown}
+    return _call(_name(type(value)), (), fields)
+
+
+def _function(value: Any) -> str:
+    """A function or class, by its name and defaults."""
+    defaults = getattr(value, "__defaults__", None) or ()
+    named = getattr(value, "__kwdefaults__", None) or {}
+    return _call(_name(value), defaults, named) if defaults or named else _name(value)
+
+
+def _is_arrays(value: Any) -> bool:
+    leaves = jax.tree.leaves(value)
+    are_arrays = (isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves)
+    return bool(leaves) and all(are_arrays)
+
+
+def _arrays(value: Any) -> str:
     """A number as it is; of arrays how many they are: their values have a checksum."""
+    leaves = jax.tree.leaves(value)
     if len(leaves) == 1 and leaves[0].ndim == 0:
         return str(leaves[0])
     return f"{len(leaves)} arrays" if len(leaves) > 1 else "array"
 
 
-def _call(name: str, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> str:
-    shown = [describe(value) for value in args]
-    shown += [f"{key}={describe(value)}" for key, value in sorted(keywords.items())]
-    return f"{name}({', '.join(shown)})"
+def _mapping(value: Mapping[Any, Any]) -> str:
+    return _call("", (), {str(key): entry for key, entry in value.items()})
+
+
+def _instance_of(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kinds)
+
+
+_KINDS: tuple[tuple[Callable[[Any], bool], Callable[[Any], str]], ...] = (
+    (_instance_of(Partitioned), lambda value: describe(value.whole)),
+    (_instance_of(Holding, UnboundMethod), lambda value: describe(value.function)),
+    (_instance_of(functools.partial), _partial),
+    (inspect.ismethod, _method),
+    (_is_dataclass, _dataclass),
+    (lambda value: hasattr(value, "__qualname__"), _function),
+    (_is_arrays, _arrays),
+    (_instance_of(Mapping), _mapping),
+    (_instance_of(list, tuple), lambda value: _call("", value, {})),
+    (_instance_of(str, int, float, complex, np.generic, type(None)), repr),
+    (lambda value: True, lambda value: _name(type(value))),
+)
+"""Which values, and how each of them is described; the first that fits counts."""

@@ -81,6 +81,12 @@ def load(path: epath.PathLike, *, expect: Purpose | None = None) -> NSParams:
 def load_metadata(path: epath.PathLike) -> dict[str, Any]:
     """What a solver file says besides what it is for.
 
+    Args:
+      path: the file.
+
+    Returns:
+      The metadata, JSON values by name.
+
     Raises:
       ValueError: if the file is missing, is no solver file, or is damaged; of a file of
         the first format, whose checksum is of the solver alone, damage is not seen.
@@ -90,6 +96,12 @@ def load_metadata(path: epath.PathLike) -> dict[str, Any]:
 
 def load_purpose(path: epath.PathLike) -> Purpose:
     """What the solver of a file is for; of older formats, its NFE alone.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The purpose; what the file does not state is None.
 
     Raises:
       ValueError: as `load`.

@@ -41,6 +41,12 @@ class Leaf(NamedTuple):
 def dtype_name(dtype: np.dtype) -> str:
     """A name that gives the dtype back; those of `ml_dtypes` have no code of NumPy's.
 
+    Args:
+      dtype: of NumPy or `ml_dtypes`.
+
+    Returns:
+      The name, for `np.dtype`.
+
     Raises:
       ValueError: if it holds Python objects, which no file takes.
     """
@@ -53,7 +59,12 @@ class LeafFiles:
     """The files of some leaves in one local folder."""
 
     def __init__(self, folder: Path, leaves: Sequence[Leaf]):
-        """Names the files, which `make` makes."""
+        """Names the files, which `make` makes.
+
+        Args:
+          folder: of the files.
+          leaves: one for each file.
+        """
         self._folder, self._leaves = folder, leaves
 
     def make(self) -> None:
@@ -81,6 +92,10 @@ class LeafFiles:
     def write(self, first: int, rows: Sequence[np.ndarray]) -> None:
         """Writes the samples from `first` on, of every leaf.
 
+        Args:
+          first: number of the first sample.
+          rows: one array for each leaf, of as many samples.
+
         Raises:
           OSError: if they cannot be written; names the file.
         """
@@ -98,6 +113,13 @@ class LeafFiles:
 
     def read(self, first: int, count: int) -> list[np.ndarray]:
         """Reads the samples from `first` on, of every leaf.
+
+        Args:
+          first: number of the first sample.
+          count: how many.
+
+        Returns:
+          One array for each leaf.
 
         Raises:
           ValueError: if a file is too short.
@@ -122,6 +144,9 @@ class LeafFiles:
         """All samples of every leaf, mapped into memory.
 
         They are read where they are used. To write into them changes no file.
+
+        Returns:
+          One array for each leaf, of all samples.
         """
         return [self._map(leaf) for leaf in self._leaves]
 
@@ -134,7 +159,14 @@ class LeafFiles:
 
 
 def checksum(parts: Sequence[np.ndarray | bytes]) -> str:
-    """SHA-256 of some arrays, one after the other, in hexadecimal digits."""
+    """SHA-256 of some arrays, one after the other, in hexadecimal digits.
+
+    Args:
+      parts: arrays or bytes.
+
+    Returns:
+      64 digits.
+    """
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part if isinstance(part, bytes) else _raw(part).data)

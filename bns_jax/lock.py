@@ -41,12 +41,28 @@ class FileLock:
         self.release = weakref.finalize(self, _release, self._path, self._handle)
 
     def is_held(self) -> bool:
-        """Whether the file that is locked is still the one of that name."""
+        """Whether the file that is locked is still the one of that name.
+
+        Returns:
+          False if somebody removed or replaced the file.
+        """
         return _is_at(self._path, self._handle)
 
 
 def take(folder: epath.Path, instead: str) -> FileLock | None:
-    """A `FileLock`; None where there is no such lock, as on gs://."""
+    """A `FileLock`; None where there is no such lock, as on gs://.
+
+    Args:
+      folder: which exists.
+      instead: what to choose another one of, for the message.
+
+    Returns:
+      The lock, or None.
+
+    Raises:
+      ValueError: if somebody else holds it; names the process.
+      OSError: if the lock's file cannot be written.
+    """
     if fcntl is None or "://" in str(folder):
         return None
     try:
@@ -59,7 +75,16 @@ def take(folder: epath.Path, instead: str) -> FileLock | None:
 
 
 def held(folder: epath.Path, holder: str, instead: str) -> ValueError:
-    """The error of whoever comes second."""
+    """The error of whoever comes second.
+
+    Args:
+      folder: that is locked.
+      holder: who holds it, as `me` says; "" if nobody knows.
+      instead: what to choose another one of.
+
+    Returns:
+      The error, to be raised.
+    """
     return ValueError(
         f"{folder} is in use by another run ({holder or 'unknown'}); wait for it, or "
         f"choose another {instead}"
@@ -67,7 +92,11 @@ def held(folder: epath.Path, holder: str, instead: str) -> ValueError:
 
 
 def me() -> str:
-    """This process, for people."""
+    """This process, for people.
+
+    Returns:
+      Its number and the name of its machine.
+    """
     return f"process {os.getpid()} on {platform.node()}"
 
 

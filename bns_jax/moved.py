@@ -14,6 +14,13 @@ def moved(**places: str) -> Callable[[F], F]:
 
     Args:
       **places: keyword -> what to write instead.
+
+    Returns:
+      The decorator; a call with one of the keywords raises TypeError.
+
+    Raises:
+      TypeError: by the decorated function, if it is called with one of them; says what
+        to write.
     """
 
     def decorate(function: F) -> F:

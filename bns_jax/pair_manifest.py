@@ -39,6 +39,10 @@ class Manifest:
     def __init__(self, directory: epath.Path, fingerprint: Mapping[str, Any]):
         """Reads the manifest, if there is one.
 
+        Args:
+          directory: of the pairs.
+          fingerprint: JSON values that say what the pairs are of.
+
         Raises:
           ValueError: if it is of another fingerprint, of something else, or missing
             beside shards; if the fingerprint is no JSON.
@@ -71,7 +75,15 @@ class Manifest:
         self.times = np.asarray(content.get("times", []), np.float64)
 
     def keep(self, leaves: Sequence[Leaf], times: np.ndarray) -> None:
-        """Writes what is not there yet; process 0 does, before each shard."""
+        """Writes what is not there yet; process 0 does, before each shard.
+
+        Args:
+          leaves: those that have samples, each with all of them.
+          times: of the path.
+
+        Raises:
+          OSError: if it cannot be written.
+        """
         if self._content is None:
             self._content = {
                 "format": _FORMAT,
@@ -86,13 +98,27 @@ class Manifest:
             self._is_kept = True
 
     def seal(self, name: str, entry: Mapping[str, Any]) -> None:
-        """Says that a shard is finished, and what it is by its checksum."""
+        """Says that a shard is finished, and what it is by its checksum.
+
+        Args:
+          name: of the seal's file.
+          entry: JSON values, the checksum among them.
+
+        Raises:
+          OSError: if it cannot be written.
+        """
         assert self._content is not None
         sealed = {"of": _digest(self._content), **entry}
         files.write(self._directory / name, json.dumps(sealed))
 
     def sealed(self, name: str) -> dict[str, Any] | None:
         """What `seal` said; None if it has not.
+
+        Args:
+          name: of the seal's file.
+
+        Returns:
+          The entry, or None.
 
         Raises:
           ValueError: if the seal is damaged, or of other pairs.

@@ -80,6 +80,12 @@ class PairStore:
     def read(self, index: int) -> Pairs | None:
         """A finished shard; None if it is missing or damaged.
 
+        Args:
+          index: of the shard, from 0.
+
+        Returns:
+          Its pairs, or None.
+
         Raises:
           OSError: if it is there but cannot be read, which is no damage.
         """
@@ -95,6 +101,10 @@ class PairStore:
 
     def write(self, index: int, shard: Pairs) -> None:
         """Adds a shard; process 0 does, for all.
+
+        Args:
+          index: of the shard, from 0.
+          shard: its pairs.
 
         Raises:
           OSError: if it cannot be written; names the file.
@@ -115,7 +125,15 @@ class PairStore:
         self._manifest.seal(_name(index, "json"), entry)
 
     def load(self) -> Pairs:
-        """All pairs, mapped into memory, once every shard has been read or written."""
+        """All pairs, mapped into memory, once every shard has been read or written.
+
+        Returns:
+          The pairs, arrays that are read where they are used.
+
+        Raises:
+          ValueError: if no shard was.
+          OSError: if a file cannot be made or read.
+        """
         if self._files is None:
             raise ValueError(f"{self._directory} holds no pairs yet")
         # Others wait, as process 0 may be writing still; a header that is damaged has

@@ -8,12 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bns_jax import scalars
-from bns_jax.checks import check_finite, check_rows
+from bns_jax import kinds, scalars
+from bns_jax.checks import check_rows
+from bns_jax.pair_checks import check_ends, check_fields, check_same_kind
 from bns_jax.typing import Array, Sample
-
-_APART = 0.01
-"""How far the ends of a path may be from the samples, relative to their size."""
 
 
 class Pairs(NamedTuple):
@@ -75,6 +73,9 @@ class Pairs(NamedTuple):
           nfe: (N,), evaluations that each took; 0 if left out.
           weights: (N,), how much each counts; all alike if left out.
 
+        Returns:
+          The pairs, NumPy arrays.
+
         Raises:
           TypeError: if a leaf is no array of numbers.
           ValueError: if they do not belong together; see `check`.
@@ -92,12 +93,15 @@ class Pairs(NamedTuple):
         weights = None if weights is None else np.asarray(weights)
         pairs = cls(x0, x1, args, nfe, times, path, weights)
         check(pairs)
-        _check_ends(pairs)
+        check_ends(pairs)
         return jax.tree.map(np.asarray, pairs)
 
 
 def check(pairs: Pairs) -> None:
     """Checks that pairs belong together.
+
+    Args:
+      pairs: what is said to be pairs.
 
     Raises:
       TypeError: if a leaf is no array of numbers.
@@ -106,97 +110,39 @@ def check(pairs: Pairs) -> None:
         the path is not of these samples, its times are not sorted in [0, 1], or the
         weights are not positive and finite.
     """
+    _check_kind(pairs)
+    check_fields(pairs)
+
+
+def _check_kind(pairs: Any) -> None:
     if not isinstance(pairs, Pairs):
         raise TypeError(
             "expected Pairs, as ground_truth.pairs and Pairs.of give, got "
             f"{type(pairs).__name__}"
         )
-    named = pairs._asdict()
-    check_rows({name: named[name] for name in ("x0", "x1", "args", "nfe")})
-    _check_alike("x1", pairs.x1, pairs.x0, 0)
-    for name in ("x0", "x1"):
-        check_finite(name, named[name])
-    times = np.asarray(pairs.times)
-    if times.ndim != 1 or not np.all((times >= 0) & (times <= 1)):
-        raise ValueError(f"times must be a vector in [0, 1], got {pairs.times}")
-    if np.any(np.diff(times) < 0):
-        raise ValueError(f"times must be sorted, got {pairs.times}")
-    _check_alike("path", pairs.path, pairs.x0, len(times))
-    check_finite("path", pairs.path)
-    nfe = np.asarray(pairs.nfe)
-    if nfe.ndim != 1 or not np.issubdtype(nfe.dtype, np.integer):
-        raise ValueError(
-            f"nfe must be whole numbers of shape (N,), got {nfe.dtype} of {nfe.shape}"
-        )
-    _check_weights(pairs.weights, pairs.size)
-
-
-def _check_weights(weights: Any, count: int) -> None:
-    if weights is None:
-        return
-    values = np.asarray(weights)
-    if values.shape != (count,) or values.dtype.kind not in "fiu":
-        raise ValueError(
-            f"weights must be one number per pair, expected shape ({count},), got "
-            f"{values.dtype} of shape {values.shape}"
-        )
-    if not (np.all(np.isfinite(values)) and np.all(values > 0)):
-        raise ValueError("weights must be positive and finite")
-
-
-def _check_ends(pairs: Pairs) -> None:
-    """Checks that paths lead from x0 to x1, where they have these points."""
-    for name, x, k, end in (("x0", pairs.x0, 0, 0.0), ("x1", pairs.x1, -1, 1.0)):
-        if not len(pairs.times) or pairs.times[k] != end:
-            continue
-        for leaf, points in zip(
-            jax.tree.leaves(x), jax.tree.leaves(pairs.path), strict=True
-        ):
-            expected = np.asarray(leaf).astype(np.float64)
-            difference = np.asarray(points[k]).astype(np.float64) - expected
-            size = np.sqrt(np.mean(expected**2))
-            if np.sqrt(np.mean(difference**2)) > _APART * size:
-                raise ValueError(
-                    f"the path must be at {name} at time {end:g}, and is apart from it "
-                    f"by {np.sqrt(np.mean(difference**2)):.3g} (root mean square)"
-                )
-
-
-def _check_alike(name: str, tree: Any, x0: Any, points: int) -> None:
-    """Checks the tree, shapes and dtypes of x1, or of a path of so many points."""
-    there, expected = jax.tree.structure(tree), jax.tree.structure(x0)
-    if not there == expected:  # type: ignore[operator]
-        raise ValueError(
-            f"x0 and {name} must have one tree, got {expected} and {there}"
-        )
-    axis = () if name == "x1" else (points,)
-    for leaf, like in zip(jax.tree.leaves(tree), jax.tree.leaves(x0), strict=True):
-        shape = (*axis, *np.shape(like))
-        if np.shape(leaf) != shape:
-            raise ValueError(f"expected {name} of shape {shape}, got {np.shape(leaf)}")
-        dtypes = _dtype(like), _dtype(leaf)
-        if dtypes[0] != dtypes[1]:
-            raise ValueError(
-                f"x0 and {name} must have one dtype, got {dtypes[0]} and {dtypes[1]}"
-            )
-
-
-def _dtype(leaf: Any) -> Any:
-    """That of an array, whether JAX would hold it so or not."""
-    return leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
 
 
 def concatenate(parts: Sequence[Pairs]) -> Pairs:
     """Joins pairs of the same kind along the sample axis.
 
+    Args:
+      parts: pairs of one field, each N_i of them.
+
+    Returns:
+      All of them, NumPy arrays with N = sum of N_i; weights where a part has some, 1
+      for those without.
+
     Raises:
       ValueError: if there are none, or they differ in tree, in the shapes or dtypes of
         a sample, or in the times of their paths.
     """
+    kinds.check("a list of sets of pairs", parts, Sequence)
+    for part in parts:
+        _check_kind(part)
     if not parts:
         raise ValueError("expected at least one set of pairs, got none")
     for part in parts[1:]:
-        _check_same_kind(parts[0], part)
+        check_same_kind(parts[0], part)
 
     def join(axis: int, *leaves: np.ndarray) -> np.ndarray:
         return np.concatenate(leaves, axis)
@@ -215,31 +161,20 @@ def _weights(part: Pairs) -> np.ndarray:
     return np.ones(part.size) if part.weights is None else np.asarray(part.weights)
 
 
-def _check_same_kind(one: Pairs, other: Pairs) -> None:
-    """Checks that two sets of pairs can be joined."""
-    if not np.array_equal(one.times, other.times):
-        raise ValueError(
-            f"pairs must have the same times, got {one.times} and {other.times}"
-        )
-    kinds = [
-        jax.tree.map(
-            lambda leaf: f"{_dtype(leaf)}{list(np.shape(leaf)[1:])}",
-            (part.x0, part.x1, part.args),
-        )
-        for part in (one, other)
-    ]
-    if kinds[0] != kinds[1]:
-        raise ValueError(
-            f"pairs must be of one kind, got samples of {kinds[0]} and {kinds[1]}"
-        )
-
-
 def first(pairs: Pairs, count: int) -> Pairs:
     """The first so many pairs; all of them if there are less.
+
+    Args:
+      pairs: all of them.
+      count: how many, from 1.
+
+    Returns:
+      Views of the first ones, where the arrays are those of NumPy.
 
     Raises:
       ValueError: if count is no whole number of at least 1.
     """
+    _check_kind(pairs)
     return _cut(pairs, 0, scalars.count("count", count))
 
 
@@ -250,9 +185,13 @@ def split(pairs: Pairs, *counts: int) -> list[Pairs]:
       pairs: all of them.
       *counts: of each set; what is left over belongs to none.
 
+    Returns:
+      One set for each count, in order; views, where the arrays are those of NumPy.
+
     Raises:
       ValueError: if a count is no whole number of at least 1, or there are fewer pairs.
     """
+    _check_kind(pairs)
     counts = tuple(scalars.count("counts", count) for count in counts)
     if sum(counts) > pairs.size:
         raise ValueError(f"expected at least {sum(counts)} pairs, got {pairs.size}")

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from bns_jax import (
     conditioning,
     identity,
+    kinds,
     metrics,
     parallel,
     probing,
@@ -23,7 +24,7 @@ from bns_jax.checks import check_finite, check_rows
 from bns_jax.metrics.psnr import USUAL_RANGE
 from bns_jax.purpose import Measured, Purpose
 from bns_jax.pytree import as_pytree
-from bns_jax.schedulers import Scheduler
+from bns_jax.schedulers import Scheduler, check_scheduler
 from bns_jax.typing import Array, Sample, VelocityField
 
 Draw: TypeAlias = Callable[[int, np.random.Generator], tuple[Sample, tuple[Any, ...]]]
@@ -81,21 +82,15 @@ class Problem:
 
     def __post_init__(self) -> None:
         as_pytree(self.field)  # Says if it is no function.
-        if not isinstance(self.scheduler, Scheduler | None):
-            raise ValueError(
-                "expected a scheduler, such as schedulers.cond_ot(), got "
-                f"{self.scheduler!r:.60}"
-            )
+        check_scheduler(self.scheduler, optional=True)
+        parallel.check_mesh(self.mesh)
+        kinds.check("a dictionary of JSON values", self.facts, Mapping, "facts")
         if self.scheduler is None:
             own = getattr(self.field, "scheduler", None)
             object.__setattr__(self, "scheduler", own)
-        if not isinstance(self.facts, Mapping):
-            raise TypeError(f"facts must be a mapping, got {type(self.facts).__name__}")
-        if not callable(self.draw) or not callable(self.decode or len):
-            wrong = "decode" if callable(self.draw) else "draw"
-            raise ValueError(
-                f"{wrong} must be a function, got {getattr(self, wrong)!r:.60}"
-            )
+        kinds.check_function("draw", self.draw, "draw(count, rng)")
+        if self.decode is not None:
+            kinds.check_function("decode", self.decode, "decode(x)")
         scalars.positive("data_range", self.data_range)
         if self.data is not None:
             check_rows({"data": self.data})

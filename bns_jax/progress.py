@@ -14,6 +14,9 @@ def on_terminal(title: str, unit: str) -> Progress:
     Args:
       title: what the work is, such as "pairs".
       unit: what is counted, such as "samples".
+
+    Returns:
+      The report, called as report(done, total, note).
     """
 
     def report(done: int, total: int, note: str = "") -> None:

@@ -121,6 +121,13 @@ class Purpose:
         Args:
           vf: the field.
           **stated: what else is known; it stands above what the field says.
+
+        Returns:
+          The purpose.
+
+        Raises:
+          TypeError: if there is no entry of a name.
+          ValueError: if one is none of its kind.
         """
         known: dict[str, Any] = {}
         network = vf
@@ -137,6 +144,12 @@ class Purpose:
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Purpose:
         """The inverse of `record`.
+
+        Args:
+          record: the entries of a solver file.
+
+        Returns:
+          The purpose.
 
         Raises:
           KeyError: if an entry is missing.
@@ -160,7 +173,11 @@ class Purpose:
         return cls(**stated)
 
     def record(self) -> dict[str, Any]:
-        """The entries of a solver file, JSON values; None for what is not stated."""
+        """The entries of a solver file, JSON values; None for what is not stated.
+
+        Returns:
+          Name -> value, as `solver.schema.json` has them.
+        """
         guidance = measured = None
         if self.guidance is not None:
             values = CONVENTION, self.guidance, self.guided_channels
@@ -177,6 +194,9 @@ def as_json(name: str, value: Any) -> dict[str, Any]:
     Args:
       name: what they are, for the message.
       value: the values.
+
+    Returns:
+      The copy: tuples are lists, and names texts.
 
     Raises:
       ValueError: if they are none. JSON has no NaN and no infinities.

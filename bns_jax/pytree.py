@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from bns_jax.held import Method, as_it_is
+from bns_jax.held import UnboundMethod, as_it_is
 
 _ARRAYS = (jax.Array, np.ndarray, np.generic)
 
@@ -44,7 +44,14 @@ class Partitioned:
         return jax.tree.unflatten(self._structure, leaves)
 
     def __call__(self, *args: Any) -> Any:
-        """Calls the callable."""
+        """Calls the callable.
+
+        Args:
+          *args: of the callable.
+
+        Returns:
+          What it returns.
+        """
         return self.whole(*args)
 
     def __getattr__(self, name: str) -> Any:
@@ -54,12 +61,24 @@ class Partitioned:
         return getattr(self.whole, name)
 
     def tree_flatten(self) -> tuple[list[Any], Any]:
-        """The arrays, and what is static."""
+        """The arrays, and what is static.
+
+        Returns:
+          The children and the auxiliary data of JAX's registry.
+        """
         return self._arrays, (_Static(self._static), self._structure)
 
     @classmethod
     def tree_unflatten(cls, aux: Any, arrays: Any) -> Partitioned:
-        """The inverse of `tree_flatten`."""
+        """The inverse of `tree_flatten`.
+
+        Args:
+          aux: the auxiliary data.
+          arrays: the children.
+
+        Returns:
+          The callable.
+        """
         return cls(list(arrays), aux[0].values, aux[1])
 
 
@@ -80,6 +99,12 @@ def as_pytree(function: Any) -> Any:
     modules of NNX and Equinox) come back as they are if all their leaves are arrays;
     otherwise the other leaves become static.
 
+    Args:
+      function: any callable.
+
+    Returns:
+      A callable pytree, all leaves of which are arrays.
+
     Raises:
       ValueError: if it cannot be called.
     """
@@ -91,7 +116,7 @@ def as_pytree(function: Any) -> Any:
     if inspect.ismethod(function) and _has_arrays(function.__self__):
         # The weights of its module travel as arguments, as those of the module do.
         owner = _arrays_apart(function.__self__)
-        return jax.tree_util.Partial(Method(function.__func__), owner)
+        return jax.tree_util.Partial(UnboundMethod(function.__func__), owner)
     if jax.tree_util.treedef_is_leaf(jax.tree.structure(function)):
         return jax.tree_util.Partial(as_it_is(function))
     return _arrays_apart(function)
@@ -122,6 +147,12 @@ def on_host(leaf: Any) -> np.ndarray:
     """One array as NumPy, gathered where it lies on the devices of several processes.
 
     All of these must then call it.
+
+    Args:
+      leaf: an array of JAX or NumPy, or a number.
+
+    Returns:
+      The whole array.
     """
     if isinstance(leaf, jax.Array) and not (
         leaf.is_fully_addressable or leaf.is_fully_replicated
@@ -135,6 +166,9 @@ def checksum(tree: Any) -> str:
 
     Typed PRNG keys count by their key data. The structure enters through the paths
     alone, so a named tuple and a restored copy of it agree.
+
+    Args:
+      tree: a pytree of arrays and numbers.
 
     Returns:
       64 hexadecimal digits.

@@ -51,7 +51,19 @@ class ResultsStore:
         self._entries: dict[int, dict[str, list[str]]] = {}
 
     def find(self, name: str, nfe: int, params: NSParams) -> Result | None:
-        """A result of this solver; None if there is none."""
+        """A result of this solver; None if there is none.
+
+        Args:
+          name: of the solver.
+          nfe: evaluations of the field.
+          params: the solver; one of other numbers has another result.
+
+        Returns:
+          The result, or None.
+
+        Raises:
+          ValueError: if the directory is of something else; says what differs.
+        """
         entry = self._at(nfe).get(name)
         if entry is None or entry[0] != _numbers(params):
             return None
@@ -59,7 +71,15 @@ class ResultsStore:
         return Result(name, nfe, mean, low, high)
 
     def add(self, result: Result, params: NSParams) -> None:
-        """Keeps a result; process 0 writes."""
+        """Keeps a result; process 0 writes.
+
+        Args:
+          result: what the solver reached.
+          params: the solver.
+
+        Raises:
+          OSError: if it cannot be written.
+        """
         numbers = [repr(number) for number in result[2:]]
         self._at(result.nfe)[result.solver] = [_numbers(params), *numbers]
         if self._directory is not None and parallel.is_main():

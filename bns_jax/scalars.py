@@ -17,6 +17,9 @@ def count(name: str, value: Any, least: int = 1) -> int:
       value: an integer of Python, NumPy or JAX.
       least: the smallest that is allowed.
 
+    Returns:
+      The number.
+
     Raises:
       ValueError: if it is no integer (a bool or a float is none), or smaller.
     """
@@ -39,6 +42,9 @@ def finite(name: str, value: Any, expected: str = "a finite number") -> float:
       value: a number of Python, NumPy or JAX, or an array of shape ().
       expected: what the message says that it must be.
 
+    Returns:
+      The number.
+
     Raises:
       ValueError: if it is no number, infinite or nan.
     """
@@ -51,6 +57,13 @@ def finite(name: str, value: Any, expected: str = "a finite number") -> float:
 def positive(name: str, value: Any) -> float:
     """A finite number above 0 as Python's float.
 
+    Args:
+      name: of the argument, for the message.
+      value: a number of Python, NumPy or JAX, or an array of shape ().
+
+    Returns:
+      The number.
+
     Raises:
       ValueError: if it is none.
     """
@@ -62,6 +75,13 @@ def positive(name: str, value: Any) -> float:
 
 def fraction(name: str, value: Any) -> float:
     """A number in [0, 1] as Python's float, such as a time.
+
+    Args:
+      name: of the argument, for the message.
+      value: a number of Python, NumPy or JAX, or an array of shape ().
+
+    Returns:
+      The number.
 
     Raises:
       ValueError: if it is none.

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bns_jax import conditioning, scalars
-from bns_jax.ns import NSParams, from_updates
-from bns_jax.schedulers import Scheduler
+from bns_jax import conditioning, kinds, scalars
+from bns_jax.ns import NSParams, check_shapes, from_updates
+from bns_jax.schedulers import Scheduler, check_scheduler
 from bns_jax.typing import Array, Sample, Solver, Time, VelocityField
 from bns_jax.velocity import between_ends, divide, time_like
 
@@ -61,8 +61,12 @@ def between(source: Scheduler, target: Scheduler) -> ScaleTime:
 
     Of eq. 8's forms these are the ones that stay finite at the ends, where snr is 0
     or infinite: s is the ratio of the vectors (alpha, sigma), and with
-    L = sigma alpha' - alpha sigma' the derivative of t is (L_bar / L) / s^2.
+    L = sigma alpha' - alpha sigma' the derivative of t is (L_bar / L) / s^2. Where no
+    noise is left the latter is 0 / 0 if sigma falls other than linearly: there
+    both derivatives have their limits, which may be 0 or infinite.
     """
+    check_scheduler(source)
+    check_scheduler(target)
     lowest = float(source.log_snr(0.0))
 
     def through_snr(r: Time) -> Array:
@@ -84,20 +88,51 @@ def between(source: Scheduler, target: Scheduler) -> ScaleTime:
         aligned = alpha * target.alpha(r) + sigma * target.sigma(r)
         return aligned / (alpha**2 + sigma**2)
 
-    def d_t(r: Time) -> Array:
-        xp = jnp if isinstance(r, jax.Array) else np
+    def rate_t(r: Time) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
-            rate = _wronskian(target, r) / _wronskian(source, t(r)) / s(r) ** 2
-        return xp.where(target.log_snr(r) < lowest, 0.0, rate)
+            return _wronskian(target, r) / _wronskian(source, t(r)) / s(r) ** 2
 
-    def d_s(r: Time) -> Array:
+    def rate_s(r: Time, d_t: Callable[[Time], Array]) -> Array:
         alpha, sigma = source.alpha(t(r)), source.sigma(t(r))
         with np.errstate(invalid="ignore"):
             moved = alpha * target.d_alpha(r) + sigma * target.d_sigma(r)
             along = alpha * source.d_alpha(t(r)) + sigma * source.d_sigma(t(r))
             return (moved - s(r) * d_t(r) * along) / (alpha**2 + sigma**2)
 
+    rate_t_at_end = _at_end(rate_t)
+    rate_s_at_end = _at_end(lambda r: rate_s(r, rate_t))
+
+    def d_t(r: Time) -> Array:
+        xp = jnp if isinstance(r, jax.Array) else np
+        rate = xp.where(t(r) >= 1, rate_t_at_end, rate_t(r))
+        return xp.where(target.log_snr(r) < lowest, 0.0, rate)
+
+    def d_s(r: Time) -> Array:
+        xp = jnp if isinstance(r, jax.Array) else np
+        return xp.where(t(r) >= 1, rate_s_at_end, rate_s(r, d_t))
+
     return ScaleTime(t, s, d_t, d_s)
+
+
+def _at_end(rate: Callable[[Time], Array]) -> float:
+    """A rate at r = 1, or its limit, where it changes as a power of 1 - r."""
+    end = float(rate(1.0))
+    if not np.isnan(end):
+        return end
+    for step in _STEPS:
+        far, near = (float(rate(1.0 - distance)) for distance in (2 * step, step))
+        if np.isfinite(near):
+            break
+    if abs(near) < max(0.99 * abs(far), _ROUNDING):
+        return 0.0
+    return (
+        2 * near - far if abs(near) < 1.01 * abs(far) else float(np.sign(near) * np.inf)
+    )
+
+
+_ROUNDING = 1e-6
+_STEPS = (1e-7, 1e-5, 1e-3, 1e-2, 0.05)
+"""Extrapolated over, to an error of their square; from all too near t rounds to 1."""
 
 
 def _wronskian(scheduler: Scheduler, t: Time) -> Array:
@@ -135,11 +170,13 @@ def precondition(scheduler: Scheduler, sigma_0: float) -> ScaleTime:
     Raises:
       ValueError: unless sigma_0 is positive and finite.
     """
+    check_scheduler(scheduler)
     return between(scheduler, _Noisier(scheduler, scalars.positive("sigma_0", sigma_0)))
 
 
 def transform(vf: VelocityField, scale_time: ScaleTime) -> VelocityField:
     """The field that generates x_bar (eq. 7)."""
+    _check_change(scale_time)
 
     def transformed(r: Time, x: Sample, /, *args: Any) -> Sample:
         t, s, d_t, d_s = (f(r) for f in scale_time)
@@ -162,7 +199,12 @@ def under(
 
     Returns:
       A solver of the original field, which `from_solver` traces like any other.
+
+    Raises:
+      ValueError: if one is no function, the other no scale-time change.
     """
+    kinds.check_function("algorithm", algorithm, "algorithm(vf, x0)")
+    _check_change(scale_time)
 
     def transformed(vf: VelocityField, x0: Sample) -> Sample:
         x_bar = jax.tree.map(lambda x: x * scale_time.s(start), x0)
@@ -170,6 +212,11 @@ def under(
         return jax.tree.map(lambda x: x / scale_time.s(end), x_bar)
 
     return transformed
+
+
+def _check_change(scale_time: Any) -> None:
+    expected = "a scale-time change, such as scale_time.between(source, target)"
+    kinds.check(expected, scale_time, ScaleTime)
 
 
 def fold(params: NSParams, scale_time: ScaleTime) -> NSParams:
@@ -186,14 +233,17 @@ def fold(params: NSParams, scale_time: ScaleTime) -> NSParams:
     Raises:
       ValueError: if the change is singular at one of the times; not under a trace.
     """
+    check_shapes(params)
+    _check_change(scale_time)
     r, a, b = params
     t, s, d_t, d_s = (_at_each(f, r) for f in scale_time)
     s_end = _at_each(scale_time.s, _like(r, np.ones(1)))
     xp = jnp if isinstance(s, jax.Array) else np
     s_next = xp.concatenate([s[1:], s_end])[:, None]
     first = _like(s, np.eye(1, len(s)))
-    c = (b * d_s[None] + a[:, None] * s[0] * first) / s_next
-    d = b * (d_t * s)[None] / s_next
+    with np.errstate(invalid="ignore"):
+        c = (b * d_s[None] + a[:, None] * s[0] * first) / s_next
+        d = b * (d_t * s)[None] / s_next
     if not isinstance(c, jax.Array) and not np.all(np.isfinite(np.stack([c, d]))):
         raise ValueError(
             "the coefficients of a folded solver must be finite, and are not: the "

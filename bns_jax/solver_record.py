@@ -38,6 +38,9 @@ def of(
       purpose: what it is for.
       metadata: whatever else is worth keeping.
 
+    Returns:
+      The entries, JSON values, the checksum among them.
+
     Raises:
       ValueError: if there are more evaluations than `MOST_NFE`, another number than the
         purpose states, or the metadata are no JSON values.
@@ -65,6 +68,12 @@ def of(
 def as_text(record: Mapping[str, Any]) -> str:
     """An entry per line, and one per row of b.
 
+    Args:
+      record: the entries, as `of` gives them.
+
+    Returns:
+      JSON.
+
     Raises:
       ValueError: if it is too large to be read again.
     """
@@ -83,6 +92,12 @@ def as_text(record: Mapping[str, Any]) -> str:
 def parse(data: bytes) -> Any:
     """The inverse of `as_text`, of a file that is not too large for its NFE.
 
+    Args:
+      data: the bytes of a file.
+
+    Returns:
+      JSON values, of any kind.
+
     Raises:
       ValueError: if it is, or is no JSON.
       RecursionError: if it is nested too deep.
@@ -95,12 +110,25 @@ def parse(data: bytes) -> Any:
 
 
 def limit(nfe: int) -> int:
-    """How many bytes a file of so many evaluations may have."""
-    return _TEXT + _PER_NUMBER * num_params(nfe)
+    """How many bytes a file of so many evaluations may have.
+
+    Args:
+      nfe: evaluations of the field.
+
+    Returns:
+      Bytes.
+    """
+    return _TEXT + _PER_NUMBER * (num_params(nfe) if nfe > 0 else 0)
 
 
 def digest(record: Mapping[str, Any]) -> str:
     """What the checksum of a file should be, by its format.
+
+    Args:
+      record: the entries of the file, of a known format.
+
+    Returns:
+      64 hexadecimal digits.
 
     Raises:
       ValueError: if an entry is no JSON value, such as NaN.
@@ -118,6 +146,12 @@ def digest(record: Mapping[str, Any]) -> str:
 
 def purpose(record: Mapping[str, Any]) -> Purpose:
     """What the solver of a file is for; of older formats, its NFE alone.
+
+    Args:
+      record: the entries of the file.
+
+    Returns:
+      The purpose.
 
     Raises:
       KeyError: if an entry is missing.
@@ -140,26 +174,35 @@ def purpose(record: Mapping[str, Any]) -> Purpose:
 def params(record: Mapping[str, Any]) -> NSParams:
     """The solver of a file, whose lists are as long as its NFE says.
 
+    Args:
+      record: the entries of the file.
+
+    Returns:
+      Its arrays, NumPy float64; whether they are a valid solver is not looked at.
+
     Raises:
-      ValueError: if they are not.
+      ValueError: if the lists are of other lengths, or hold anything but numbers.
     """
-    n, rows = record["nfe"], record["b"]
-    lists = [record["times"], record["a"], rows]
-    if type(n) is not int or not all(isinstance(part, list) for part in lists):
-        raise ValueError("expected an integer nfe, and lists of times, a and b")
-    _check_nfe(n)
-    lengths = [len(part) for part in lists]
-    if lengths != [n, n, n] or [len(row) for row in rows] != list(range(1, n + 1)):
-        raise ValueError(
-            f"expected {n} times, a and rows of b, of 1 to {n} numbers, got {lengths}"
-        )
-    numbers = itertools.chain(record["times"], record["a"], *rows)
-    if other := [number for number in numbers if type(number) not in (float, int)]:
-        raise ValueError(f"expected numbers, got {other[0]!r:.100}")
+    n, times, a, rows = (record[name] for name in ("nfe", "times", "a", "b"))
+    _check_lists(n, times, a, rows)
     b = np.zeros((n, n))
     for i, row in enumerate(rows):
         b[i, : i + 1] = row
-    return _float64(NSParams(record["times"], record["a"], b))
+    return _float64(NSParams(times, a, b))
+
+
+def _check_lists(n: Any, times: Any, a: Any, rows: Any) -> None:
+    if type(n) is not int or {type(part) for part in (times, a, rows)} != {list}:
+        raise ValueError("expected an integer nfe, and lists of times, a and b")
+    _check_nfe(n)
+    lengths = [len(times), len(a), len(rows)]
+    if lengths != [n, n, n] or list(map(len, rows)) != list(range(1, n + 1)):
+        raise ValueError(
+            f"expected {n} times, a and rows of b, of 1 to {n} numbers, got {lengths}"
+        )
+    for number in itertools.chain(times, a, *rows):
+        if type(number) not in (float, int):
+            raise ValueError(f"expected numbers, got {number!r:.100}")
 
 
 def _check_nfe(nfe: int) -> None:

@@ -54,7 +54,13 @@ class Progress(Protocol):
     """Called as long work advances; the library itself prints nothing."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Reports that `done` of `total` units are finished."""
+        """Reports that `done` of `total` units are finished.
+
+        Args:
+          done: units so far.
+          total: units in all.
+          note: what else to say.
+        """
         ...
 
 
@@ -62,6 +68,12 @@ def wider(*dtypes: Any) -> Any:
     """The dtype that all of them promote to, whatever the user's promotion rules.
 
     Under jax_numpy_dtype_promotion="strict" JAX names no common dtype of two.
+
+    Args:
+      *dtypes: at least one.
+
+    Returns:
+      Their common dtype, as under JAX's standard promotion.
     """
     with jax.numpy_dtype_promotion("standard"):
         return functools.reduce(jnp.promote_types, dtypes)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,25 +20,12 @@ import jax.numpy as jnp
 from bns_jax import conditioning
 from bns_jax.checks import check_floating, check_like
 from bns_jax.guidance import guided as guided
+from bns_jax.path_ends import ENDS_OF, FLOORED, combine, unfloored
+from bns_jax.path_ends import Ends as Ends
+from bns_jax.path_ends import divide as divide
 from bns_jax.pytree import as_pytree
-from bns_jax.schedulers import Scheduler, ve
-from bns_jax.schedulers.base import LEAST_SIGMA
-from bns_jax.typing import Array, Sample, Time, VelocityField, wider
-
-_SIGMA_FLOOR = LEAST_SIGMA
-_ALPHA_FLOOR = 1e-5
-
-
-class Ends(NamedTuple):
-    """The two ends of the Gaussian path through x, as a model sees them.
-
-    Attributes:
-      data: x1_hat, the expected clean sample.
-      noise: x0_hat, the expected noise, of unit variance.
-    """
-
-    data: Sample
-    noise: Sample
+from bns_jax.schedulers import Scheduler, check_scheduler, ve
+from bns_jax.typing import Array, Sample, Time, VelocityField
 
 
 @jax.tree_util.register_dataclass
@@ -59,22 +46,55 @@ class ModelVelocity:
     prediction: str = dataclasses.field(metadata={"static": True})
 
     def __call__(self, t: Time, x: Sample, *args: Any) -> Sample:
-        """The velocity u_t(x), like x."""
+        """The velocity u_t(x), like x.
+
+        Args:
+          t: scalar time in [0, 1], from noise to data.
+          x: a batch of samples, a pytree of floating-point arrays.
+          *args: conditioning, handed on.
+
+        Returns:
+          u_t(x), of the shape and dtype of x (eq. 5).
+
+        Raises:
+          ValueError: if a field returns another tree or shape than that of x, or x is
+            of no floating-point dtype.
+        """
         t = time_like(t, x)
         ends = self.ends(t, x, *args)
-        if self.prediction in _FLOORED:
-            ends = ends._replace(noise=_unfloored(ends.noise, self.scheduler, t))
+        if self.prediction in FLOORED:
+            ends = ends._replace(noise=unfloored(ends.noise, self.scheduler, t))
         velocity = between_ends(ends, self.scheduler, t)
         return jax.tree.map(lambda u, x: u.astype(x.dtype), velocity, x)
 
     def check_args(self, args: tuple[Any, ...]) -> None:
-        """Lets the network check the conditioning; see `conditioning.check`."""
+        """Lets the network check the conditioning; see `conditioning.check`.
+
+        Args:
+          args: the conditioning of all samples, concrete.
+
+        Raises:
+          ValueError: if the network refuses it.
+        """
         conditioning.check(self.network, args)
 
     def ends(self, t: Time, x: Sample, *args: Any) -> Ends:
-        """The model's clean sample and noise at (t, x), in at least float32."""
+        """The model's clean sample and noise at (t, x), in at least float32.
+
+        Args:
+          t: scalar time in [0, 1].
+          x: a batch of samples, a pytree of arrays.
+          *args: conditioning, for the network.
+
+        Returns:
+          x1_hat and x0_hat, trees and shapes as of x.
+
+        Raises:
+          ValueError: if the network returns another tree or shape, or x is of no
+            floating-point dtype.
+        """
         t = time_like(t, x)
-        ends = _PREDICTIONS[self.prediction]
+        ends = ENDS_OF[self.prediction]
 
         def network(t: Time, x: Sample, *args: Any) -> Sample:
             output = self.network(t, x, *args)
@@ -96,12 +116,35 @@ def from_epsilon(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVeloci
         other way 1 - t, and one of discrete steps `scheduler.timestep(t)`, with the
         scheduler of `from_alphas_cumprod`.
       scheduler: of the path that it was trained on.
+
+    Returns:
+      The field vf(t, x, *args) -> velocity like x, whose leaves are those of fn.
+
+    Raises:
+      ValueError: if fn cannot be called, or the scheduler is none; from the field, if
+        fn returns another tree or shape than that of x, or x is of no floating-point
+        dtype.
     """
+    check_scheduler(scheduler)
     return ModelVelocity(as_pytree(fn), scheduler, "epsilon")
 
 
 def from_data(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVelocity:
-    """The velocity of an x-prediction network; fn(t, x, *args) -> clean sample."""
+    """The velocity of an x-prediction network.
+
+    Args:
+      fn: fn(t, x, *args) -> the expected clean sample, like x; t as of `from_epsilon`.
+      scheduler: of the path that it was trained on.
+
+    Returns:
+      The field vf(t, x, *args) -> velocity like x, whose leaves are those of fn.
+
+    Raises:
+      ValueError: if fn cannot be called, or the scheduler is none; from the field, if
+        fn returns another tree or shape than that of x, or x is of no floating-point
+        dtype.
+    """
+    check_scheduler(scheduler)
     return ModelVelocity(as_pytree(fn), scheduler, "data")
 
 
@@ -111,7 +154,16 @@ def from_v(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVelocity:
     Args:
       fn: fn(t, x, *args) -> alpha_t noise - sigma_t data, like x.
       scheduler: of the path that it was trained on.
+
+    Returns:
+      The field vf(t, x, *args) -> velocity like x, whose leaves are those of fn.
+
+    Raises:
+      ValueError: if fn cannot be called, or the scheduler is none; from the field, if
+        fn returns another tree or shape than that of x, or x is of no floating-point
+        dtype.
     """
+    check_scheduler(scheduler)
     return ModelVelocity(as_pytree(fn), scheduler, "v")
 
 
@@ -123,7 +175,16 @@ def from_score(fn: Callable[..., Sample], scheduler: Scheduler) -> ModelVelocity
     Args:
       fn: fn(t, x, *args) -> the gradient of log p_t at x, -noise / sigma_t, like x.
       scheduler: of the path that it was trained on.
+
+    Returns:
+      The field vf(t, x, *args) -> velocity like x, whose leaves are those of fn.
+
+    Raises:
+      ValueError: if fn cannot be called, or the scheduler is none; from the field, if
+        fn returns another tree or shape than that of x, or x is of no floating-point
+        dtype.
     """
+    check_scheduler(scheduler)
     return ModelVelocity(as_pytree(fn), scheduler, "score")
 
 
@@ -138,113 +199,49 @@ def from_denoiser(
       scheduler: of the path to sample on, ve() if left out; ve(rho=7) meets small
         noise levels better. A denoiser knows no time: on any path it is asked at
         sigma_t / alpha_t and x / alpha_t, with sigma and alpha held above 1e-5.
+
+    Returns:
+      The field vf(t, x, *args) -> velocity like x, whose leaves are those of fn.
+
+    Raises:
+      ValueError: if fn cannot be called, or the scheduler is none; from the field, if
+        fn returns another tree or shape than that of x, or x is of no floating-point
+        dtype.
     """
+    check_scheduler(scheduler, optional=True)
     return ModelVelocity(as_pytree(fn), scheduler or ve(), "denoiser")
 
 
 def between_ends(ends: Ends, scheduler: Scheduler, t: Array) -> Sample:
-    """alpha_t' x1_hat + sigma_t' x0_hat, the velocity on the path of `scheduler`."""
+    """The velocity alpha_t' x1_hat + sigma_t' x0_hat of a path (eq. 5).
+
+    Args:
+      ends: x1_hat and x0_hat.
+      scheduler: of the path.
+      t: scalar time in [0, 1].
+
+    Returns:
+      The velocity, in the dtype of t or wider.
+    """
     d_alpha, d_sigma = scheduler.d_alpha(t), scheduler.d_sigma(t)
-    return _combine(d_alpha, ends.data, d_sigma, ends.noise)
+    return combine(d_alpha, ends.data, d_sigma, ends.noise)
 
 
 def time_like(t: Time, x: Sample) -> Array:
-    """Time as a JAX array of the dtype of x, or float32 where that has 16 bits."""
+    """Time as a JAX array of the dtype of x, or float32 where that has 16 bits.
+
+    Args:
+      t: scalar time.
+      x: a pytree of floating-point arrays.
+
+    Returns:
+      t as a float64 array if x has a float64 leaf, else as float32.
+
+    Raises:
+      TypeError: if a leaf of x is no array of numbers.
+      ValueError: if one is of no floating-point dtype.
+    """
     check_floating("x", x)
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(x)]
     dtype = jnp.float64 if jnp.float64 in dtypes else jnp.float32
     return jnp.asarray(t, dtype)
-
-
-def divide(x: Sample, scale: Array) -> Sample:
-    """The quotient x / scale, like x; computed in the dtype of the scale or wider."""
-
-    def leaf(x: Array) -> Array:
-        wide = wider(x.dtype, scale.dtype)
-        return (x.astype(wide) / scale.astype(wide)).astype(x.dtype)
-
-    return jax.tree.map(leaf, x)
-
-
-def _combine(p: Array, x: Sample, q: Array, y: Sample) -> Sample:
-    """The sum p x + q y, in the dtype of the scalars or wider."""
-
-    def leaf(x: Array, y: Array) -> Array:
-        wide = wider(jnp.result_type(x), p.dtype)
-        x, y = jnp.asarray(x, wide), jnp.asarray(y, wide)
-        return p.astype(wide) * x + q.astype(wide) * y
-
-    return jax.tree.map(leaf, x, y)
-
-
-def _ends_of_epsilon(
-    network: VelocityField, scheduler: Scheduler, t: Array, x: Sample, *args: Any
-) -> Ends:
-    alpha, sigma = scheduler.alpha(t), scheduler.sigma(t)
-    noise = network(t, x, *args)
-    return Ends(_combine(1 / alpha, x, -sigma / alpha, noise), noise)
-
-
-def _ends_of_score(
-    network: VelocityField, scheduler: Scheduler, t: Array, x: Sample, *args: Any
-) -> Ends:
-    sigma = scheduler.sigma(t)
-
-    def epsilon(t: Time, x: Sample, *args: Any) -> Sample:
-        score = network(t, x, *args)
-        return _combine(-sigma, score, jnp.zeros_like(sigma), score)
-
-    return _ends_of_epsilon(epsilon, scheduler, t, x, *args)
-
-
-def _ends_of_data(
-    network: VelocityField, scheduler: Scheduler, t: Array, x: Sample, *args: Any
-) -> Ends:
-    # At t = 1 both x - alpha x1_hat and sigma vanish; the floor keeps 0 / 0 out.
-    alpha, sigma = scheduler.alpha(t), jnp.maximum(scheduler.sigma(t), _SIGMA_FLOOR)
-    data = network(t, x, *args)
-    return Ends(data, _combine(1 / sigma, x, -alpha / sigma, data))
-
-
-def _unfloored(noise: Sample, scheduler: Scheduler, t: Array) -> Sample:
-    """The noise of `_ends_of_data` where sigma_t lies below the floor but for its end.
-
-    On paths like VE's with rho = 7 that is the last tenth of the time, in which the
-    velocity is a small sigma_t' times a large noise.
-    """
-    sigma = scheduler.sigma(t)
-    least = jnp.asarray(scheduler.least_sigma, sigma.dtype)
-    ratio = jnp.maximum(sigma, _SIGMA_FLOOR) / jnp.maximum(sigma, least)
-    return jax.tree.map(lambda x: ratio.astype(x.dtype) * x, noise)
-
-
-def _ends_of_v(
-    network: VelocityField, scheduler: Scheduler, t: Array, x: Sample, *args: Any
-) -> Ends:
-    alpha, sigma = scheduler.alpha(t), scheduler.sigma(t)
-    v, squares = network(t, x, *args), alpha**2 + sigma**2
-    data = _combine(alpha / squares, x, -sigma / squares, v)
-    return Ends(data, _combine(sigma / squares, x, alpha / squares, v))
-
-
-def _ends_of_denoiser(
-    network: VelocityField, scheduler: Scheduler, t: Array, x: Sample, *args: Any
-) -> Ends:
-    # A network that is told log(sigma) can be asked neither at infinity nor at 0.
-    alpha = jnp.maximum(scheduler.alpha(t), _ALPHA_FLOOR)
-    sigma = jnp.maximum(scheduler.sigma(t), _SIGMA_FLOOR)
-
-    def denoise(t: Time, x: Sample, *args: Any) -> Sample:
-        return network(sigma / alpha, divide(x, alpha), *args)
-
-    return _ends_of_data(denoise, scheduler, t, x, *args)
-
-
-_FLOORED = ("data", "denoiser")
-_PREDICTIONS = {
-    "epsilon": _ends_of_epsilon,
-    "data": _ends_of_data,
-    "v": _ends_of_v,
-    "score": _ends_of_score,
-    "denoiser": _ends_of_denoiser,
-}

@@ -16,7 +16,13 @@ FORMAT, MOST_NFE, MOST_BYTES = "bns_jax.solver/3", 1000, 22_000_000
 
 
 def load(path: str) -> dict[str, Any]:
-    """Reads a solver file: its entries; times (n,), a (n,), b (n, n) as float64 arrays.
+    """Reads a solver file.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The entries by name, JSON values but for times (n,), a (n,) and b (n, n), float64.
 
     Raises:
       ValueError: if it is no solver file of this format, or is damaged.
@@ -48,6 +54,9 @@ def sample(solver: dict[str, Any], field: Any, x0: Any, *args: Any) -> Any:
       field: the velocity u, called as field(t, x, *args) from t = 0, noise, to t = 1.
       x0: noise, a floating-point array; the sample has its dtype.
       *args: handed to the field.
+
+    Returns:
+      The sample, of the shape and dtype of x0.
     """
     x = x0 = np.asarray(x0)
     wide = np.result_type(x0, np.float32)  # Sums of 16 bits run in 32.

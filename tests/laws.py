@@ -43,10 +43,14 @@ ALL_GRIDS: dict[str, Callable[[Any], grids.Grid]] = {
     "exponential": grids.exponential,
     "beta": grids.beta,
     "shifted": lambda _: grids.shifted(3.0),
-    "leading": lambda _: grids.timesteps("leading", offset=1),
-    "leading_skipped": lambda _: grids.timesteps("leading", skip_last=True),
-    "linspace": lambda _: grids.timesteps("linspace", final="sigma_min"),
-    "trailing": lambda _: grids.timesteps("trailing"),
+    "leading": lambda path: grids.timesteps("leading", offset=1, scheduler=path),
+    "leading_skipped": lambda path: grids.timesteps(
+        "leading", skip_last=True, scheduler=path
+    ),
+    "linspace": lambda path: grids.timesteps(
+        "linspace", final="sigma_min", scheduler=path
+    ),
+    "trailing": lambda path: grids.timesteps("trailing", scheduler=path),
     "from_times": lambda _: lambda n: grids.from_times(np.linspace(0, 1, n + 1))(n),
     "resampled": lambda _: grids.resampled([0.0, 0.1, 0.4, 1.0]),
 }

@@ -15,13 +15,13 @@ import numpy as np
 from bns_jax.models import convert, edm
 from bns_jax.models.adm import ADM, ADMConfig
 from bns_jax.models.dit import DiT, DiTConfig
-from bns_jax.models.edm import EDM, EDMConfig
+from bns_jax.models.edm import EDMConfig, EDMDenoiser
 from bns_jax.models.published import PUBLISHED
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "checkpoints"
 KINDS = {
     "adm": (ADM, ADMConfig),
-    "edm": (EDM, EDMConfig),
+    "edm": (EDMDenoiser, EDMConfig),
     "dit": (DiT, DiTConfig),
     "sit": (DiT, DiTConfig),
 }

@@ -50,6 +50,7 @@ DTYPES = [
     np.complex64,
     np.object_,
     np.dtype("<U2"),
+    np.dtype(">f4"),
 ]
 SHAPES = [(3, 2), (1, 2), (2, 2, 1), (3,), (0, 2), (2, 0), ()]
 LAYOUTS = {
@@ -58,7 +59,9 @@ LAYOUTS = {
     "reversed": lambda x: x[::-1] if x.ndim else x,
     "strided": lambda x: np.repeat(x, 2, axis=-1)[..., ::2] if x.ndim else x,
     "read-only": lambda x: _frozen(x),
-    "JAX's": lambda x: jnp.asarray(x) if x.dtype.kind not in "OU" else x,
+    "JAX's": lambda x: (
+        jnp.asarray(x) if x.dtype.kind not in "OU" and x.dtype.isnative else x
+    ),
 }
 STRANGE = [0.0, np.nan, np.inf, -np.inf, 1e30]
 
@@ -192,6 +195,51 @@ def test_any_array_is_refused_by_name_or_taken_as_its_copy(name, x):
 @given(x=arrays([(3, 2), (3,), (0, 2), ()]))
 def test_long_work_refuses_first_or_takes_any_layout(name, x):
     _check(SLOW[name], x)
+
+
+ONES = np.ones((3, 2))
+SWAPPED = np.ones((3, 2), ">f8")
+OF_PARAMS = {
+    "sample": lambda p: bns_jax.sample(p, field, ONES),
+    "sample_path": lambda p: bns_jax.sample_path(p, field, ONES),
+    "sample_velocities": lambda p: ns.sample_velocities(p, field, ONES),
+    "validate": ns.validate,
+    "bns": families.bns,
+    "evaluate": lambda p: distill.evaluate(p, field, _pairs(ONES, ONES)),
+    "compare": lambda p: bns_jax.compare(
+        field, _pairs(ONES, ONES), 2, names=["euler"], also={"mine": p}
+    ),
+}
+OTHERS = {
+    "args of sample": lambda: bns_jax.sample(
+        EULER, lambda t, x, c: x * c, ONES, SWAPPED
+    ),
+    "args of pairs": lambda: ground_truth.pairs(
+        lambda t, x, c: x * c, ONES, {"c": SWAPPED}
+    ),
+    "scale": lambda: velocity.guided(field, field, SWAPPED)(0.5, ONES),
+    "target": lambda: metrics.psnr(ONES, SWAPPED),
+    "target of a loss": lambda: distill.snr_loss(ONES, SWAPPED),
+}
+
+
+@pytest.mark.parametrize("name", [*OF_PARAMS, *OTHERS])
+def test_the_other_byte_order_is_named_with_its_remedy(name):
+    with pytest.raises(
+        TypeError, match=r"byte order of this machine, got >f8; .*astype"
+    ):
+        if name in OTHERS:
+            OTHERS[name]()
+        else:
+            OF_PARAMS[name](EULER._replace(a=EULER.a.astype(">f8")))
+
+
+def test_what_is_read_by_numpy_may_be_of_the_other_byte_order():
+    swapped = np.array([0.9, 0.5], ">f8")
+    assert schedulers.from_alphas_cumprod(swapped).log_alphas[0] < 0
+    np.testing.assert_array_equal(
+        solvers.euler(2, grid=np.array([0, 0.25, 1], ">f4")).times, [0, 0.25]
+    )
 
 
 COUNTS = {

@@ -15,12 +15,12 @@ from etils import epath
 
 from bns_jax import (
     checkpoint,
-    checkpoint_steps,
     distill,
     families,
     parallel,
     solvers,
 )
+from bns_jax.checkpoint.steps import seal
 
 from . import problems
 
@@ -457,12 +457,44 @@ def test_metadata_that_are_no_json_are_refused(tmp_path):
         checkpoint.save(tmp_path / "run", 1, state(), {"x": np.zeros(2)})
 
 
+def strictly(text):
+    """JSON values, where NaN and Infinity are none."""
+
+    def refuse(name):
+        raise ValueError(name)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_metadata_that_are_not_finite_come_back_out_of_strict_json(tmp_path):
+    """A history begins with nan; null stays null."""
+    given = {
+        "history": [[0, np.nan, None], [1, 0.5, -np.inf]],
+        "best": {"of": np.float64(np.inf), "": np.nan},
+        "nonfinite": [],
+    }
+    checkpoint.save(tmp_path, 1, state(), given)
+    strictly((tmp_path / "bns_jax_1" / "meta" / "metadata").read_text())
+    found = checkpoint.newest_metadata(tmp_path)
+    assert repr(found) == repr(given | {"best": {"of": np.inf, "": np.nan}})
+    assert repr(checkpoint.restore(tmp_path, state()).metadata) == repr(found)
+
+
+def test_metadata_of_versions_that_wrote_nan_are_read(two_steps):
+    item = two_steps / "bns_jax_2" / "meta"
+    body = json.loads((item / "metadata").read_text()) | {"metadata": {"x": np.nan}}
+    del body["nonfinite"]
+    (item / "metadata").write_text(json.dumps(body))
+    seal(epath.Path(item))
+    assert repr(checkpoint.newest_metadata(two_steps)) == "{'x': nan}"
+
+
 def reformat(directory, number):
     """The newest step as another version would have left it, seal and all."""
     item = directory / "bns_jax_2" / "meta"
     body = json.loads((item / "metadata").read_text()) | {"format": number}
     (item / "metadata").write_text(json.dumps(body))
-    checkpoint_steps.seal(epath.Path(item))
+    seal(epath.Path(item))
 
 
 def test_a_newer_version_says_what_to_do(two_steps):

@@ -50,7 +50,7 @@ def test_it_prints_as_a_table_whose_last_line_is_the_best(compared):
     best = compared.best(4)
     assert last.split()[0] in {best.solver, "mine"}
     assert f"{best.mean:.2f}" in last
-    assert str(compared).startswith("psnr on 40 pairs")
+    assert str(compared).startswith("psnr (data_range=2) on 40 pairs")
     with pytest.raises(ValueError, match="nothing was compared at 3"):
         compared.best(3)
 
@@ -79,6 +79,7 @@ def test_results_are_kept_and_never_those_of_something_else(
         bns_jax.compare, names=["euler", "midpoint"], directory=tmp_path
     )
     once = compare(vf, data, 2)
+    own = compare(vf, data, 2, also={"own": solvers.euler(2)})
     calls = []
     measure = comparison.measure
     monkeypatch.setattr(
@@ -86,11 +87,11 @@ def test_results_are_kept_and_never_those_of_something_else(
     )
     assert compare(vf, data, 2) == once
     single = solvers.euler(2)._replace(a=np.ones(2, np.float32))
-    assert compare(vf, data, 2, also={"euler": single}) == once
+    assert compare(vf, data, 2, also={"own": single}) == own
     assert not calls
-    other = compare(vf, data, 2, also={"euler": solvers.midpoint(2)})
+    other = compare(vf, data, 2, also={"own": solvers.midpoint(2)})
     assert len(calls) == 1
-    assert other.results[0].mean == once.results[1].mean
+    assert other.results[-1].mean == once.results[1].mean
     for changes in (
         {"vf": lambda t, x: -x},
         {"data": data._replace(x1=data.x1 + 1)},

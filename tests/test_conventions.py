@@ -71,6 +71,64 @@ def test_another_scheduler_is_seen():
     assert not conventions.check(network("velocity", cond_ot), vp, DATA).as_trained
 
 
+MODES = np.random.default_rng(2).choice([-1.0, 1.0], size=(256, 1))
+BIMODAL = MODES + STD * np.random.default_rng(3).normal(size=(256, 4))
+
+
+def of_two_modes(scheduler):
+    """E[x1 | x] of an equal mixture of N(-1, STD^2 I) and N(1, STD^2 I)."""
+
+    def data(t, x):
+        alpha, sigma = scheduler.alpha(t), scheduler.sigma(t)
+        variance = (alpha * STD) ** 2 + sigma**2
+        mode = jnp.tanh(alpha * jnp.sum(x, axis=1, keepdims=True) / variance)
+        return mode + alpha * STD**2 / variance * (x - alpha * mode)
+
+    return velocity.from_data(data, scheduler)
+
+
+MISREAD = {
+    "zero": lambda vf: lambda t, x: 0 * x,
+    "half": lambda vf: lambda t, x: 0.5 * vf(t, x),
+    "double": lambda vf: lambda t, x: 2 * vf(t, x),
+    "later": lambda vf: lambda t, x: vf(jnp.minimum(t + 0.1, 0.999), x),
+    "shifted": lambda vf: lambda t, x: vf(t / (t + 3 * (1 - t)), x),
+    "scaled": lambda vf: lambda t, x: vf(t, 1.5 * x),
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_data_of_two_modes_tell_more_than_a_linear_guess(name):
+    scheduler = PATHS[name]
+    right = of_two_modes(scheduler)
+    found = conventions.check(right, scheduler, BIMODAL)
+    assert found.as_trained
+    assert min(found.rescaled) > 0.95
+    for wrong in MISREAD.values():
+        found = conventions.check(wrong(right), scheduler, BIMODAL)
+        assert not found.as_trained, found
+        assert "does not denoise" in str(found)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+@pytest.mark.parametrize("name", ALL_SCHEDULERS)
+def test_the_slope_of_the_velocity_is_one(name, factor):
+    """Of any data: E[target u] = E[u^2] where u = E[target | x]."""
+    scheduler = ALL_SCHEDULERS[name]
+    right = Gaussian(scheduler, std=STD).velocity
+    assert conventions.check(right, scheduler, DATA).as_trained
+    assert not conventions.check(
+        lambda t, x: factor * right(t, x), scheduler, DATA
+    ).as_trained
+
+
+@pytest.mark.parametrize("count", [8, 24])
+def test_few_data_are_no_reason_to_refuse(count):
+    scheduler = schedulers.cond_ot()
+    field = Gaussian(scheduler, std=STD).velocity
+    assert conventions.check(field, scheduler, DATA[:count]).as_trained
+
+
 def test_pairs_unlike_the_data_are_said_to_be():
     right = velocity.from_epsilon(network("epsilon", PATHS["vp"]), PATHS["vp"])
     wrong = velocity.from_v(network("epsilon", PATHS["vp"]), PATHS["vp"])

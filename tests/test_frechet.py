@@ -423,6 +423,7 @@ def test_a_file_of_images_is_a_reference(images, tmp_path, save):
         (lambda x: x / 127.5 - 1, None),
         (lambda x: x / 127.5 - 1, (-1, 1)),
         (lambda x: x / 255, (0, 1)),
+        (lambda x: x / 255 - 1e-3, (0, 1)),
         (lambda x: x.astype(np.float32), (0, 255)),
         (lambda x: np.asarray(x, np.float64) / 85 - 1.5, (-1.5, 1.5)),
     ],
@@ -471,6 +472,11 @@ def test_a_reference_of_another_size_is_refused_at_the_first_batch(images):
         (lambda x: x.astype(np.int32), "or uint8, got int32"),
         (lambda x: x.astype(np.float32), r"from 0 to 25\d; those in \[0, 1\] are to"),
         (lambda x: x / 255, r"from 0 to 1; those in .* with value_range=\(0, 1\)"),
+        (
+            lambda x: x / 255 * 1.003 - 0.003,
+            r"from -0.003 to 1; those .* with value_range=\(0, 1\)",
+        ),
+        (lambda x: x / 255 * 1.3 - 0.2, r"in \[-1, 1\] with as little as -0.2 below 0"),
         (lambda x: x.transpose(0, 3, 1, 2)[:, :, :, [0] * 5].repeat(2, 2), "first"),
         (lambda x: x * (1 + 1j), "or uint8, got complex128"),
         (lambda x: np.where(x > 9, np.nan, 0.0), "finite"),
@@ -493,6 +499,8 @@ def test_one_number_below_0_does_not_make_a_range(images):
     ("value_range", "message"),
     [
         ((0, 1), r"in \[0, 1\], got numbers from 0 to 255"),
+        (1.0, r"expected a range \(low, high\), got 1.0"),
+        ((0, 0.5, 1), r"expected a range \(low, high\), got \(0, 0.5, 1\)"),
         ((1, 0), r"expected a range \(low, high\), got \(1, 0\)"),
         ((0, np.inf), r"expected a range \(low, high\)"),
     ],

@@ -236,8 +236,8 @@ def test_equal_values_are_sure():
         (np.ones((2, 3)), 0.95, r"vector of finite values, got shape \(2, 3\)"),
         (np.ones(0), 0.95, r"got shape \(0,\)"),
         (np.array([1.0, np.nan, np.inf]), 0.95, "with 2 that are not"),
-        (np.ones(3), 1.0, r"a confidence in \(0, 1\) .* got 1.0"),
-        (np.ones(3), 0.0, r"a confidence in \(0, 1\) .* got 0.0"),
+        (np.ones(3), 1.0, r"confidence must lie in \(0, 1\), got 1.0"),
+        (np.ones(3), 0.0, r"confidence must lie in \(0, 1\), got 0.0"),
     ],
 )
 def test_an_interval_without_meaning_is_refused(values, confidence, message):

@@ -20,7 +20,7 @@ from bns_jax.models import (
     recognise,
     state_dict,
 )
-from bns_jax.models.edm_unet import EDMConfig, UNet
+from bns_jax.models.edm_unet import EDMConfig, EDMUNet
 from bns_jax.models.tensors import Tensors
 from tests import weight_files
 from tests.published import FIXTURES, Fixture, error
@@ -339,7 +339,7 @@ def test_a_pickle_says_how_its_network_is_preconditioned(
         return  # the network is one of the others
     x, classes = inputs(fixture, sigma)
     skip, out, given, noise = table_1(kind, sigma, data)
-    inner = UNet(fixture.network.config)
+    inner = EDMUNet(fixture.network.config)
     told = jnp.full(len(x), noise, jnp.float32)
     label = fixture.given[2]
     raw = apply(inner, fixture.params["model"], told, jnp.float32(given) * x, label)
@@ -614,6 +614,32 @@ def test_unknown_names_and_entries_are_listed():
         published.look_up("dit_xl_2").changed({"heads": 7})
     with pytest.raises(ValueError, match="network must be one of"):
         published.look_up("edm_ffhq_vp").changed({"network": "ddpm"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head_channels": None, "heads": 7}, r"heads must divide .*, got 7"),
+        (
+            {"head_channels": None, "heads": 4, "heads_upsample": 5},
+            r"heads_upsample must divide .*\[384, 576, 768\], got 5",
+        ),
+        ({"head_channels": 60}, r"head_channels must divide .*, got 60"),
+        # The middle has attention whatever the list says.
+        (
+            {"head_channels": None, "heads": 5, "attention": ()},
+            r"heads must divide .*\[768\], got 5",
+        ),
+        ({"head_channels": None, "heads": 0}, "heads must be at least 1, got 0"),
+        ({"head_channels": None, "heads": None}, "heads must be a whole number"),
+        ({"head_channels": -1}, "head_channels must be at least 1, got -1"),
+        ({"head_channels": None, "heads_upsample": -1}, "heads_upsample must be at"),
+        ({"heads": 2.0}, "heads must be a whole number, got 2.0"),
+    ],
+)
+def test_heads_divide_what_they_attend_to(changes, message):
+    with pytest.raises(ValueError, match=message):
+        published.look_up("adm64").changed(changes)
 
 
 def test_discrete_schedules_have_their_closed_forms():

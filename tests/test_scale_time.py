@@ -163,6 +163,55 @@ def test_rates_are_finite_at_the_ends(source, target):
             assert np.isfinite(change.d_s(xp.asarray(r)))
 
 
+POWERS = {
+    "ve_1.5": schedulers.ve(80.0, 1.5),
+    "ve_2": schedulers.ve(3.0, 2.0),
+    "ve_7": schedulers.ve(80.0, 7.0),
+    "shifted_ve_7": schedulers.shifted(3.0, schedulers.ve(80.0, 7.0)),
+}
+"""Their sigma falls to 0 as another power than 1 of the time that is left."""
+
+EVERY = ALL_SCHEDULERS | POWERS
+
+
+@pytest.mark.parametrize("source", EVERY)
+def test_ends_are_the_limits_of_what_is_inside(source):
+    """Finite where these are, and never nan."""
+    steps = np.array([1e-3, 1e-4])
+    for target in EVERY.values():
+        change = between(EVERY[source], target)
+        for end, inside in ((0.0, steps), (1.0, 1.0 - steps)):
+            for value in change:
+                far, near = value(inside)
+                got = float(value(end))
+                same = float(value(jnp.asarray(end)))
+                np.testing.assert_allclose(same, got, rtol=1e-9, atol=1e-9)
+                assert np.isfinite(got) or abs(near) > 1.1 * abs(far)
+                if np.isfinite(got) and end == 1.0:
+                    slack = 0.05 * abs(got) + 8 * abs(near - far) + 1e-6
+                    assert abs(got - near) < slack
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "d_t", "d_s"),
+    [
+        ("ve_7", "ve_7", 1.0, 0.0),
+        ("vp", "vp", 1.0, 0.0),
+        ("cosine", "vp", np.inf, 0.0),
+        ("vp", "cond_ot", 0.0, 1.0),
+        ("ve_7", "cond_ot", np.inf, 1.0),
+        ("ve_7", "shifted_ve_7", 3.0, 0.0),
+        ("ve_2", "ve_7", 0.0, 0.0),
+        ("ve_7", "ve_2", np.inf, 0.0),
+    ],
+)
+def test_rates_at_the_end_of_known_powers(source, target, d_t, d_s):
+    change = between(EVERY[source], EVERY[target])
+    assert_close(change.t(1.0), 1.0, 0)
+    np.testing.assert_allclose(change.d_t(1.0), d_t, rtol=1e-6)
+    np.testing.assert_allclose(change.d_s(1.0), d_s, rtol=1e-6)
+
+
 SMOOTH_ENDS = [name for name in SMOOTH_SCHEDULERS if name not in VARIANCE_PRESERVING]
 
 
@@ -339,7 +388,8 @@ def test_the_width_of_the_source_is_checked(sigma_0):
 def test_folding_onto_a_singular_time_is_refused():
     params = ALL_SOLVERS["heun"].params(4, None)
     with pytest.raises(ValueError, match="singular at one of the times"):
-        scale_time.fold(params, precondition(schedulers.vp(), 5.0))
+        scale_time.fold(params, between(schedulers.cond_ot(), schedulers.vp()))
+    ns.validate(scale_time.fold(params, precondition(schedulers.vp(), 5.0)))
 
 
 def test_folded_solvers_are_valid():

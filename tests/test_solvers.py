@@ -650,6 +650,18 @@ def test_ve_starts_at_its_own_noise():
         solvers.from_sigmas("euler", [30.0, 1.0, 0.0], schedulers.ve(80.0))
 
 
+@pytest.mark.parametrize("name", solvers.CATALOGUE)
+def test_generic_solvers_alone_need_no_scheduler(name):
+    if solvers.CATALOGUE[name].kind == "generic":
+        nfe = 13 if name == "heun_euler" else 12
+        assert len(solvers.build(name, nfe).times) == nfe
+        solvers.algorithm(name, nfe)
+        return
+    for build in (solvers.build, solvers.algorithm):
+        with pytest.raises(ValueError, match="expected its scheduler, got None"):
+            build(name, 12)
+
+
 def cosine_of_996():
     """The cosine schedule of 1,000 steps, of which the noisiest four are left out."""
     k = np.arange(1001) / 1000
@@ -666,6 +678,27 @@ def test_timesteps_are_those_of_a_schedule_that_keeps_fewer(first):
     assert_close(read, [995, 749, 499, 249], 1e-9)
     params = solvers.from_timesteps("ddim", [749, 499, 249], path, steps=1000)
     assert_close([path.timestep(t) for t in params.times], [749, 499, 249], 1e-9)
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "linspace"])
+def test_a_grid_of_timesteps_is_of_those_that_a_schedule_keeps(spacing):
+    """The first of 1,000 is the noisiest of 996, and the others are themselves."""
+    path = cosine_of_996()
+    grid = grids.timesteps(spacing, 1000, scheduler=path)
+    expected = {"trailing": [749, 499, 249], "linspace": [666, 333, 0]}[spacing]
+    params = solvers.build("ddim", 4, path, grid)
+    read = [path.timestep(t) for t in params.times]
+    assert_close(read, [995, *expected], 1e-9)
+    for name, kind in solvers.CATALOGUE.items():
+        for build in (solvers.build, solvers.algorithm):
+            with pytest.raises(
+                ValueError, match=r"of 1000 training steps .* holds 996"
+            ):
+                build(name, 4 * kind.stages, path, grids.timesteps(spacing, 1000))
+    with pytest.raises(ValueError, match=r"0 \.\. 995 of 1000: only the first"):
+        solvers.build("ddim", 500, path, grid)
+    own = grids.timesteps(spacing, scheduler=path)
+    assert_close(path.timestep(own(996)[:-1]), np.arange(996)[::-1], 1e-9)
 
 
 def test_timesteps_that_a_schedule_lacks_are_named():

@@ -108,6 +108,105 @@ def test_weights_are_found_where_training_scripts_put_them(read, place):
     assert_same(read(pickle.dumps(PLACES[place], 4)), small(1))
 
 
+AVERAGES = [
+    "ema",
+    "EMA",
+    "params_ema",
+    "ema_params",
+    "ema_weights",
+    "weights_ema",
+    "model_ema",
+    "ema_model",
+    "modelEMA",
+    "module_ema",
+    "ema_state_dict",
+    "state_dict_ema",
+    "average_model",
+    "averaged_model",
+    "model_avg",
+    "swa_model",
+    "ema_0.9999",
+    "net_ema",
+    "G_ema",
+    "shadow",
+]
+
+
+@pytest.mark.parametrize("raw", ["model", "params", "state_dict", "net", "G", "module"])
+@pytest.mark.parametrize("name", AVERAGES)
+def test_averaged_weights_are_read_by_whatever_name(read, name, raw):
+    for content in (
+        {raw: small(0), name: small(1)},
+        {
+            name: small(1),
+            "epoch": 3,
+            "optimizer": {"state": {0: small(0)}},
+            raw: small(0),
+        },
+        {"training": {raw: small(0), name: {"decay": 0.9, "shadow": small(1)}}},
+        {raw: small(0), "callbacks": {name: {"decay": np.array(0.9), "w": small(1)}}},
+        {name: {f"module.{k}": v for k, v in small(1).items()}, raw: small(0)},
+    ):
+        assert_same(read(pickle.dumps(content, 4)), small(1))
+
+
+def prefixed(prefix, values):
+    return {f"{prefix}.{name}": value for name, value in values.items()}
+
+
+DOTTED = {"down.0.weight": np.zeros((2, 2)), "down.0.bias": np.zeros(2)}
+ONES = {name: value + 1 for name, value in DOTTED.items()}
+WITHOUT_DOTS = {name.replace(".", ""): value for name, value in ONES.items()}
+COUNTERS = {"decay": np.array(0.9), "num_updates": np.array(3)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        prefixed("model", DOTTED) | prefixed("model_ema", ONES),
+        prefixed("model_ema", WITHOUT_DOTS | COUNTERS) | prefixed("model", DOTTED),
+        prefixed("online_model", DOTTED) | prefixed("ema_model", ONES) | COUNTERS,
+        prefixed("ema_model", ONES) | COUNTERS,
+        DOTTED | prefixed("ema", ONES),
+        {"model": DOTTED, "ema": WITHOUT_DOTS | COUNTERS},
+    ],
+    ids=["prefix", "no dots", "wrapper", "counters", "no prefix", "nested"],
+)
+def test_averaged_weights_among_others_are_told_by_their_prefix(read, content):
+    assert_same(read(pickle.dumps(content, 4)), ONES)
+    if not any(isinstance(value, dict) for value in content.values()):
+        assert_same(read(weight_files.safe(content)), ONES)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (
+            {"model": small(0), "ema_0.99": small(1), "ema_0.999": small(2)},
+            "0.99.*0.999",
+        ),
+        ({"params": small(0), "ema": small(1), "swa": small(2)}, "'ema', in 'swa'"),
+        ({"model": small(0), "ema": ONES}, "in 'model', in 'ema'"),
+        (prefixed("ema", ONES) | prefixed("swa", ONES) | DOTTED, "in 'ema', in 'swa'"),
+    ],
+)
+def test_averages_that_may_be_others_are_named(read, content, named):
+    with pytest.raises(ValueError, match=f"several sets of tensors: .*{named}"):
+        read(pickle.dumps(content, 4))
+
+
+def test_a_layer_may_have_any_name(read):
+    layers = prefixed("average", DOTTED) | prefixed("schema", {"weight": np.ones(3)})
+    assert_same(read(pickle.dumps(layers, 4)), layers)
+
+
+@pytest.mark.parametrize("holder", [list, tuple, lambda of: {"loss": next(iter(of))}])
+def test_an_average_of_something_else_is_passed_over_aloud(read, holder):
+    beside = {"model": small(1), "model_ema": holder(small(0).values())}
+    with pytest.warns(UserWarning, match=r"in \['model_ema'\]: those of 'model'"):
+        assert_same(read(pickle.dumps(beside, 4)), small(1))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -46,6 +46,9 @@ def in_double(function: Callable[..., Any], double: bool) -> Callable[..., Any]:
     Args:
       function: of pytrees of arrays to one.
       double: whether to; TPUs have float32 only.
+
+    Returns:
+      A function of the same arguments.
     """
 
     def cast(dtype: Any) -> Callable[[Any], Any]:

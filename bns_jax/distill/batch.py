@@ -62,7 +62,11 @@ class Batch:
         return self.trajectory
 
     def without_path(self) -> Batch:
-        """The same, to be moved to a device where nobody reads the path."""
+        """The same, to be moved to a device where nobody reads the path.
+
+        Returns:
+          A batch whose `path` raises ValueError.
+        """
         return dataclasses.replace(self, trajectory=None)
 
 
@@ -74,6 +78,9 @@ def of_rows(data: Pairs, rows: np.ndarray, *, with_path: bool = True) -> Batch:
       rows: their numbers.
       with_path: whether the path is wanted, which is large; there is none where the
         pairs hold no point of it.
+
+    Returns:
+      The batch, NumPy arrays; weights float32, at most 1.
     """
     kept = data.x0, data.x1, data.args, data.weights_or_ones
     x0, x1, args, weights = jax.tree.map(lambda leaf: np.asarray(leaf[rows]), kept)
@@ -92,6 +99,9 @@ def reads_path(function: Callable[[Batch], Any], batch: Batch) -> bool:
     Args:
       function: is traced, not run.
       batch: an example.
+
+    Returns:
+      True if the result depends on it, or passes it on.
     """
     program = jax.make_jaxpr(function)(batch).jaxpr
     read = {

@@ -21,7 +21,20 @@ from bns_jax.pairs import Pairs
 def check_inputs(
     optimizer: Optimizer, family: Family, train: Pairs, validation: Pairs
 ) -> None:
-    """Everything that can be wrong with the data, found before the work starts."""
+    """Everything that can be wrong with the data, found before the work starts.
+
+    Args:
+      optimizer: of the run.
+      family: to be fitted.
+      train: pairs.
+      validation: pairs; some from noise of training pairs are warned of.
+
+    Raises:
+      TypeError: if pairs are none, or hold what is no number.
+      ValueError: if pairs do not belong together, the start is no valid solver, there
+        are fewer residuals than parameters, or the batch does not fit the pairs or the
+        microbatch the batch.
+    """
     for data in (train, validation):
         pairs.check(data)
     batch = optimizer.batch_of(train.size)
@@ -52,7 +65,17 @@ def check_inputs(
 
 
 def check_shapes(goal: Goal, family: Family, metric: BatchFunction) -> None:
-    """Checks the field, the objective and the metric without computing anything."""
+    """Checks the field, the objective and the metric without computing anything.
+
+    Args:
+      goal: an example of the objective on a batch.
+      family: to be fitted.
+      metric: of a batch.
+
+    Raises:
+      ValueError: if the field returns another tree, shape or dtype than that of x, or
+        the objective or the metric no number per sample.
+    """
     batch, params = goal.batch, family.to_params(family.theta)
     scored = partial(score, metric, params, goal.vf)
     returned = {

@@ -29,14 +29,22 @@ class RecentLosses:
         self._losses = collections.deque[Any](maxlen=min(_MOST_REJECTED, iterations))
 
     def add(self, *losses: Any) -> None:
-        """Adds those of some steps, whose values need not be known yet."""
+        """Adds those of some steps, whose values need not be known yet.
+
+        Args:
+          *losses: scalars, of JAX or Python.
+        """
         self._losses.extend(losses)
 
     def __len__(self) -> int:
         return len(self._losses)
 
     def values(self) -> list[float]:
-        """The newest last; waits for the device."""
+        """The newest last; waits for the device.
+
+        Returns:
+          At most ten floats.
+        """
         return [float(loss) for loss in self._losses]
 
     def none_is_finite(self, done: int, look: bool) -> bool:
@@ -45,6 +53,9 @@ class RecentLosses:
         Args:
           done: steps of the run; every tenth is looked at.
           look: whether to look at this one too, which waits for the device.
+
+        Returns:
+          False while there are fewer.
         """
         if not look and done % _MOST_REJECTED:
             return False
@@ -55,7 +66,7 @@ class RecentLosses:
 def report_not_finite(
     params: NSParams, done: int, vf: VelocityField, batch: Batch, steps: int
 ) -> NoReturn:
-    """Raises ValueError with the time at which the field ceased to be finite.
+    """Says at which time the field ceased to be finite.
 
     Args:
       params: the solver that could not be improved.
@@ -63,6 +74,10 @@ def report_not_finite(
       vf: the field.
       batch: of the last step.
       steps: how many of them were not finite.
+
+    Raises:
+      ValueError: always; names the time, the iterations, or that the loss is not
+        finite.
     """
     _, velocities = jax.jit(ns.sample_velocities)(params, vf, batch.x0, *batch.args)
     finite = np.all([_is_finite(u) for u in jax.tree.leaves(velocities)], axis=0)

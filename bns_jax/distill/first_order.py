@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bns_jax import identity, scalars
+from bns_jax import identity, kinds, scalars
 from bns_jax.distill.optimizer import Goal, Optimizer, Trainer, Update
 
 _FORWARD_AND_BACKWARD = 3
@@ -29,6 +29,9 @@ def adam(
       learning_rate: its start.
       schedule: how it decays to 0 over the run: "polynomial" (linearly, the paper's
         image models) or "cosine" (its text and audio models).
+
+    Returns:
+      The recipe, for `fit`.
 
     Raises:
       ValueError: if the rate is not positive or the schedule unknown.
@@ -55,6 +58,9 @@ def recipe(name: Literal["images", "text_to_image", "audio"]) -> Optimizer:
         "text_to_image" (1e-4, cosine, 20,000 of 8, every 200) or "audio" (1e-4,
         cosine, 15,000 of 40, every 5,000).
 
+    Returns:
+      The recipe, for `fit`.
+
     Raises:
       ValueError: if there is none of that name.
     """
@@ -71,7 +77,15 @@ def with_optax(tx: optax.GradientTransformation, name: str = "with_optax") -> Op
         does, is not among the forwards that are counted.
       name: what a checkpoint knows it by, beside its first three steps on a parabola:
         name settings that do not show there, such as where a schedule ends.
+
+    Returns:
+      The recipe, for `fit`.
+
+    Raises:
+      ValueError: if it is none.
     """
+    expected = "a transformation of optax, such as optax.adam(1e-3)"
+    kinds.check(expected, tx, optax.GradientTransformation)
 
     def trainer(iterations: int) -> Trainer:
         del iterations

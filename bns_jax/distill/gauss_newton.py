@@ -77,6 +77,9 @@ def gauss_newton(
       double: whether the p x p algebra runs in float64; where the hardware has it
         (not on TPUs) if left out.
 
+    Returns:
+      The recipe, for `fit`.
+
     Raises:
       ValueError: if an argument is out of its range.
     """
@@ -86,44 +89,8 @@ def gauss_newton(
     sketches = scalars.count("sketches", sketches)
     damping = scalars.positive("damping", damping)
 
-    def init(theta: Any) -> GaussNewtonState:
-        point, _ = ravel_pytree(theta)
-        zero = jnp.zeros((), point.dtype)
-        return GaussNewtonState(
-            jnp.zeros((point.size, point.size), point.dtype), zero, zero + damping
-        )
-
-    def update(goal: Goal, theta: Any, opt_state: Any, key: jax.Array) -> Update:
-        state: GaussNewtonState = opt_state
-        wide = jax.default_backend() != "tpu" if double is None else double
-        _check_is_of_end(goal)
-        point, unravel = ravel_pytree(theta)
-        drawn = _sensitivities(goal, theta, key, sketches)
-        loss = goal.mean(drawn.loss)
-        solved = in_double(partial(_steps, memory), wide)(
-            drawn, goal.batch.weights, state
-        )
-        factor, weight, steps = (leaf.astype(point.dtype) for leaf in solved)
-
-        def attempt(step: jax.Array) -> tuple[jax.Array, jax.Array]:
-            moved, reached = refit(goal, unravel(point + step), wide)
-            return ravel_pytree(moved)[0], reached
-
-        points, losses = jax.lax.map(attempt, steps)
-        losses = jnp.where(jnp.isfinite(losses), losses, jnp.inf)
-        best = jnp.argmin(losses)
-        better = losses[best] < loss
-        tried = state.damping * jnp.asarray(_DAMPINGS, point.dtype)
-        new_damping = jnp.where(better, tried[best], 10.0 * state.damping)
-        finite = jnp.isfinite(loss) & jnp.any(jnp.isfinite(losses))
-        new_state = GaussNewtonState(
-            jnp.where(finite, factor, state.factor),
-            jnp.where(finite, weight, state.weight),
-            jnp.clip(new_damping, _LEAST_DAMPING, _LARGEST_DAMPING),
-        )
-        return Update(
-            unravel(jnp.where(better, points[best], point)), new_state, loss, ~finite
-        )
+    init = partial(_init, damping)
+    update = partial(_update, memory, sketches, double)
 
     def trainer(iterations: int) -> Trainer:
         del iterations
@@ -132,6 +99,53 @@ def gauss_newton(
     name = f"gauss_newton({memory}, {sketches}, {damping}, {double})"
     return Optimizer(
         trainer, name, batch=260, iterations=32, evaluate_every=4, patience=1
+    )
+
+
+def _init(damping: float, theta: Any) -> GaussNewtonState:
+    point, _ = ravel_pytree(theta)
+    zero = jnp.zeros((), point.dtype)
+    return GaussNewtonState(
+        jnp.zeros((point.size, point.size), point.dtype), zero, zero + damping
+    )
+
+
+def _update(
+    memory: float,
+    sketches: int,
+    double: bool | None,
+    goal: Goal,
+    theta: Any,
+    state: GaussNewtonState,
+    key: jax.Array,
+) -> Update:
+    """One step: the better of two dampings, if it lowers the loss of the batch."""
+    wide = jax.default_backend() != "tpu" if double is None else double
+    _check_is_of_end(goal)
+    point, unravel = ravel_pytree(theta)
+    drawn = _sensitivities(goal, theta, key, sketches)
+    loss = goal.mean(drawn.loss)
+    solved = in_double(partial(_steps, memory), wide)(drawn, goal.batch.weights, state)
+    factor, weight, steps = (leaf.astype(point.dtype) for leaf in solved)
+
+    def attempt(step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        moved, reached = refit(goal, unravel(point + step), wide)
+        return ravel_pytree(moved)[0], reached
+
+    points, losses = jax.lax.map(attempt, steps)
+    losses = jnp.where(jnp.isfinite(losses), losses, jnp.inf)
+    best = jnp.argmin(losses)
+    better = losses[best] < loss
+    tried = state.damping * jnp.asarray(_DAMPINGS, point.dtype)
+    new_damping = jnp.where(better, tried[best], 10.0 * state.damping)
+    finite = jnp.isfinite(loss) & jnp.any(jnp.isfinite(losses))
+    new_state = GaussNewtonState(
+        jnp.where(finite, factor, state.factor),
+        jnp.where(finite, weight, state.weight),
+        jnp.clip(new_damping, _LEAST_DAMPING, _LARGEST_DAMPING),
+    )
+    return Update(
+        unravel(jnp.where(better, points[best], point)), new_state, loss, ~finite
     )
 
 

@@ -34,18 +34,34 @@ def psnr_loss(x: Sample, target: Sample) -> jax.Array:
 
 
 def mse_loss(x: Sample, target: Sample) -> jax.Array:
-    """||x - target||^2 of each sample, (batch,)."""
+    """||x - target||^2 of each sample, the mean over its entries.
+
+    Args:
+      x: what the solver made, leading batch axis.
+      target: the true samples.
+
+    Returns:
+      (batch,), in float32 or wider.
+    """
     return mean_squared_error(x, target)
 
 
 def snr_loss(x: Sample, target: Sample) -> jax.Array:
-    """Log (||x - target||^2 / ||target||^2) of each sample, for audio; (batch,).
+    """Log (||x - target||^2 / ||target||^2) of each sample, for audio.
 
     It has the gradient of `psnr_loss`; its value is what `metrics.snr` measures.
+
+    Args:
+      x: what the solver made, leading batch axis.
+      target: the true samples.
+
+    Returns:
+      (batch,). A sample that is hit exactly gives a finite value with gradient 0.
     """
+    loss = psnr_loss(x, target)
     silence = jax.tree.map(jnp.zeros_like, target)
     power = mean_squared_error(target, silence)
-    return psnr_loss(x, target) - jnp.log(power + jnp.finfo(power.dtype).tiny)
+    return loss - jnp.log(power + jnp.finfo(power.dtype).tiny)
 
 
 def huber_loss(delta: float = 1.0) -> Callable[[Sample, Sample], jax.Array]:

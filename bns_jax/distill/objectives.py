@@ -38,7 +38,15 @@ class Pairwise:
     function: EndFunction
 
     def __call__(self, x_n: Sample, batch: Batch) -> jax.Array:
-        """Its values, (batch,)."""
+        """The values of the function.
+
+        Args:
+          x_n: what the solver made.
+          batch: the samples.
+
+        Returns:
+          (batch,).
+        """
         return self.function(x_n, batch.x1)
 
 
@@ -47,6 +55,9 @@ def pairwise(function: EndFunction) -> BatchFunction:
 
     Args:
       function: f(x_n, x1) -> (batch,).
+
+    Returns:
+      f(x_n, batch) -> (batch,).
     """
     return Pairwise(function)
 
@@ -54,7 +65,17 @@ def pairwise(function: EndFunction) -> BatchFunction:
 def rollout_to_end(
     to_params: ToParams, theta: Any, vf: VelocityField, batch: Batch
 ) -> Sample:
-    """x_n: the solver, run on the noise of the batch."""
+    """x_n: the solver, run on the noise of the batch.
+
+    Args:
+      to_params: of the family.
+      theta: its numbers.
+      vf: the field.
+      batch: samples.
+
+    Returns:
+      x_n, like batch.x0.
+    """
     return sample(to_params(theta), vf, batch.x0, *batch.args)
 
 
@@ -84,6 +105,12 @@ AnyObjective: TypeAlias = EndFunction | BatchFunction | Objective
 def as_objective(given: AnyObjective) -> Objective:
     """An objective, or a loss of (x_n, batch) or of (x_n, x1), as an objective.
 
+    Args:
+      given: an objective or a loss.
+
+    Returns:
+      The objective, of x_n unless it says otherwise.
+
     Raises:
       TypeError: if it cannot be called, or does not say which of the two it is.
     """
@@ -96,6 +123,12 @@ def as_batch_function(function: Metric) -> BatchFunction:
     """A function of (x_n, x1) or of (x_n, batch) as one of the latter.
 
     Which of them it is, the name of its second parameter says.
+
+    Args:
+      function: of x_n and, by the name of its second parameter, `batch` or x1.
+
+    Returns:
+      f(x_n, batch) -> (batch,).
 
     Raises:
       TypeError: if it cannot be called, or its parameters are not known.
@@ -119,12 +152,26 @@ def as_batch_function(function: Metric) -> BatchFunction:
 
 
 def named(objective: Objective) -> Any:
-    """A function that names an objective: the one that was given, where there is."""
+    """A function that names an objective: the one that was given, where there is.
+
+    Args:
+      objective: of x_n or of another rollout.
+
+    Returns:
+      A function, for `identity.describe`.
+    """
     if objective.is_of_end:
         return bare(objective.loss)
     return functools.partial(objective.rollout, objective.loss)  # type: ignore[arg-type]
 
 
 def bare(function: BatchFunction) -> Any:
-    """The function of (x_n, x1) in one of a batch; any other as it is."""
+    """The function of (x_n, x1) in one of a batch; any other as it is.
+
+    Args:
+      function: of (x_n, batch).
+
+    Returns:
+      The function within.
+    """
     return getattr(function, "function", function)

@@ -37,11 +37,26 @@ class Goal:
     microbatch: int | None = None
 
     def __call__(self, theta: Any) -> jax.Array:
-        """The weighted mean loss of the batch."""
+        """The weighted mean loss of the batch.
+
+        Args:
+          theta: of the family.
+
+        Returns:
+          A scalar.
+        """
         return self.mean(self.map(partial(self.losses, theta), self.batch))
 
     def losses(self, theta: Any, batch: Batch) -> jax.Array:
-        """The loss of each of some samples."""
+        """The loss of each of some samples.
+
+        Args:
+          theta: of the family.
+          batch: some samples, of B.
+
+        Returns:
+          (B,).
+        """
         x = self.objective.rollout(self.to_params, theta, self.vf, batch)
         return self.objective.loss(x, batch)
 
@@ -50,6 +65,9 @@ class Goal:
 
         Args:
           values: (batch, ...).
+
+        Returns:
+          (...), the mean over the leading axis.
         """
         weights = self.batch.weights.astype(values.dtype)
         total = jnp.tensordot(weights, values, 1, precision="highest")
@@ -158,6 +176,9 @@ class Optimizer:
           **settings: batch=, iterations=, evaluate_every=, patience=, microbatch=; a
             batch that is asked for must not be larger than the pairs are.
 
+        Returns:
+          An optimizer; this one stays as it is.
+
         Raises:
           TypeError: if there is no such setting.
           ValueError: if one is no whole number of at least 1, where it is not None.
@@ -176,5 +197,12 @@ class Optimizer:
         return dataclasses.replace(self, **counts, batch_is_asked_for=asked)
 
     def batch_of(self, pairs: int) -> int:
-        """Samples per step where there are so many pairs to train on."""
+        """Samples per step where there are so many pairs to train on.
+
+        Args:
+          pairs: how many there are.
+
+        Returns:
+          `batch`, or all pairs if they are fewer and `batch` was not asked for.
+        """
         return self.batch if self.batch_is_asked_for else min(self.batch, pairs)

@@ -16,7 +16,17 @@ POWERS = (0.0, 0.5, 1.0)
 
 
 def path_grids(pairs: Pairs) -> list[Grid]:
-    """Equal steps, and two grids that follow the bends of the true trajectories."""
+    """Equal steps, and two grids that follow the bends of the true trajectories.
+
+    Args:
+      pairs: with at least 3 points of the trajectory.
+
+    Returns:
+      A grid for each of `POWERS`.
+
+    Raises:
+      ValueError: if there are fewer points.
+    """
     return [path_grid(pairs, power) for power in POWERS]
 
 
@@ -26,6 +36,12 @@ def grids_after(pairs: Pairs, smaller: NSParams | None) -> list[Grid]:
     Args:
       pairs: with at least 3 points of the trajectory.
       smaller: a solver that was found for fewer evaluations; None if there is none.
+
+    Returns:
+      The grids, from steps to times.
+
+    Raises:
+      ValueError: if there are fewer points.
     """
     laid = path_grids(pairs)
     if smaller is not None:

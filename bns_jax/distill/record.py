@@ -42,6 +42,12 @@ class Record:
     def resume(self, state: TrainerState) -> TrainerState:
         """The state that was saved last; the given one if none was.
 
+        Args:
+          state: at the start of the run.
+
+        Returns:
+          The state to go on from.
+
         Raises:
           ValueError: if the checkpoint is of another run; names what differs.
         """
@@ -63,7 +69,16 @@ class Record:
         return found.state
 
     def add(self, state: TrainerState, value: float, forwards: int) -> HistoryRow:
-        """Adds a validation to the history."""
+        """Adds a validation to the history.
+
+        Args:
+          state: that was validated.
+          value: of the metric, the mean over the pairs.
+          forwards: calls of the field on one sample, spent so far.
+
+        Returns:
+          The new row of the history.
+        """
         losses = np.asarray(jax.device_get(self.losses), np.float64)
         row = HistoryRow(
             int(state.step),
@@ -77,7 +92,14 @@ class Record:
         return row
 
     def save(self, state: TrainerState) -> None:
-        """Saves the state, and what a run needs besides to continue from it."""
+        """Saves the state, and what a run needs besides to continue from it.
+
+        Args:
+          state: to continue from.
+
+        Raises:
+          OSError: if it cannot be written, or the one before was not.
+        """
         metadata = {
             "identity": self.identity,
             "history": [list(row) for row in self.history],

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from bns_jax.distill.state import HistoryRow
+from bns_jax.kinds import check_function
 from bns_jax.ns import NSParams
 from bns_jax.progress import on_terminal
 from bns_jax.typing import Progress
@@ -36,12 +37,31 @@ class Report:
     validated: Callable[[HistoryRow, NSParams], None] = _nothing
     stop: Callable[[], bool] = _never
 
+    def __post_init__(self) -> None:
+        if self.progress is not None:
+            check_function("report", self.progress, "report(done, total, note)")
+        check_function("validated", self.validated, "validated(row, params)")
+        check_function("stop", self.stop, "stop()")
+
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Reports that `done` of `total` steps are finished."""
+        """Reports that `done` of `total` steps are finished.
+
+        Args:
+          done: steps so far.
+          total: steps of the run.
+          note: what else to say.
+        """
         progress = self.progress or on_terminal("distill", "steps")
         progress(done, total, note)
 
 
 def as_report(given: Report | Progress | None) -> Report:
-    """A report; a progress callable is all of one."""
+    """A report; a progress callable is all of one.
+
+    Args:
+      given: a report, a progress callable, or None.
+
+    Returns:
+      The report.
+    """
     return given if isinstance(given, Report) else Report(given)

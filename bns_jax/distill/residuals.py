@@ -28,7 +28,15 @@ class Weighted(NamedTuple):
 
 
 def flat(x: Sample, batch_axes: int = 1) -> jax.Array:
-    """A pytree of (batch, ...) as one matrix (batch, d), in float32 or wider."""
+    """A pytree of (batch, ...) as one matrix (batch, d), in float32 or wider.
+
+    Args:
+      x: leaves (batch, ...).
+      batch_axes: how many leading axes are kept.
+
+    Returns:
+      (batch, d); d counts the entries of one sample.
+    """
     leaves = jax.tree.leaves(x)
     dtype = wider(jnp.float32, *(leaf.dtype for leaf in leaves))
     rows = [leaf.reshape(*leaf.shape[:batch_axes], -1).astype(dtype) for leaf in leaves]
@@ -36,7 +44,15 @@ def flat(x: Sample, batch_axes: int = 1) -> jax.Array:
 
 
 def unflat(rows: jax.Array, like: Sample) -> Sample:
-    """The pytree whose `flat` is `rows`, with the shapes of `like`."""
+    """The pytree whose `flat` is `rows`, with the shapes of `like`.
+
+    Args:
+      rows: (batch, d).
+      like: leaves (batch, ...).
+
+    Returns:
+      A pytree like `like`, in the dtype of rows.
+    """
     leaves, tree = jax.tree.flatten(like)
     ends = itertools.accumulate(leaf[0].size for leaf in leaves)
     parts = jnp.split(rows, list(ends)[:-1], axis=1)
@@ -58,6 +74,9 @@ def weigh(loss: BatchFunction, x: Sample, batch: Batch) -> Weighted:
       loss: loss(x, batch) -> (batch,).
       x: what the solver made.
       batch: the samples.
+
+    Returns:
+      Losses, slopes and curvatures of the samples.
     """
 
     def total(x: Sample) -> tuple[jax.Array, jax.Array]:

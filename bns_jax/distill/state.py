@@ -52,7 +52,16 @@ class HistoryRow(NamedTuple):
 
 
 def initial_state(family: Family, trainer: Trainer, seed: int) -> TrainerState:
-    """The state at step 0."""
+    """The state at step 0.
+
+    Args:
+      family: to be fitted.
+      trainer: of the run.
+      seed: of its random numbers.
+
+    Returns:
+      The state, of copies: a step may donate it.
+    """
     theta = jax.tree.map(jnp.copy, family.theta)
     return TrainerState(
         step=jnp.zeros((), jnp.int32),

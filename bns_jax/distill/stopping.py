@@ -19,6 +19,9 @@ def is_stale(history: Sequence[HistoryRow], patience: int | None) -> bool:
     Args:
       history: of the run, its start included.
       patience: None for endless.
+
+    Returns:
+      True if the run may end.
     """
     if patience is None:
         return False

@@ -38,6 +38,9 @@ def bns(init: NSParams, *, free_start: bool = False) -> Family:
       free_start: whether t_0 is learnable too, and times move in [0, 1]. Left out, as
         in the paper, t_0 stays that of `init` and the others move in [t_0, 1].
 
+    Returns:
+      The family; theta is a `BNSTheta`.
+
     Raises:
       ValueError: if `init` is no valid solver (see `ns.validate`).
     """

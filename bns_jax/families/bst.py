@@ -56,7 +56,14 @@ class Knots(NamedTuple):
 
 
 def knots_of(theta: BSTTheta) -> Knots:
-    """The transformation that theta stands for, with t_0 = 0, t_nfe = 1, s_0 = 1."""
+    """The transformation that theta stands for, with t_0 = 0, t_nfe = 1, s_0 = 1.
+
+    Args:
+      theta: the free numbers.
+
+    Returns:
+      t and s (nfe + 1,), d_t and d_s (nfe,).
+    """
     last = jnp.zeros_like(theta.rates[:1])
     steps = jax.nn.softmax(jnp.concatenate([theta.steps, last]))
     # Parallel sums may disorder times, or pass 1, by a unit in the last place.
@@ -94,7 +101,19 @@ _BASES = {"euler": Base(_euler, 1), "midpoint": Base(_midpoint, 2)}
 
 
 def find_base(name: str, nfe: int | None = None) -> Base:
-    """Looks a method up, and checks that nfe evaluations are whole steps of it."""
+    """Looks a method up, and checks that nfe evaluations are whole steps of it.
+
+    Args:
+      name: "euler" or "midpoint".
+      nfe: evaluations in all; not looked at if None.
+
+    Returns:
+      The method.
+
+    Raises:
+      ValueError: if there is no such method, or nfe is no positive multiple of its
+        stages.
+    """
     if name not in _BASES:
         raise ValueError(f"base must be one of {', '.join(_BASES)}, got {name!r}")
     base = _BASES[name]
@@ -107,7 +126,15 @@ def find_base(name: str, nfe: int | None = None) -> Base:
 
 
 def by_step(knots: Knots, stages: int) -> Knots:
-    """The knots of each step, on a new leading axis; neighbours share one."""
+    """The knots of each step, on a new leading axis; neighbours share one.
+
+    Args:
+      knots: of a whole solver.
+      stages: evaluations per step.
+
+    Returns:
+      t and s (steps, stages + 1), d_t and d_s (steps, stages).
+    """
     first = np.arange(0, len(knots.d_t), stages)[:, None]
     inside = first + np.arange(stages)[None]
     closed = first + np.arange(stages + 1)[None]

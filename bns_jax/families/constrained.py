@@ -44,6 +44,9 @@ def constrained(family: Family, degree: int) -> Family:
       family: whose members are projected; its theta is kept.
       degree: from 1 to the number of evaluations.
 
+    Returns:
+      The family of the same theta, projected.
+
     Raises:
       ValueError: if it is not.
     """

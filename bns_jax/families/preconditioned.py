@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bns_jax import kinds
 from bns_jax.families.base import Family
 from bns_jax.scale_time import fold, precondition
 from bns_jax.schedulers import Scheduler
@@ -25,5 +26,6 @@ def preconditioned(family: Family, scheduler: Scheduler, sigma_0: float) -> Fami
     Raises:
       ValueError: unless sigma_0 > 0.
     """
+    kinds.check("a family, such as families.bns(solver)", family, Family)
     scale_time = precondition(scheduler, sigma_0)
     return Family(family.theta, lambda theta: fold(family.to_params(theta), scale_time))

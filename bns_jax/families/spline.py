@@ -44,7 +44,14 @@ def interpolate(times: Array, path: Sample, t: Array) -> Sample:
 
 
 def check_covers(times: Array) -> None:
-    """Where they are concrete: a spline beyond its points is no trajectory."""
+    """Checks concrete times: a spline beyond its points is no trajectory.
+
+    Args:
+      times: (K,), of the points.
+
+    Raises:
+      ValueError: if they do not increase from 0 to 1.
+    """
     if isinstance(times, jax.core.Tracer):
         return
     if np.any(np.diff(times) <= 0) or times[0] > 0 or times[-1] < 1:

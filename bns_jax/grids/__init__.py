@@ -25,4 +25,7 @@ from bns_jax.grids.noise_levels import karras as karras
 from bns_jax.grids.noise_levels import level_range as level_range
 from bns_jax.grids.noise_levels import log_snr as log_snr
 from bns_jax.grids.training_steps import at_steps as at_steps
+from bns_jax.grids.training_steps import check_path as check_path
+from bns_jax.grids.training_steps import held as held
+from bns_jax.grids.training_steps import steps_of_training as steps_of_training
 from bns_jax.grids.training_steps import timesteps as timesteps

@@ -9,7 +9,7 @@ import numpy as np
 
 from bns_jax import scalars
 from bns_jax.grids.base import Grid
-from bns_jax.schedulers import DiscreteVP, Scheduler
+from bns_jax.schedulers import DiscreteVP, Scheduler, check_scheduler
 from bns_jax.typing import Array
 
 Final: TypeAlias = Literal["zero", "sigma_min", "repeat"]
@@ -38,6 +38,7 @@ def log_snr(scheduler: Scheduler, margin: float = 1e-3) -> Grid:
     Raises:
       ValueError: unless it is.
     """
+    check_scheduler(scheduler)
     margin = scalars.positive("margin", margin)
     if not margin < 0.5:
         raise ValueError(f"margin must lie in (0, 1/2), got {margin}")
@@ -81,6 +82,7 @@ def karras(
       ValueError: unless rho and the levels are positive, finite numbers,
         sigma_min < sigma_max, and the scheduler has as much noise as sigma_max.
     """
+    check_scheduler(scheduler)
     low, high = level_range(scheduler, sigma_min, sigma_max)
     rho = scalars.positive("rho", rho)
 
@@ -109,6 +111,7 @@ def exponential(
     Raises:
       ValueError: as `karras`.
     """
+    check_scheduler(scheduler)
     low, high = level_range(scheduler, sigma_min, sigma_max)
     return _down(scheduler, lambda count: np.geomspace(high, low, count), final)
 
@@ -137,6 +140,7 @@ def beta(
     Raises:
       ValueError: as `karras`, and unless a and b are positive and finite.
     """
+    check_scheduler(scheduler)
     low, high = level_range(scheduler, sigma_min, sigma_max)
     a, b = scalars.positive("a", a), scalars.positive("b", b)
 
@@ -152,6 +156,7 @@ def beta(
 
 def at_levels(scheduler: Scheduler, levels: Array) -> np.ndarray:
     """The times at which sigma / alpha has these values, (n,) like `levels`."""
+    check_scheduler(scheduler)
     with np.errstate(divide="ignore"):
         snr = 1.0 / np.asarray(levels, np.float64)
     return np.asarray(scheduler.snr_inverse(snr)).clip(0.0, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bns_jax import scalars
 from bns_jax.metrics.checks import check_real
 
 
@@ -35,11 +36,10 @@ def bootstrap_interval(
             f"expected a vector of finite values, got shape {values.shape} with "
             f"{np.sum(~np.isfinite(values))} that are not"
         )
-    if not 0 < confidence < 1 or resamples < 1:
-        raise ValueError(
-            "expected a confidence in (0, 1) and at least 1 resample, got "
-            f"{confidence} and {resamples}"
-        )
+    resamples = scalars.count("resamples", resamples)
+    confidence = scalars.fraction("confidence", confidence)
+    if confidence in (0.0, 1.0):
+        raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
     counts = np.random.default_rng(seed).multinomial(
         values.size, np.full(values.size, 1 / values.size), size=resamples
     )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bns_jax.checks import check_byte_order
 from bns_jax.typing import Sample
 
 
@@ -50,12 +51,16 @@ def check_pair(x: Sample, target: Sample) -> None:
 def check_real(array: Any) -> None:
     """Refuses what holds no real numbers.
 
+    Args:
+      array: of NumPy or JAX, traced or not.
+
     Raises:
       ValueError: if its numbers are complex.
-      TypeError: if it is no array of numbers.
+      TypeError: if it is no array of numbers, or of another byte order.
     """
     dtype = getattr(array, "dtype", None) or np.asarray(array).dtype
     if jnp.issubdtype(dtype, jnp.complexfloating):
         raise ValueError(f"expected real numbers, got {dtype}")
     if not (jnp.issubdtype(dtype, jnp.number) or dtype == np.bool_):
         raise TypeError(f"expected an array of numbers, got {dtype}")
+    check_byte_order("a sample", array)

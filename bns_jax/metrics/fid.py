@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 import numpy as np
 from etils import epath
 
+from bns_jax import kinds
 from bns_jax.metrics.frechet import Gaussian, check, frechet_distance
 from bns_jax.metrics.images import Range, as_bytes
 from bns_jax.metrics.reference import read_statistics
@@ -47,6 +49,13 @@ def fid(
       ValueError: if the samples are no images, or the reference is of another number of
         features; said at the first batch.
     """
+    kinds.check_function("features", features, "features(images)")
+    kinds.check(
+        "statistics, or the path of a file of them",
+        reference,
+        (Gaussian, str, os.PathLike),
+        "reference",
+    )
     if isinstance(reference, Gaussian):
         reference = check(reference)
     else:

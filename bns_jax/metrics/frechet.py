@@ -63,7 +63,18 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 
 
 def check(given: Gaussian) -> Gaussian:
-    """The same in float64; refused unless a mean and a symmetric matrix of its size."""
+    """Checks a mean and a covariance.
+
+    Args:
+      given: a mean and a covariance.
+
+    Returns:
+      The same in float64, the covariance exactly symmetric.
+
+    Raises:
+      ValueError: unless they are (d,) and (d, d), finite, and the covariance symmetric.
+      TypeError: if one is no array of numbers.
+    """
     for part in given:
         check_real(part)
     mean, covariance = (np.asarray(part, np.float64) for part in given)
@@ -84,7 +95,15 @@ def check(given: Gaussian) -> Gaussian:
 
 
 def same_size(mean: np.ndarray, other: np.ndarray) -> None:
-    """Refuses means of different lengths."""
+    """Refuses means of different lengths.
+
+    Args:
+      mean: (d,).
+      other: (d,).
+
+    Raises:
+      ValueError: if their lengths differ.
+    """
     if len(mean) != len(other):
         raise ValueError(
             "expected statistics of the same features, got "

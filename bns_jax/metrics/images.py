@@ -22,8 +22,8 @@ def to_bytes(images: Array, value_range: Range | None = None) -> np.ndarray:
     Args:
       images: (n, height, width, channels), floating-point, or uint8 already.
       value_range: the numbers that become 0 and 255. Left out it is (-1, 1), and images
-        with nothing below 0 are refused: they are as likely to be in [0, 1]. It is not
-        looked at for uint8.
+        with nothing below -0.25 are refused: they are as likely to be in [0, 1], and
+        slightly below it by resampling. It is not looked at for uint8.
 
     Returns:
       The same shape, uint8.
@@ -74,29 +74,49 @@ def check_range(images: np.ndarray, value_range: Range | None) -> Range:
 
     Raises:
       ValueError: if they are not finite, lie far outside of the range, or if it was not
-        said and nothing lies below 0.
+        said and no number lies below -0.25: resampled images in [0, 1] do not either.
     """
     low, high = np.min(images, initial=np.inf), np.max(images, initial=-np.inf)
     found = f"got numbers from {low:.4g} to {high:.4g}"
     if not np.all(np.isfinite(images)):
         raise ValueError(f"expected finite images, {found}")
     if value_range is None:
-        if images.size and low >= 0:
-            raise ValueError(
-                f"expected images in [-1, 1], {found}; those in [0, 1] are to come with"
-                " value_range=(0, 1), those in [0, 255] as uint8, and those in [-1, 1] "
-                "with nothing below 0 with value_range=(-1, 1)"
-            )
-        if high > 3:
-            raise ValueError(f"expected images in [-1, 1], {found}; say value_range")
+        if images.size:
+            _check_signed(float(low), float(high), found)
         return (-1.0, 1.0)
-    black, white = map(float, value_range)
-    if not (np.isfinite(white - black) and black < white):
-        raise ValueError(f"expected a range (low, high), got {value_range}")
+    black, white = _ends(value_range)
     width = white - black
     if images.size and (low < black - width or high > white + width):
         raise ValueError(f"expected images in [{black:g}, {white:g}], {found}")
     return (black, white)
+
+
+_UNDERSHOOT = 0.25
+"""By how much samples in [0, 1], and resampled images, may fall below 0."""
+
+
+def _check_signed(low: float, high: float, found: str) -> None:
+    """Refuses images that are as likely, or more so, to be in [0, 1] or [0, 255]."""
+    if low >= -_UNDERSHOOT:
+        little = "nothing" if low >= 0 else f"as little as {low:.2g}"
+        raise ValueError(
+            f"expected images in [-1, 1], {found}; those in [0, 1] are to come with "
+            "value_range=(0, 1), those in [0, 255] as uint8 or with "
+            f"value_range=(0, 255), and those in [-1, 1] with {little} below 0 with "
+            "value_range=(-1, 1)"
+        )
+    if high > 3:
+        raise ValueError(f"expected images in [-1, 1], {found}; say value_range")
+
+
+def _ends(value_range: Range) -> Range:
+    try:
+        black, white = map(float, value_range)
+    except (TypeError, ValueError):
+        black = white = np.nan
+    if not (np.isfinite(white - black) and black < white):
+        raise ValueError(f"expected a range (low, high), got {value_range}")
+    return black, white
 
 
 def as_bytes(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bns_jax import scalars
 from bns_jax.metrics.checks import check_pair, check_real
 from bns_jax.typing import Sample, wider
 
@@ -82,8 +83,7 @@ def psnr(x: Sample, target: Sample, data_range: float = USUAL_RANGE) -> jax.Arra
         or the range is not positive and finite.
       TypeError: if they hold no numbers.
     """
-    if not 0 < data_range < math.inf:
-        raise ValueError(f"data_range must be positive and finite, got {data_range}")
+    data_range = scalars.positive("data_range", data_range)
     return 10.0 * jnp.log10(data_range**2 / mean_squared_error(x, target))
 
 
@@ -92,6 +92,9 @@ def data_range(data: Sample) -> float:
 
     Args:
       data: a pytree of concrete arrays, best of the data that a model was trained on.
+
+    Returns:
+      The difference of the two, positive.
 
     Raises:
       ValueError: if it is empty, constant or not finite, or holds complex numbers.

@@ -39,6 +39,12 @@ class Moments(NamedTuple):
 def moments(features: Array) -> Moments:
     """The moments of (n, d) features, n at least 1.
 
+    Args:
+      features: (n, d), real numbers.
+
+    Returns:
+      The number n, mean and scatter, float64.
+
     Raises:
       ValueError: if they are not a matrix of finite numbers with at least a row.
     """
@@ -57,6 +63,13 @@ def moments(features: Array) -> Moments:
 def merge(first: Moments, second: Moments) -> Moments:
     """The moments of the union of two sets of samples (Chan, Golub & LeVeque, 1983).
 
+    Args:
+      first: of one set.
+      second: of another, of as many features.
+
+    Returns:
+      The moments of both.
+
     Raises:
       ValueError: if they are of different numbers of features.
     """
@@ -72,6 +85,12 @@ def gaussian(seen: Moments) -> Gaussian:
     """The Gaussian of a sample's mean and unbiased covariance.
 
     Warns that the covariance is singular where the sample is too small for it.
+
+    Args:
+      seen: the moments of at least two samples.
+
+    Returns:
+      The mean (d,) and covariance (d, d), float64.
 
     Raises:
       ValueError: if there are fewer than two samples.

@@ -7,18 +7,22 @@ openai/guided-diffusion), so that the tree of parameters says which tensor goes 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bns_jax import scalars
 from bns_jax.models import labels, layers
+from bns_jax.models.adm_block import (
+    EPSILON,
+    GROUPS,
+    ADMAttentionBlock,
+    ADMResidualBlock,
+    conv,
+)
 from bns_jax.models.layers import WIDE
 from bns_jax.models.network import Network
-
-_GROUPS = 32
-_EPSILON = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +67,9 @@ class ADMConfig:
     learn_sigma: bool = True
 
     def __post_init__(self) -> None:
-        if any(features % _GROUPS for features in self.features):
+        if any(features % GROUPS for features in self.features):
             raise ValueError(
-                f"every level of an ADM needs a multiple of {_GROUPS} features, got "
+                f"every level of an ADM needs a multiple of {GROUPS} features, got "
                 f"width={self.width} and multipliers={self.multipliers}"
             )
         halvings = 2 ** (len(self.multipliers) - 1)
@@ -74,6 +78,32 @@ class ADMConfig:
                 f"{len(self.multipliers)} levels halve the image {halvings}-fold: "
                 f"image_size must be a multiple of that, got {self.image_size}"
             )
+        self._check_heads()
+
+    @property
+    def _attended(self) -> set[int]:
+        """Features of the levels that have attention."""
+        levels = enumerate(self.features)
+        return {n for level, n in levels if self.image_size >> level in self.attention}
+
+    def _check_heads(self) -> None:
+        """Refuses heads that do not divide the features of a layer with attention."""
+        for name in ("heads", "heads_upsample", "head_channels"):
+            value = getattr(self, name)
+            if value is not None or name == "heads":
+                scalars.count(name, value)
+        rest = {*self._attended, self.features[-1]}
+        used = {"heads": rest, "heads_upsample": self._attended}
+        if self.head_channels:
+            used = {"head_channels": rest}
+        for name, widths in used.items():
+            count = getattr(self, name)
+            wrong = [width for width in sorted(widths) if count and width % count]
+            if wrong:
+                raise ValueError(
+                    f"{name} must divide the features of every layer of attention, "
+                    f"{sorted(widths)}, got {count}"
+                )
 
     @property
     def features(self) -> tuple[int, ...]:
@@ -81,7 +111,15 @@ class ADMConfig:
         return tuple(int(factor * self.width) for factor in self.multipliers)
 
     def heads_of(self, layer: str, features: int) -> int:
-        """Heads of the attention layer of that name, on that many features."""
+        """Heads of the attention layer of that name, on that many features.
+
+        Args:
+          layer: its name in the file.
+          features: that it has.
+
+        Returns:
+          The number of heads.
+        """
         if self.head_channels:
             return features // self.head_channels
         upwards = layer.startswith("output_blocks.")
@@ -91,64 +129,6 @@ class ADMConfig:
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of one sample."""
         return (self.image_size, self.image_size, self.channels)
-
-
-class _ResidualBlock(nn.Module):
-    """Two convolutions, modulated between them; may halve or double the image."""
-
-    features: int
-    scale_shift: bool
-    resample: str = ""
-    dtype: Any = WIDE
-
-    @nn.compact
-    def __call__(self, h: jax.Array, embedding: jax.Array) -> jax.Array:
-        skip = h
-        h = nn.silu(layers.Norm(_GROUPS, _EPSILON, name="in_layers.0")(h))
-        if self.resample:
-            change = {"up": layers.up, "down": layers.down}[self.resample]
-            h, skip = change(h), change(skip)
-        h = _conv(self.features, self.dtype, "in_layers.2")(h)
-        size = self.features * (2 if self.scale_shift else 1)
-        modulation = nn.Dense(size, name="emb_layers.1")(embedding).astype(h.dtype)
-        modulation = modulation[:, None, None, :]
-        norm = layers.Norm(_GROUPS, _EPSILON, name="out_layers.0")
-        if self.scale_shift:
-            scale, shift = jnp.split(modulation, 2, axis=-1)
-            h = norm(h) * (1 + scale) + shift
-        else:
-            h = norm(h + modulation)
-        h = _conv(self.features, self.dtype, "out_layers.3")(nn.silu(h))
-        if skip.shape[-1] != self.features:
-            skip = _conv(self.features, self.dtype, "skip_connection", size=1)(skip)
-        return skip + h
-
-
-class _AttentionBlock(nn.Module):
-    """Attention between all pixels."""
-
-    heads: int
-    order: str
-    dtype: Any = WIDE
-
-    @nn.compact
-    def __call__(self, h: jax.Array) -> jax.Array:
-        features = h.shape[-1]
-        tokens = layers.Norm(_GROUPS, _EPSILON, name="norm")(h)
-        tokens = tokens.reshape(len(h), -1, features)
-        qkv = nn.Conv(3 * features, (1,), dtype=self.dtype, name="qkv")(tokens)
-        mixed = layers.attention(qkv, self.heads, self.order)
-        out = nn.Conv(features, (1,), dtype=self.dtype, name="proj_out")(mixed)
-        return h + out.reshape(h.shape)
-
-
-def _conv(
-    features: int, dtype: Any, name: str, size: int = 3, stride: int = 1
-) -> nn.Conv:
-    padding = size // 2
-    return nn.Conv(
-        features, (size, size), stride, padding=padding, dtype=dtype, name=name
-    )
 
 
 class ADM(Network):
@@ -186,14 +166,14 @@ class ADM(Network):
         kept = self._down(x, embedding)
         h = self._middle(kept[-1], embedding)
         h = self._up(h, kept, embedding)
-        h = nn.silu(layers.Norm(_GROUPS, _EPSILON, name="out.0")(h.astype(WIDE)))
+        h = nn.silu(layers.Norm(GROUPS, EPSILON, name="out.0")(h.astype(WIDE)))
         channels = config.channels * (2 if config.learn_sigma else 1)
-        return _conv(channels, WIDE, "out.2")(h).astype(x.dtype)
+        return conv(channels, WIDE, "out.2")(h).astype(x.dtype)
 
     def _down(self, x: jax.Array, embedding: jax.Array) -> list[jax.Array]:
         """From the finest level to the coarsest; all that the way up looks back at."""
         config = self.config
-        kept = [_conv(config.features[0], self.dtype, "input_blocks.0.0")(x)]
+        kept = [conv(config.features[0], self.dtype, "input_blocks.0.0")(x)]
         for level, features in enumerate(config.features):
             if level > 0:
                 name = f"input_blocks.{len(kept)}.0"
@@ -252,12 +232,12 @@ class ADM(Network):
     def _residual(
         self, h: jax.Array, embedding: jax.Array, features: int, name: str, by: str = ""
     ) -> jax.Array:
-        block = nn.remat(_ResidualBlock) if self.remat else _ResidualBlock
+        block = nn.remat(ADMResidualBlock) if self.remat else ADMResidualBlock
         scale_shift = self.config.scale_shift
         return block(features, scale_shift, by, self.dtype, name=name)(h, embedding)
 
     def _attention(self, h: jax.Array, name: str) -> jax.Array:
-        block = nn.remat(_AttentionBlock) if self.remat else _AttentionBlock
+        block = nn.remat(ADMAttentionBlock) if self.remat else ADMAttentionBlock
         heads = self.config.heads_of(name, h.shape[-1])
         return block(heads, self.config.order, self.dtype, name=name)(h)
 
@@ -269,5 +249,5 @@ class ADM(Network):
         if self.config.residual_resampling:
             return self._residual(h, embedding, features, name, by)
         if by == "down":
-            return _conv(features, self.dtype, f"{name}.op", stride=2)(h)
-        return _conv(features, self.dtype, f"{name}.conv")(layers.up(h))
+            return conv(features, self.dtype, f"{name}.op", stride=2)(h)
+        return conv(features, self.dtype, f"{name}.conv")(layers.up(h))

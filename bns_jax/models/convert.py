@@ -26,6 +26,9 @@ def layout(shapes: Any) -> Layout:
 
     Args:
       shapes: its parameters, arrays or `jax.ShapeDtypeStruct`.
+
+    Returns:
+      Name -> shape.
     """
     flat = flax.traverse_util.flatten_dict(shapes)
     return {_name(path): _shape(path, leaf.shape) for path, leaf in flat.items()}
@@ -37,6 +40,9 @@ def to_flax(tensors: StateDict, shapes: Any) -> Any:
     Args:
       tensors: by name; exactly those of `layout(shapes)`.
       shapes: the parameters of the network as shapes and dtypes.
+
+    Returns:
+      Nested dictionaries of NumPy arrays.
     """
     flat = flax.traverse_util.flatten_dict(shapes)
     return flax.traverse_util.unflatten_dict(
@@ -45,14 +51,30 @@ def to_flax(tensors: StateDict, shapes: Any) -> Any:
 
 
 def differences(tensors: Mapping[str, np.ndarray], expected: Layout) -> list[str]:
-    """What is missing, left over or of another shape; empty if nothing is."""
+    """What is missing, left over or of another shape; empty if nothing is.
+
+    Args:
+      tensors: by name.
+      expected: name -> shape.
+
+    Returns:
+      One line for each.
+    """
     faults = [f"missing {name}" for name in sorted(set(expected) - set(tensors))]
     faults += [f"left over {name}" for name in sorted(set(tensors) - set(expected))]
     return faults + misfits(tensors, expected)
 
 
 def misfits(tensors: Mapping[str, np.ndarray], expected: Layout) -> list[str]:
-    """Those of the tensors that have another shape than expected."""
+    """Those of the tensors that have another shape than expected.
+
+    Args:
+      tensors: by name.
+      expected: name -> shape.
+
+    Returns:
+      One line for each; those of other names are passed over.
+    """
     return [
         f"{name}: expected shape {expected[name]}, got {tensors[name].shape}"
         for name in sorted(set(tensors) & set(expected))
@@ -61,7 +83,14 @@ def misfits(tensors: Mapping[str, np.ndarray], expected: Layout) -> list[str]:
 
 
 def unusable(tensors: Mapping[str, np.ndarray]) -> list[str]:
-    """Those of the tensors that are no weights: no finite numbers, or not floating."""
+    """Those of the tensors that are no weights: no finite numbers, or not floating.
+
+    Args:
+      tensors: by name.
+
+    Returns:
+      One line for each.
+    """
     faults = []
     for name, values in sorted(tensors.items()):
         if not jnp.issubdtype(values.dtype, jnp.floating):

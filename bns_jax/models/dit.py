@@ -61,7 +61,15 @@ class DiTConfig:
             )
 
     def heads_of(self, layer: str, features: int) -> int:
-        """Heads of the attention layer of that name, on that many features."""
+        """Heads of the attention layer of that name, on that many features.
+
+        Args:
+          layer: its name in the file.
+          features: that it has.
+
+        Returns:
+          The number of heads.
+        """
         del layer, features
         return self.heads
 

@@ -13,12 +13,12 @@ import jax
 
 from bns_jax.models import edm_precondition, labels, layers
 from bns_jax.models.edm_unet import EDMConfig as EDMConfig
-from bns_jax.models.edm_unet import UNet
+from bns_jax.models.edm_unet import EDMUNet
 from bns_jax.models.layers import WIDE
 from bns_jax.models.network import Network
 
 
-class EDM(Network):
+class EDMDenoiser(Network):
     """A denoiser D(sigma, x, label): a network and its preconditioning (equation 7).
 
     Attributes: as of `Network`; the dtype is that of convolutions and attention.
@@ -49,7 +49,7 @@ class EDM(Network):
         levels = layers.per_sample(sigma, x)
         by = edm_precondition.scalings(self.config, levels)
         skip, out, given = (c[:, None, None, None] for c in (by.skip, by.out, by.given))
-        network = UNet(self.config, self.dtype, self.remat, name="model")
+        network = EDMUNet(self.config, self.dtype, self.remat, name="model")
         raw = network(by.noise, x.astype(WIDE) * given, label)
         raw = raw[..., : self.config.channels]
         return (skip * x.astype(WIDE) + out * raw).astype(x.dtype)

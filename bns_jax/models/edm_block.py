@@ -39,7 +39,15 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, h: jax.Array, embedding: jax.Array) -> jax.Array:
-        """From (batch, height, width, features) and (batch, embedding)."""
+        """Runs the block.
+
+        Args:
+          h: (batch, height, width, inputs).
+          embedding: (batch, size), of the noise level and the label.
+
+        Returns:
+          (batch, height', width', features); half or twice the size, if it resamples.
+        """
         skip = self._resampled(h)
         if h.shape[-1] != self.features or (self.resample and self.project):
             skip = conv(self.features, self.dtype, "skip", size=1)(skip)
@@ -74,13 +82,33 @@ class Block(nn.Module):
 
 
 def norm(features: int, epsilon: float, name: str) -> layers.Norm:
-    """Groups of at least four features, and at most 32 groups."""
+    """Groups of at least four features, and at most 32 groups.
+
+    Args:
+      features: to normalize.
+      epsilon: added to the variance.
+      name: of the layer.
+
+    Returns:
+      The group norm.
+    """
     return layers.Norm(min(32, features // 4), epsilon, name=name)
 
 
 def conv(
     features: int, dtype: Any, name: str, size: int = 3, margin: int = 0
 ) -> nn.Conv:
-    """A convolution over an image with zeros around it, `margin` more than to fill."""
+    """A convolution over an image with zeros around it, `margin` more than to fill.
+
+    Args:
+      features: that it gives.
+      dtype: of the products.
+      name: of the layer.
+      size: of the kernel, in pixels, odd.
+      margin: by how many pixels each side has more zeros than keep the size.
+
+    Returns:
+      The convolution.
+    """
     padding = size // 2 + margin
     return nn.Conv(features, (size, size), padding=padding, dtype=dtype, name=name)

@@ -53,6 +53,10 @@ class Scalings(NamedTuple):
 def check(preconditioning: str, sigma_data: float) -> None:
     """Refuses a preconditioning that there is not.
 
+    Args:
+      preconditioning: a key of `CONSTANTS`.
+      sigma_data: the standard deviation of the data.
+
     Raises:
       ValueError: naming those that there are.
     """
@@ -70,6 +74,10 @@ def scalings(config: Any, sigma: jax.Array) -> Scalings:
     Args:
       config: its `edm_unet.EDMConfig`.
       sigma: noise levels (batch,), float32.
+
+    Returns:
+      c_skip, c_out, c_in and c_noise, each (batch,), float32 (Table 1 of Karras et al.,
+      2022).
     """
     return {"edm": _edm, "vp": _vp, "ve": _ve, "iddpm": _iddpm}[config.preconditioning](
         sigma, config.sigma_data
@@ -109,7 +117,11 @@ def _of_noise(sigma: jax.Array, told: jax.Array) -> Scalings:
 
 @functools.cache
 def iddpm_levels() -> np.ndarray:
-    """The noise levels u_0 > ... > u_M = 0 of iDDPM, float64."""
+    """The noise levels u_0 > ... > u_M = 0 of iDDPM, float64.
+
+    Returns:
+      (1001,), decreasing (Karras et al., 2022, Table 1, u_j).
+    """
     angles = 0.5 * np.pi * np.arange(_STEPS + 1) / (_STEPS * (_C_2 + 1))
     kept = np.sin(angles) ** 2
     levels = np.zeros(_STEPS + 1)

@@ -19,7 +19,7 @@ _HEAD_CHANNELS = 64
 
 @dataclasses.dataclass(frozen=True)
 class EDMConfig:
-    """The architecture of an `EDM`; the defaults are those of CIFAR-10, VP.
+    """The architecture of an `EDMDenoiser`; the defaults are those of CIFAR-10, VP.
 
     Attributes:
       network: "ddpmpp", "ncsnpp" or "dhariwal".
@@ -67,7 +67,15 @@ class EDMConfig:
         return self.preconditioning == "iddpm"
 
     def heads_of(self, layer: str, features: int) -> int:
-        """Heads of the attention layer of that name, on that many features."""
+        """Heads of the attention layer of that name, on that many features.
+
+        Args:
+          layer: its name in the file.
+          features: that it has.
+
+        Returns:
+          The number of heads.
+        """
         del layer
         return features // _HEAD_CHANNELS if self.network == _ADM else 1
 
@@ -82,7 +90,7 @@ class EDMConfig:
         return (1, 3, 3, 1) if self.network == _NCSNPP else (1, 1)
 
 
-class UNet(nn.Module):
+class EDMUNet(nn.Module):
     """The network inside of the preconditioning: F(c_noise, c_in x, label).
 
     Attributes: as of `network.Network`.

@@ -43,6 +43,9 @@ def or_nan(values: jax.Array, label: Any, num_classes: int) -> jax.Array:
       values: one row per label, of any content where the label is out of range.
       label: as `of_batch` gives them.
       num_classes: without the null label.
+
+    Returns:
+      (B, features), like values.
     """
     exists = (label >= 0) & (label <= num_classes)
     return jnp.where(exists[:, None], values, jnp.nan)
@@ -70,6 +73,12 @@ def check_args(args: tuple[Any, ...], num_classes: int, null: bool = True) -> No
 def only(args: tuple[Any, ...]) -> Any:
     """The labels, where they are the whole conditioning.
 
+    Args:
+      args: what follows x in a call of the field.
+
+    Returns:
+      The labels.
+
     Raises:
       ValueError: if there are none, or more than they.
     """
@@ -80,6 +89,10 @@ def only(args: tuple[Any, ...]) -> Any:
 
 def check_shape(label: Any, shape: tuple[int, ...]) -> None:
     """Checks what is known of labels even inside of jit.
+
+    Args:
+      label: what is said to be labels.
+      shape: that they must have.
 
     Raises:
       ValueError: if they are of another shape, or no integers.
@@ -96,6 +109,11 @@ def check_shape(label: Any, shape: tuple[int, ...]) -> None:
 
 def check_range(label: Any, num_classes: int, null: bool = True) -> None:
     """Checks labels whose values are known.
+
+    Args:
+      label: integers, concrete.
+      num_classes: without the null label.
+      null: whether there is a null label.
 
     Raises:
       ValueError: if one is out of range; names the first few and their place.

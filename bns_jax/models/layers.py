@@ -47,7 +47,14 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, h: jax.Array) -> jax.Array:
-        """Normalises (batch, ..., features)."""
+        """Normalizes each group of features of a sample.
+
+        Args:
+          h: (batch, ..., features).
+
+        Returns:
+          Of the same shape and dtype.
+        """
         scale = self.param("scale", nn.initializers.ones, h.shape[-1:], WIDE)
         bias = self.param("bias", nn.initializers.zeros, h.shape[-1:], WIDE)
         grouped = h.astype(WIDE).reshape(
@@ -94,6 +101,10 @@ def down(
       h: (batch, height, width, features).
       taps: of the filter along each axis; their sum does not matter.
       padded: whether zeros stand around the image, so that its size is halved.
+
+    Returns:
+      (batch, height / 2, width / 2, features) if padded; else a pixel less for each two
+      taps beyond two.
     """
     weights = np.asarray(taps) / np.sum(taps)
     margin = (len(taps) - 1) // 2 if padded else 0
@@ -110,7 +121,15 @@ def down(
 
 
 def up(h: jax.Array, taps: Sequence[float] = (1, 1)) -> jax.Array:
-    """The transpose of `down`, times 4: two equal taps repeat each pixel."""
+    """The transpose of `down`, times 4: two equal taps repeat each pixel.
+
+    Args:
+      h: (batch, height, width, features).
+      taps: as of `down`.
+
+    Returns:
+      (batch, 2 height, 2 width, features).
+    """
     weights = 2 * np.asarray(taps) / np.sum(taps)
     count = len(taps)
     for axis in (1, 2):
@@ -128,5 +147,13 @@ def up(h: jax.Array, taps: Sequence[float] = (1, 1)) -> jax.Array:
 
 
 def per_sample(t: Any, x: jax.Array) -> jax.Array:
-    """A time, scalar or (batch,), as float32 (batch,)."""
+    """A time, scalar or (batch,), as float32 (batch,).
+
+    Args:
+      t: a scalar or (batch,).
+      x: the batch, (batch, ...).
+
+    Returns:
+      (batch,), float32.
+    """
     return jnp.broadcast_to(jnp.asarray(t, WIDE), x.shape[:1])

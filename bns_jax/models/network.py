@@ -27,12 +27,23 @@ class Network(nn.Module):
     remat: bool = False
 
     def shapes(self) -> Any:
-        """The parameters as shapes and dtypes; nothing is computed."""
+        """The parameters as shapes and dtypes; nothing is computed.
+
+        Returns:
+          Nested dictionaries of `jax.ShapeDtypeStruct`.
+        """
         t = jax.ShapeDtypeStruct((), WIDE)
         x = jax.ShapeDtypeStruct((1, *self.config.image_shape), WIDE)
         label = jax.ShapeDtypeStruct((1,), jnp.int32)
         return jax.eval_shape(self.init, jax.random.key(0), t, x, label)["params"]
 
     def check_args(self, args: tuple[Any, ...]) -> None:
-        """Checks the labels of all samples; see `conditioning.check`."""
+        """Checks the labels of all samples; see `conditioning.check`.
+
+        Args:
+          args: what follows x in a call of the field, concrete.
+
+        Raises:
+          ValueError: unless they are labels (N,) in range.
+        """
         labels.check_args(args, self.config.num_classes)

@@ -24,7 +24,7 @@ from bns_jax.models import (
 )
 from bns_jax.models.layers import WIDE
 from bns_jax.models.network import Network
-from bns_jax.models.published import Config, Published
+from bns_jax.models.published import NetworkConfig, Published
 from bns_jax.models.tensors import StateDict, Tensors
 from bns_jax.schedulers import DiscreteVP, Scheduler
 from bns_jax.typing import VelocityField
@@ -49,7 +49,7 @@ class Pretrained:
     scheduler: Scheduler
 
     @property
-    def config(self) -> Config:
+    def config(self) -> NetworkConfig:
         """The architecture."""
         return self.origin.config
 
@@ -74,6 +74,9 @@ class Pretrained:
             them if left out. The published figures of DiT and SiT, their FIDs among
             them, guide 3 of the 4 channels of the latents: give 3 to compare with
             those.
+
+        Returns:
+          The field, on the path of `scheduler`.
 
         Raises:
           ValueError: if there are no classes to be guided by, or not so many channels.
@@ -147,6 +150,9 @@ def load(
       remat: whether the backward pass recomputes each block.
       mesh: devices to lay the weights over, along its first axis.
 
+    Returns:
+      The network with its weights on the devices.
+
     Raises:
       ValueError: if the file cannot be read safely (see `state_dict.read`), or does
         not fit; says which tensors, and what it looks like instead.
@@ -189,6 +195,9 @@ def without_weights(
       dtype: of the products inside, float32 or bfloat16.
       remat: whether the backward pass recomputes each block.
 
+    Returns:
+      The network with zeros, as `load` gives it with weights.
+
     Raises:
       ValueError: if there is no such name or entry.
     """
@@ -215,16 +224,11 @@ def _checked(
         unused = edm.unused(origin.config, expected)
     used = {k: v for k, v in tensors.items() if k not in unused}
     faults = [
-        f"{name} is a {kind}, which is not read"
-        for name, kind in tensors.unread.items()
-        if name in expected
+        *_tensor_faults(used, tensors.unread, expected),
+        *convert.misfits(tensors, unused),
+        *told.other_heads(tensors, origin.config),
+        *told.other_training(tensors, origin),
     ]
-    readable = {k: v for k, v in expected.items() if k not in tensors.unread}
-    faults += convert.differences(used, readable)
-    faults += convert.misfits(tensors, unused)
-    faults += convert.unusable({k: v for k, v in used.items() if k in expected})
-    faults += told.other_heads(tensors, origin.config)
-    faults += told.other_training(tensors, origin)
     if faults:
         more = len(faults) - _MOST_FAULTS
         listed = faults[:_MOST_FAULTS] + ([f"and {more} more"] if more > 0 else [])
@@ -233,6 +237,24 @@ def _checked(
             + "; ".join(listed)
         )
     return used
+
+
+def _tensor_faults(
+    used: StateDict, unread: Mapping[str, str], expected: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    """What keeps the tensors of a file from being the weights of a network."""
+    unreadable = [
+        f"{name} is a {kind}, which is not read"
+        for name, kind in unread.items()
+        if name in expected
+    ]
+    readable = {k: v for k, v in expected.items() if k not in unread}
+    weights = {k: v for k, v in used.items() if k in expected}
+    return [
+        *unreadable,
+        *convert.differences(used, readable),
+        *convert.unusable(weights),
+    ]
 
 
 def _warn_of_assumed(path: epath.PathLike, config: edm.EDMConfig) -> None:

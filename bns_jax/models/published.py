@@ -12,11 +12,11 @@ import numpy as np
 from bns_jax import schedulers
 from bns_jax.models.adm import ADM, ADMConfig
 from bns_jax.models.dit import DiT, DiTConfig
-from bns_jax.models.edm import EDM, EDMConfig
+from bns_jax.models.edm import EDMConfig, EDMDenoiser
 from bns_jax.models.network import Network
 from bns_jax.schedulers import Scheduler
 
-Config = ADMConfig | EDMConfig | DiTConfig
+NetworkConfig = ADMConfig | EDMConfig | DiTConfig
 
 _STEPS = 1000
 _LEAST_LOG_SNR = -5.1
@@ -35,7 +35,7 @@ class Published:
     """
 
     file: str
-    config: Config
+    config: NetworkConfig
     schedule: str
     parameters: int
 
@@ -50,7 +50,15 @@ class Published:
         return {"edm": "denoiser", "flow": "velocity"}.get(self.schedule, "epsilon")
 
     def network(self, dtype: Any, remat: bool) -> Network:
-        """The network; see `Network` for the options."""
+        """The network; see `Network` for the options.
+
+        Args:
+          dtype: of its large products, float32 or bfloat16.
+          remat: whether the backward pass recomputes each block.
+
+        Returns:
+          The network, without weights.
+        """
         return _NETWORKS[type(self.config)](self.config, dtype, remat)
 
     def changed(self, changes: Mapping[str, Any]) -> Published:
@@ -58,6 +66,9 @@ class Published:
 
         Args:
           changes: entries of the configuration, as JSON gives them.
+
+        Returns:
+          The same with that architecture; `parameters` stay those of the published one.
 
         Raises:
           ValueError: if an entry is unknown, or the architecture impossible.
@@ -73,13 +84,17 @@ class Published:
 
 _NETWORKS: dict[type, type[Network]] = {
     ADMConfig: ADM,
-    EDMConfig: EDM,
+    EDMConfig: EDMDenoiser,
     DiTConfig: DiT,
 }
 
 
 def linear() -> Scheduler:
-    """Betas from 1e-4 to 0.02 in 1,000 steps (DDPM)."""
+    """Betas from 1e-4 to 0.02 in 1,000 steps (DDPM).
+
+    Returns:
+      The scheduler (Ho et al., 2020).
+    """
     return schedulers.from_alphas_cumprod(
         np.cumprod(1.0 - np.linspace(1e-4, 0.02, _STEPS))
     )
@@ -90,7 +105,11 @@ def cosine() -> Scheduler:
 
     In the noisiest steps alpha falls to 5e-5: the data that a predicted noise implies
     is then the network's error, 20,000 times over. Log-SNR starts at -5.1 instead,
-    where the linear schedule starts too, and DPM-Solver with this one.
+    where the linear schedule starts too, and DPM-Solver with this one: 996 steps are
+    left. `grids.timesteps` and `solvers.from_timesteps` lay steps of all 1,000 on it.
+
+    Returns:
+      The scheduler, without the noisiest steps.
     """
     ends = np.cos((np.arange(_STEPS + 1) / _STEPS + 0.008) / 1.008 * np.pi / 2) ** 2
     kept = np.cumprod(1.0 - np.minimum(1.0 - ends[1:] / ends[:-1], 0.999))
@@ -191,6 +210,12 @@ PUBLISHED: dict[str, Published] = {
 
 def look_up(name: str) -> Published:
     """A published checkpoint by name.
+
+    Args:
+      name: a key of `PUBLISHED`.
+
+    Returns:
+      The checkpoint.
 
     Raises:
       ValueError: naming those that there are.

@@ -25,7 +25,14 @@ _NOT_WEIGHTS = (".resample_filter", ".map_augment.weight")
 
 
 def looks_like(tensors: StateDict) -> str:
-    """What a checkpoint seems to be, in words."""
+    """What a checkpoint seems to be, in words.
+
+    Args:
+      tensors: by name.
+
+    Returns:
+      A few words for a message: names of `PUBLISHED`, or its maker and size.
+    """
     sizes = {k: v.size for k, v in tensors.items() if not k.endswith(_NOT_WEIGHTS)}
     count = sum(sizes.values())
     names = [name for name, entry in PUBLISHED.items() if entry.parameters == count]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -11,14 +10,9 @@ import numpy as np
 from etils import epath
 
 from bns_jax import files
-from bns_jax.models import torch_file, weights
-from bns_jax.models.tensors import Settings, Tensors
-from bns_jax.models.torch_tensors import is_tensor
-from bns_jax.unpickle import Record, as_array
-
-_AVERAGED = ("ema", "model_ema", "ema_model", "ema_state_dict", "shadow")
-_WITHIN = ("net", "state_dict", "model_state_dict", "model", "params")
-"""Where training scripts put the weights beside other things; averaged ones first."""
+from bns_jax.models import torch_file, weight_sets, weights
+from bns_jax.models.tensors import Tensors
+from bns_jax.unpickle import Record
 
 
 def read(path: epath.PathLike) -> Tensors:
@@ -37,7 +31,8 @@ def read(path: epath.PathLike) -> Tensors:
         one set of them; says what it holds instead.
 
     Warns:
-      UserWarning: if there are averaged weights, but not by name, and others are read.
+      UserWarning: if there are averaged weights, but not by the names of those beside
+        them, and these are read.
     """
     try:
         with files.opened(path, "weights") as file:
@@ -63,7 +58,7 @@ def _tensors(file: IO[bytes]) -> Tensors:
     if begin[:2] == b"PK" or (begin[:1] == b"\x80" and not is_safetensors):
         return _weights(torch_file.load(file))
     try:
-        return Tensors(weights.tensors(file.read()))
+        return weight_sets.flat(dict(weights.tensors(file.read()))).read()
     except ValueError as error:
         raise ValueError(
             f"expected a file of torch.save, a pickle or safetensors: {error}"
@@ -76,73 +71,17 @@ def _weights(content: Any) -> Tensors:
     Raises:
       ValueError: if there are none.
     """
-    found = _search(content, set())
-    if not found:
+    chosen = weight_sets.search(content)
+    if not chosen:
         raise ValueError(
             f"expected tensors by name, or a network, got {_told(content)}"
         )
+    found = chosen.read()
     if not len(found) and found.unread:
         told = [f"{name} is a {kind}" for name, kind in found.unread.items()]
         raise ValueError(f"expected arrays of numbers; {', '.join(told[:_MOST_TOLD])}")
     if isinstance(content, Mapping):
-        found.arguments = _plain(_entries(content.get("args")))
-    return found
-
-
-def _search(content: Any, seen: set[int]) -> Tensors | None:
-    """The weights in something; each thing is looked at once."""
-    if id(content) in seen:
-        return None
-    seen.add(id(content))
-    if isinstance(content, Record):
-        is_network = any(kind in content.attributes for kind in _PARTS)
-        return _harvest(content) if is_network else None
-    if not isinstance(content, Mapping):
-        return None
-    missed: list[str] = []
-    for name in (*_AVERAGED, *_WITHIN):
-        value = content.get(name)
-        found = _search(value, seen)
-        if found:
-            if missed:
-                warnings.warn(
-                    f"no tensors by name in {missed}: those of {name!r} are read",
-                    stacklevel=5,
-                )
-            return found
-        if name in _AVERAGED and isinstance(value, Record | Mapping) and value:
-            missed.append(name)
-    return _only(content, seen)
-
-
-def _only(content: Mapping[Any, Any], seen: set[int]) -> Tensors | None:
-    """The one set of tensors that is there: these, or those of one entry.
-
-    Beside a set of many tensors, one alone is the state of something else.
-
-    Raises:
-      ValueError: if there are several.
-    """
-    own = _named(content)
-    inner = {k: _search(v, seen) for k, v in content.items() if isinstance(k, str)}
-    sets = {f"in {k!r}": found for k, found in inner.items() if found}
-    sets |= {"itself": own} if own else {}
-    large = [found for found in sets.values() if len(found) + len(found.unread) > 1]
-    if len(large) > 1 or (len(sets) > 1 and not large):
-        raise ValueError(f"it holds several sets of tensors: {', '.join(sets)}")
-    return next(iter(large or sets.values()), None)
-
-
-def _named(content: Mapping[Any, Any]) -> Tensors:
-    found = Tensors()
-    for name, value in content.items():
-        array = as_array(value)
-        if not isinstance(name, str):
-            continue
-        if array is not None:
-            found[name] = array
-        elif is_tensor(value):
-            found.unread[name] = value.kind
+        found.arguments = weight_sets.plain_entries(_entries(content.get("args")))
     return found
 
 
@@ -166,68 +105,8 @@ def _short(value: Any) -> str:
     return type(value).__name__
 
 
-_MOST_NAMES = 100_000
-_LONGEST_NAME = 1_000
-"""Of layers and tensors. One layer may have many names, and a small file no end."""
-
-_PARTS = ("_parameters", "_buffers", "_modules")
-"""Where a layer of torch has what it consists of."""
-
-
-def _harvest(network: Record) -> Tensors:
-    """What a pickled network and the layers inside it hold.
-
-    Raises:
-      ValueError: if its layers are no layers, contain one another, or are too many.
-    """
-    found = Tensors()
-    layers, count = [("", network)], 0
-    while layers:
-        prefix, layer = layers.pop()
-        parts, settings = _parts(layer), _plain(layer.attributes)
-        count += len(parts) + len(settings)
-        longest = len(prefix) + max(map(len, (*dict(parts), *settings)), default=0)
-        if count > _MOST_NAMES or longest > _LONGEST_NAME:
-            raise ValueError("its layers contain one another, or are too many")
-        found.kinds[prefix] = layer.kind
-        found.settings |= {f"{prefix}{name}": v for name, v in settings.items()}
-        for name, part in parts:
-            array = as_array(part)
-            if array is not None:
-                found[prefix + name] = array
-            elif is_tensor(part):
-                found.unread[prefix + name] = part.kind
-            elif isinstance(part, Record):
-                layers.append((f"{prefix}{name}.", part))
-    return found
-
-
-def _parts(layer: Record) -> list[tuple[str, Any]]:
-    """What a layer consists of, by name."""
-    parts: list[tuple[str, Any]] = []
-    for kind in _PARTS:
-        named = layer.attributes.get(kind, {})
-        if not isinstance(named, dict) or not all(isinstance(k, str) for k in named):
-            raise ValueError(f"the {kind} of a {layer.kind} are not given by name")
-        parts += named.items()
-    return parts
-
-
 def _entries(value: Any) -> Mapping[Any, Any]:
     """A dictionary, or the attributes of an object."""
     if isinstance(value, Record):
         return value.attributes
     return value if isinstance(value, Mapping) else {}
-
-
-def _plain(entries: Mapping[Any, Any]) -> Settings:
-    """The entries that are a number or a text."""
-    plain = {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in entries.items()
-    }
-    return {
-        name: value
-        for name, value in plain.items()
-        if isinstance(name, str) and isinstance(value, int | float | str)
-    }

@@ -27,7 +27,11 @@ class Tensors(StateDict):
     """
 
     def __init__(self, items: Mapping[str, np.ndarray] | None = None):
-        """Holds the given ones, and nothing besides."""
+        """Holds the given ones, and nothing besides.
+
+        Args:
+          items: name -> values; none if left out.
+        """
         super().__init__(items or {})
         self.kinds: dict[str, str] = {}
         self.settings: Settings = {}
@@ -44,7 +48,11 @@ class Tensors(StateDict):
         return bool(len(self) or self.unread)
 
     def unwrapped(self) -> Tensors:
-        """The same without the prefixes that wrappers put before all names."""
+        """The same without the prefixes that wrappers put before all names.
+
+        Returns:
+          The tensors, and what the file says of them, by shorter names.
+        """
         return self._cut(_WRAPPERS)[-1]
 
     def fitting(self, expected: Collection[str]) -> Tensors:
@@ -52,6 +60,9 @@ class Tensors(StateDict):
 
         Args:
           expected: the names that a network has.
+
+        Returns:
+          Those of which most names are expected.
         """
         wanted = set(expected)
         return max(

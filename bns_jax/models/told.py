@@ -7,7 +7,7 @@ from typing import Any
 
 from bns_jax.models import edm_precondition
 from bns_jax.models.dit import DiTConfig
-from bns_jax.models.published import Config, Published
+from bns_jax.models.published import NetworkConfig, Published
 from bns_jax.models.tensors import Tensors
 
 
@@ -62,8 +62,16 @@ def _of_class(network: Tensors, message: str) -> dict[str, Any]:
     return {"preconditioning": name, "sigma_data": float(sigma_data)}
 
 
-def other_heads(tensors: Tensors, config: Config) -> list[str]:
-    """The layers of a pickled network that say they have other heads than expected."""
+def other_heads(tensors: Tensors, config: NetworkConfig) -> list[str]:
+    """The layers of a pickled network that say they have other heads than expected.
+
+    Args:
+      tensors: of the file.
+      config: the architecture.
+
+    Returns:
+      One line for each.
+    """
     faults = []
     for name, heads in tensors.settings.items():
         layer, _, last = name.rpartition(".")
@@ -84,6 +92,13 @@ def other_training(tensors: Tensors, origin: Published) -> list[str]:
 
     A network of SiT may have been trained on another path, or to predict another
     thing; its tensors are of the same shapes.
+
+    Args:
+      tensors: of the file.
+      origin: the checkpoint that it should be.
+
+    Returns:
+      One line for each.
     """
     said = tensors.arguments
     if not isinstance(origin.config, DiTConfig) or "model" not in said:

@@ -17,7 +17,14 @@ from bns_jax.unpickle import Record, Refused, StandIn, integers
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """A pickle that ends early or has flipped bits fails in any way at all."""
+    """A pickle that ends early or has flipped bits fails in any way at all.
+
+    Yields:
+      Nothing.
+
+    Raises:
+      ValueError: for any error inside; `Refused` as it is.
+    """
     try:
         yield
     except Refused:
@@ -39,19 +46,40 @@ class Storage:
     __slots__ = ("_load", "_values", "dtype", "size")
 
     def __init__(self, dtype: np.dtype, size: int, load: Callable[[], np.ndarray]):
+        """Says what is there; nothing is read yet.
+
+        Args:
+          dtype: of each number.
+          size: how many.
+          load: load() -> (size,), called once.
+        """
         self.dtype, self.size = dtype, size
         self._load = load
         self._values: np.ndarray | None = None
 
     def values(self) -> np.ndarray:
-        """All of them, read at the first call."""
+        """All of them, read at the first call.
+
+        Returns:
+          (size,), of `dtype`.
+
+        Raises:
+          ValueError: if the file ends early or is damaged.
+        """
         if self._values is None:
             with reported():
                 self._values = self._load()
         return self._values
 
     def viewed(self, dtype: np.dtype) -> Storage:
-        """The same bytes as other numbers."""
+        """The same bytes as other numbers.
+
+        Args:
+          dtype: of these numbers.
+
+        Returns:
+          The storage, not read yet.
+        """
         size = self.size * self.dtype.itemsize // dtype.itemsize
         return Storage(dtype, size, lambda: self.values().view(dtype))
 
@@ -117,15 +145,20 @@ def _tensor(
     if not isinstance(storage, Storage):
         raise Refused("holds a tensor of what is no storage")
     (offset,), shape, strides = map(integers, ((offset,), shape, strides))
+    _check_bounds(storage.size, offset, shape, strides)
+    return _TensorRecord(storage, offset, shape, strides)
+
+
+def _check_bounds(
+    size: int, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> None:
+    """Checks that a view stays inside of its storage, and is of no wild size."""
     if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
         raise ValueError(f"a tensor of shape {shape} and strides {strides}")
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-    is_large = math.prod(shape) > max(storage.size, _MOST_REPEATED)
-    if 0 not in shape and (last >= storage.size or is_large):
-        raise ValueError(
-            f"a tensor of shape {shape} in a storage of {storage.size} numbers"
-        )
-    return _TensorRecord(storage, offset, shape, strides)
+    is_large = math.prod(shape) > max(size, _MOST_REPEATED)
+    if 0 not in shape and (last >= size or is_large):
+        raise ValueError(f"a tensor of shape {shape} in a storage of {size} numbers")
 
 
 def _typed_tensor(storage: Any, *view_and_hooks: Any) -> Any:
@@ -213,13 +246,30 @@ NAMES |= {
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether a record stands for a tensor or an array, read or not."""
+    """Whether a record stands for a tensor or an array, read or not.
+
+    Args:
+      value: anything that a pickle held.
+
+    Returns:
+      True for such records.
+    """
     kinds = (_REBUILD, "torch._tensor._rebuild_", "numpy.ndarray")
     return isinstance(value, Record) and value.kind.startswith(kinds)
 
 
 def reference(pid: Any) -> tuple[np.dtype, str, int]:
-    """The dtype, key and length of a storage, from what a pickle says of it."""
+    """The dtype, key and length of a storage, from what a pickle says of it.
+
+    Args:
+      pid: the tuple of a persistent id.
+
+    Returns:
+      They, the length in numbers.
+
+    Raises:
+      Refused: if it is no storage of numbers.
+    """
     _, kind, key, _, count, *view = pid
     if not isinstance(kind, StandIn) or not isinstance(kind.function, _StorageType):
         raise Refused(f"holds a storage of unknown kind {getattr(kind, 'name', '')}")

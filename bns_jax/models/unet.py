@@ -63,6 +63,12 @@ class UNetConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> UNetConfig:
         """From JSON values, as `dataclasses.asdict` and a file give them.
 
+        Args:
+          values: an entry for each field; lists stand for tuples.
+
+        Returns:
+          The configuration.
+
         Raises:
           ValueError: if a name is unknown or missing.
         """
@@ -119,7 +125,14 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, h: jax.Array) -> jax.Array:
-        """Normalises (batch, ..., features)."""
+        """Normalises (batch, ..., features).
+
+        Args:
+          h: (batch, height, width, features).
+
+        Returns:
+          Of the same shape and dtype.
+        """
         features, dtype = h.shape[-1], wider(jnp.float32, h.dtype)
         shape = (1,) * (h.ndim - 1) + (features,)
         scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
@@ -196,14 +209,25 @@ class UNet(nn.Module):
     config: UNetConfig
 
     def shapes(self) -> Any:
-        """The parameters as shapes and dtypes; nothing is computed."""
+        """The parameters as shapes and dtypes; nothing is computed.
+
+        Returns:
+          Nested dictionaries of `jax.ShapeDtypeStruct`.
+        """
         x = jax.ShapeDtypeStruct((1, *self.config.image_shape), jnp.float32)
         label = jax.ShapeDtypeStruct((1,), jnp.int32)
         init = partial(self.init, jax.random.key(0), 0.5)
         return jax.eval_shape(init, x, label)["params"]
 
     def check_args(self, args: tuple[Any, ...]) -> None:
-        """Checks the labels of all samples; see `conditioning.check`."""
+        """Checks the labels of all samples; see `conditioning.check`.
+
+        Args:
+          args: what follows x in a call of the field, concrete.
+
+        Raises:
+          ValueError: unless they are labels (N,) in range.
+        """
         labels.check_args(args, self.config.num_classes)
 
     @nn.compact

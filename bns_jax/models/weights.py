@@ -37,6 +37,17 @@ def save(path: epath.PathLike, params: Any, metadata: Mapping[str, Any]) -> None
       ValueError: if a leaf is of numbers that the file has no kind for, two leaves
         have one name, or the metadata are no JSON values.
     """
+    tensors = {name: _by_rows(leaf) for name, leaf in _by_name(params).items()}
+    other = {k: v.dtype for k, v in tensors.items() if v.dtype not in _DTYPES.values()}
+    if other:
+        raise ValueError(f"expected numbers of {', '.join(_DTYPES)}, got {other}")
+    header = _header(metadata)
+    header[_CHECKSUM] = checksum([tensors, header])
+    files.write(path, safetensors.numpy.save(tensors, header))
+
+
+def _by_name(params: Any) -> dict[str, Any]:
+    """The leaves, each by its keys joined by /."""
     by_path = flax.traverse_util.flatten_dict(params)
     names = ["/".join(map(str, path)) for path in by_path]
     twice = {name for name in names if names.count(name) > 1}
@@ -45,19 +56,15 @@ def save(path: epath.PathLike, params: Any, metadata: Mapping[str, Any]) -> None
             "expected string keys that, joined by /, name each leaf by itself, got "
             f"{sorted(twice) or list(by_path)[:3]}"
         )
-    flat = dict(zip(names, by_path.values(), strict=True))
-    tensors = {name: _by_rows(leaf) for name, leaf in flat.items()}
-    other = {k: v.dtype for k, v in tensors.items() if v.dtype not in _DTYPES.values()}
-    if other:
-        raise ValueError(f"expected numbers of {', '.join(_DTYPES)}, got {other}")
+    return dict(zip(names, by_path.values(), strict=True))
+
+
+def _header(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Each value as JSON, for the header takes texts alone."""
     try:
-        header = {
-            key: json.dumps(value, allow_nan=False) for key, value in metadata.items()
-        }
+        return {k: json.dumps(v, allow_nan=False) for k, v in metadata.items()}
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata must be JSON values: {error}") from error
-    header[_CHECKSUM] = checksum([tensors, header])
-    files.write(path, safetensors.numpy.save(tensors, header))
 
 
 def _by_rows(leaf: Any) -> np.ndarray:
@@ -104,6 +111,9 @@ def check(params: Any, shapes: Any, path: epath.PathLike) -> None:
 def load(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads a file written by `save`.
 
+    Args:
+      path: the file.
+
     Returns:
       The nested dictionary of arrays, and the metadata.
 
@@ -134,6 +144,12 @@ def load(path: epath.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def tensors(data: bytes) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file of any writer, by name.
+
+    Args:
+      data: the bytes of the file.
+
+    Returns:
+      Name -> array, not to be written to.
 
     Raises:
       ValueError: if it is none, or truncated, or holds numbers that NumPy lacks.

@@ -8,6 +8,7 @@ velocity field n times is, after unrolling, three arrays,
 
 from bns_jax.ns.extend import extend as extend
 from bns_jax.ns.params import NSParams as NSParams
+from bns_jax.ns.params import check_shapes as check_shapes
 from bns_jax.ns.params import from_updates as from_updates
 from bns_jax.ns.params import num_params as num_params
 from bns_jax.ns.params import validate as validate

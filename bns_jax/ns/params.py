@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
+from bns_jax import scalars
+from bns_jax.checks import check_native
 from bns_jax.typing import Array
 
 
@@ -32,6 +34,7 @@ def num_params(nfe: int) -> int:
 
     Eq. 12 counts one more: t_n, at which nothing is evaluated.
     """
+    nfe = scalars.count("nfe", nfe)
     return nfe * (nfe + 5) // 2
 
 
@@ -69,6 +72,12 @@ def validate(params: NSParams) -> None:
 
 def check_shapes(params: NSParams) -> None:
     """Raises ValueError unless the arrays are (n,), (n,) and (n, n)."""
+    if not isinstance(params, tuple) or len(params) != 3:
+        raise ValueError(
+            "expected a solver, NSParams(times, a, b) as solvers.euler(8) gives, got "
+            f"{params!r:.60}"
+        )
+    check_native(params=params)
     shapes = times, a, b = tuple(map(np.shape, params))
     if any(getattr(leaf, "dtype", np.dtype(float)).kind == "c" for leaf in params):
         raise ValueError("times, a and b must be real numbers, got complex ones")

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bns_jax.checks import check_floating
+from bns_jax.checks import check_floating, check_native
 from bns_jax.ns import unrolled
 from bns_jax.ns.iterates import iterates
 from bns_jax.ns.params import NSParams, check_shapes
@@ -48,6 +48,8 @@ def sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sampl
         that is not of a floating-point dtype, or the field returns something else.
     """
     check_floating("x0", x0)
+    check_shapes(params)
+    check_native(args=args)
     return _sample(unrolled.helps(), params, as_pytree(vf), x0, *args)
 
 
@@ -58,6 +60,8 @@ def sample_path(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> 
       x_1 .. x_n stacked on a new leading axis.
     """
     check_floating("x0", x0)
+    check_shapes(params)
+    check_native(args=args)
     return _sample_path(unrolled.helps(), params, as_pytree(vf), x0, *args)
 
 
@@ -70,6 +74,8 @@ def sample_velocities(
       x_n, and u_0 .. u_{n-1} stacked on a new leading axis.
     """
     check_floating("x0", x0)
+    check_shapes(params)
+    check_native(args=args)
     return _sample_velocities(unrolled.helps(), params, as_pytree(vf), x0, *args)
 
 

@@ -9,6 +9,7 @@ from bns_jax.parallel.hosts import steps_in_flight as steps_in_flight
 from bns_jax.parallel.layout import batch_devices as batch_devices
 from bns_jax.parallel.layout import batches as batches
 from bns_jax.parallel.layout import check_divisible as check_divisible
+from bns_jax.parallel.layout import check_mesh as check_mesh
 from bns_jax.parallel.layout import data_mesh as data_mesh
 from bns_jax.parallel.layout import fsdp as fsdp
 from bns_jax.parallel.layout import place as place

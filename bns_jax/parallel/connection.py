@@ -16,19 +16,30 @@ class Line:
     """A connection that carries JSON values, one a line; an empty line is a beat."""
 
     def __init__(self, connection: socket.socket):
-        """Takes over a connection."""
+        """Takes over a connection.
+
+        Args:
+          connection: a socket that is connected.
+        """
         self.socket = connection
         self.heard = time.monotonic()
         self._text = b""
 
     def send(self, message: Message | None) -> None:
-        """Sends a message, or a beat; whoever is gone does not get it."""
+        """Sends a message, or a beat; whoever is gone does not get it.
+
+        Args:
+          message: JSON values by name; None for a beat.
+        """
         data = b"" if message is None else json.dumps(message).encode()
         with contextlib.suppress(OSError):
             self.socket.sendall(data + b"\n")
 
     def receive(self) -> list[Message] | None:
         """What has come since; None at the end of it.
+
+        Returns:
+          The messages, which may be none; beats are left out.
 
         Raises:
           ValueError: if it is something else.
@@ -49,7 +60,17 @@ class Line:
         return found
 
     def wait(self, deadline: float) -> Message | None:
-        """The next message; None if the connection ends or time runs out."""
+        """The next message; None if the connection ends or time runs out.
+
+        Args:
+          deadline: of `time.monotonic`, in seconds.
+
+        Returns:
+          The message.
+
+        Raises:
+          ValueError: if what comes is no message.
+        """
         while (left := deadline - time.monotonic()) > 0:
             self.socket.settimeout(left)
             messages = self.receive()
@@ -67,6 +88,9 @@ def listening(host: str, port: int, address: str) -> socket.socket:
       host: of this process, as others know it.
       port: to listen at.
       address: of both, for people.
+
+    Returns:
+      The socket, bound and listening.
 
     Raises:
       ValueError: if somebody listens there, or it cannot.
@@ -91,6 +115,15 @@ def listening(host: str, port: int, address: str) -> socket.socket:
 
 def connected(host: str, port: int, deadline: float, timeout: float) -> socket.socket:
     """A connection, once somebody listens.
+
+    Args:
+      host: of process 0.
+      port: that it listens at.
+      deadline: of `time.monotonic`, in seconds.
+      timeout: in seconds, for the message.
+
+    Returns:
+      The socket.
 
     Raises:
       ValueError: if nobody does by the deadline; says so with the timeout.

@@ -10,12 +10,16 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 _STEPS_IN_FLIGHT = 10
 
 
 def is_main() -> bool:
-    """Whether this is process 0, the one that prints and writes."""
+    """Whether this is process 0, the one that prints and writes.
+
+    Returns:
+      True in a run of one process.
+    """
     return jax.process_index() == 0
 
 
@@ -24,13 +28,23 @@ def steps_in_flight() -> int:
 
     Before jax 0.12, CPU devices deadlock with many in flight, and those of several
     processes with more than one.
+
+    Returns:
+      1 for CPU devices of several processes, 10 elsewhere.
     """
     several = jax.process_count() > 1 and jax.default_backend() == "cpu"
     return 1 if several else _STEPS_IN_FLIGHT
 
 
 def gather_text(text: str) -> list[str]:
-    """What every process has to say, in their order; all of them must call it."""
+    """What every process has to say, in their order; all of them must call it.
+
+    Args:
+      text: what this process says.
+
+    Returns:
+      One text for each process.
+    """
     if jax.process_count() == 1:
         return [text]
     data = np.frombuffer(text.encode(), np.uint8)
@@ -44,10 +58,16 @@ def gather_text(text: str) -> list[str]:
     ]
 
 
-def if_everywhere(found: Found | None) -> Found | None:
+def if_everywhere(found: Value | None) -> Value | None:
     """What this process has found, if every process has found something.
 
     What one of them cannot read, all of them make again; all must call this.
+
+    Args:
+      found: what this process has found, or None.
+
+    Returns:
+      The same, or None.
     """
     if jax.process_count() == 1:
         return found

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bns_jax import kinds
 from bns_jax.pytree import on_host
 
 _BATCH = "batch"
@@ -22,6 +23,12 @@ _LEAST_SHARDED = 2**14
 
 def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """A mesh of one axis, "batch", over the given devices or all of them.
+
+    Args:
+      devices: all that there are if None.
+
+    Returns:
+      The mesh.
 
     Raises:
       ValueError: if the devices are none, or no devices.
@@ -33,13 +40,38 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     return Mesh(np.asarray(devices), (_BATCH,))
 
 
+def check_mesh(mesh: Any) -> None:
+    """Refuses what is no mesh, nor None.
+
+    Args:
+      mesh: what came.
+
+    Raises:
+      ValueError: naming what came.
+    """
+    expected = "a mesh, such as parallel.data_mesh()"
+    kinds.check(expected, mesh, Mesh, optional=True)
+
+
 def batch_devices(mesh: Mesh | None) -> int:
-    """How many devices a batch is laid over; 1 without a mesh."""
+    """How many devices a batch is laid over; 1 without a mesh.
+
+    Args:
+      mesh: of which the first axis is the batch's; None for one device.
+
+    Returns:
+      The length of the first axis of the mesh.
+    """
+    check_mesh(mesh)
     return 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
 
 
 def check_divisible(size: int, mesh: Mesh | None) -> None:
     """Checks that a batch can be laid over the first axis of the mesh.
+
+    Args:
+      size: of the batch.
+      mesh: of which the first axis is the batch's; None for one device.
 
     Raises:
       ValueError: if the devices do not divide it; names the nearest sizes.
@@ -57,9 +89,17 @@ def check_divisible(size: int, mesh: Mesh | None) -> None:
 def shard(tree: Any, mesh: Mesh | None) -> Any:
     """Lays the leading axis of every leaf over the first axis of the mesh.
 
+    Args:
+      tree: a pytree of arrays (batch, ...).
+      mesh: of which the first axis is the batch's; None for one device.
+
+    Returns:
+      The same on the devices; as it is without a mesh.
+
     Raises:
       ValueError: if a leaf has no axis, or the devices do not divide it.
     """
+    check_mesh(mesh)
     if mesh is None:
         return tree
     for leaf in jax.tree.leaves(tree):
@@ -97,12 +137,28 @@ def batches(
 
 
 def replicated(mesh: Mesh | None) -> NamedSharding | None:
-    """The sharding of what every device holds whole."""
+    """The sharding of what every device holds whole.
+
+    Args:
+      mesh: of which the first axis is the batch's; None for one device.
+
+    Returns:
+      The sharding; None without a mesh.
+    """
     return None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
 
 def replicate(tree: Any, mesh: Mesh | None) -> Any:
-    """Puts a copy of every leaf on every device of the mesh."""
+    """Puts a copy of every leaf on every device of the mesh.
+
+    Args:
+      tree: a pytree of arrays; numbers of Python stay.
+      mesh: of which the first axis is the batch's; None for one device.
+
+    Returns:
+      The same on the devices; as it is without a mesh.
+    """
+    check_mesh(mesh)
     if mesh is None:
         return tree
     return jax.tree.map(partial(_put, replicated(mesh)), tree)
@@ -113,7 +169,15 @@ def place(tree: Any, mesh: Mesh | None) -> Any:
 
     Arrays that lie there, sharded in whatever way, stay as they are: weights too large
     for one device come as their owner has laid them.
+
+    Args:
+      tree: a pytree of arrays; numbers of Python stay.
+      mesh: of which the first axis is the batch's; None for one device.
+
+    Returns:
+      The same on the devices; without a mesh NumPy arrays go to the default one.
     """
+    check_mesh(mesh)
     if mesh is None:
         # NumPy's would travel to the device at every call.
         return _map_once(_to_device, tree)
@@ -134,7 +198,11 @@ def fsdp(tree: Any, mesh: Mesh | None, least: int = _LEAST_SHARDED) -> Any:
       tree: weights.
       mesh: of one axis.
       least: entries from which on a leaf is large; the rest is replicated.
+
+    Returns:
+      The same on the devices; as it is without a mesh.
     """
+    check_mesh(mesh)
     if mesh is None:
         return tree
     count, axis_name = batch_devices(mesh), mesh.axis_names[0]

@@ -47,6 +47,11 @@ class Meeting:
     def host(self, host: str, port: int, timeout: float) -> None:
         """Process 0 waits for the others.
 
+        Args:
+          host: of this process, as others know it.
+          port: to listen at.
+          timeout: in seconds.
+
         Raises:
           ValueError: if the port is taken, somebody does not come in time, or two come
             for one. All that are there are told.
@@ -100,6 +105,11 @@ class Meeting:
     def join(self, host: str, port: int, timeout: float) -> None:
         """Another process comes to process 0, and waits until all have.
 
+        Args:
+          host: of process 0.
+          port: that it listens at.
+          timeout: in seconds.
+
         Raises:
           ValueError: if nobody answers in time, somebody else does, or process 0 says
             what is wrong.
@@ -132,7 +142,11 @@ class Meeting:
         self._lines[0] = line
 
     def watch(self, lost: Callable[[str], None]) -> None:
-        """Calls `lost` from a thread, with a line, when a process dies or fails."""
+        """Calls `lost` from a thread, with a line, when a process dies or fails.
+
+        Args:
+          lost: lost(line) says which process is gone, and why if it is known.
+        """
         for line in self._lines.values():
             line.socket.settimeout(_BEAT_SECONDS)
             line.heard = time.monotonic()
@@ -152,8 +166,7 @@ class Meeting:
 
     def _listen(self) -> str:
         """Waits a moment; returns what went wrong, if something did."""
-        there = {n: line for n, line in self._lines.items() if n not in self._left}
-        sockets = {line.socket: number for number, line in there.items()}
+        sockets = {line.socket: number for number, line in self._present().items()}
         if not sockets:
             self._closed.wait(1.0)
             return ""
@@ -161,21 +174,33 @@ class Meeting:
             readable, _, _ = select.select(list(sockets), [], [], 1.0)
         except (OSError, ValueError):  # Closed meanwhile.
             return ""
-        for number in map(sockets.__getitem__, readable):
-            try:
-                messages = there[number].receive()
-            except ValueError:
-                messages = None
-            if messages is None:
-                return f"{self._name(number)} has died"
-            for message in messages:
-                if "failed" in message:
-                    return str(message["failed"])
-                if "left" in message:
-                    self._left.add(number)
-        silent = time.monotonic() - _SILENT_SECONDS
-        for number, line in there.items():
-            if line.heard < silent and number not in self._left:
+        heard = (self._hear(sockets[ready]) for ready in readable)
+        return next(filter(None, heard), "") or self._silence()
+
+    def _present(self) -> dict[int, Line]:
+        """The connections to those who have not left."""
+        return {n: line for n, line in self._lines.items() if n not in self._left}
+
+    def _hear(self, number: int) -> str:
+        """Takes what one process has sent; returns what went wrong there."""
+        try:
+            messages = self._lines[number].receive()
+        except ValueError:
+            messages = None
+        if messages is None:
+            return f"{self._name(number)} has died"
+        for message in messages:
+            if "failed" in message:
+                return str(message["failed"])
+            if "left" in message:
+                self._left.add(number)
+        return ""
+
+    def _silence(self) -> str:
+        """Who has sent no beat for too long."""
+        latest = time.monotonic() - _SILENT_SECONDS
+        for number, line in self._present().items():
+            if line.heard < latest:
                 return (
                     f"{self._name(number)} has said nothing for {_SILENT_SECONDS:g} s"
                 )
@@ -190,7 +215,11 @@ class Meeting:
             line.send(message)
 
     def fail(self, reason: str) -> None:
-        """Tells the others why this process ends, and waits until they have heard."""
+        """Tells the others why this process ends, and waits until they have heard.
+
+        Args:
+          reason: one line.
+        """
         self._closed.set()
         line = f"process {self._id} of {self._count} failed: {reason}"
         self._tell({"failed": line})
@@ -202,7 +231,11 @@ class Meeting:
         self._tell({"left": self._id})
 
     def close(self, seconds: float = 0.0) -> None:
-        """Ends the connections, once the others have, or after some seconds."""
+        """Ends the connections, once the others have, or after some seconds.
+
+        Args:
+          seconds: to wait for the others.
+        """
         deadline = time.monotonic() + seconds
         for line in self._lines.values():
             with contextlib.suppress(OSError, ValueError):

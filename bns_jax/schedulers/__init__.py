@@ -7,20 +7,30 @@ its input: NumPy float64 for numbers and NumPy arrays, JAX for JAX arrays.
 from __future__ import annotations
 
 from bns_jax.schedulers.base import Scheduler as Scheduler
+from bns_jax.schedulers.base import check_scheduler as check_scheduler
 from bns_jax.schedulers.description import describe as describe
 from bns_jax.schedulers.discrete import DiscreteVP as DiscreteVP
 from bns_jax.schedulers.discrete import from_alphas_cumprod as from_alphas_cumprod
-from bns_jax.schedulers.paths import VE, CondOT, Cosine, Shifted
+from bns_jax.schedulers.paths import VE, CondOT, Cosine
+from bns_jax.schedulers.shifted import Shifted
 from bns_jax.schedulers.variance_preserving import VP
 
 
 def cond_ot() -> Scheduler:
-    """Conditional optimal transport, alpha_t = t, sigma_t = 1 - t (eq. 57)."""
+    """Conditional optimal transport, alpha_t = t, sigma_t = 1 - t (eq. 57).
+
+    Returns:
+      The scheduler; it has no numbers of its own.
+    """
     return CondOT()
 
 
 def cosine() -> Scheduler:
-    """alpha_t = sin(pi t / 2), sigma_t = cos(pi t / 2) (eq. 58)."""
+    """alpha_t = sin(pi t / 2), sigma_t = cos(pi t / 2) (eq. 58).
+
+    Returns:
+      The scheduler; it has no numbers of its own.
+    """
     return Cosine()
 
 
@@ -32,6 +42,9 @@ def vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Scheduler:
       beta_max: the rate of noise at the noise; beta_min for a constant rate. A model
         whose beta is 1 over ten units of time has beta_min = beta_max = 10 here, where
         all of time has length 1.
+
+    Returns:
+      The scheduler; alpha_0 is not 0, and sigma_t' diverges at t = 1.
 
     Raises:
       ValueError: unless 0 < beta_min <= beta_max are finite.
@@ -50,6 +63,9 @@ def ve(sigma_max: float = 80.0, rho: float = 1.0) -> Scheduler:
       sigma_max: the noise at t = 0.
       rho: at least 1; how much of the time is spent on small noise.
 
+    Returns:
+      The scheduler, on which samples start at sigma_max times the noise.
+
     Raises:
       ValueError: unless sigma_max is positive and rho at least 1, both finite.
     """
@@ -63,7 +79,11 @@ def shifted(shift: float, base: Scheduler | None = None) -> Scheduler:
       shift: above 1 spends more time on noise; SD3 uses 3 at 1024 pixels.
       base: the scheduler to warp, cond_ot() if left out.
 
+    Returns:
+      The scheduler, whose inverses are in closed form where those of the base are.
+
     Raises:
-      ValueError: unless shift is positive and finite.
+      ValueError: unless shift is positive and finite, and base a scheduler.
     """
+    check_scheduler(base, optional=True)
     return Shifted(shift, base or CondOT())

@@ -11,7 +11,8 @@ import numpy as np
 from bns_jax import identity
 from bns_jax.schedulers.base import Scheduler
 from bns_jax.schedulers.discrete import DiscreteVP, ZeroTerminalVP
-from bns_jax.schedulers.paths import VE, CondOT, Cosine, Shifted
+from bns_jax.schedulers.paths import VE, CondOT, Cosine
+from bns_jax.schedulers.shifted import Shifted
 from bns_jax.schedulers.variance_preserving import VP
 
 _NAMES: dict[type, str] = {

@@ -36,12 +36,26 @@ class DiscreteVP(VariancePreserving):
         return times, np.array(self.log_alphas)
 
     def log_alpha(self, t: Time) -> Array:
-        """Linear between the steps."""
+        """log(alpha_t), linear between the steps.
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          log(alpha_t), of the shape of t.
+        """
         xp, t = with_namespace(t)
         return xp.interp(t, *self._table(t))
 
     def d_log_alpha(self, t: Time) -> Array:
-        """The slope of the interval that t lies in."""
+        """The slope of log(alpha_t) in the interval that t lies in.
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          (log alpha_t)', of the shape of t.
+        """
         xp, t = with_namespace(t)
         times, log_alphas = self._table(t)
         slopes = xp.diff(log_alphas) / xp.diff(times)
@@ -49,13 +63,27 @@ class DiscreteVP(VariancePreserving):
         return slopes[xp.clip(interval, 0, len(slopes) - 1)]
 
     def log_alpha_inverse(self, log_alpha: Time) -> Array:
-        """Linear between the steps."""
+        """The time at which log(alpha_t) has the given value, linear between the steps.
+
+        Args:
+          log_alpha: at most 0, of any shape.
+
+        Returns:
+          The time in [0, 1], of the shape of log_alpha.
+        """
         xp, log_alpha = with_namespace(log_alpha)
         times, log_alphas = self._table(log_alpha)
         return xp.interp(log_alpha, log_alphas, times)
 
     def timestep(self, t: Time) -> Array:
-        """The fractional step k in [0, T - 1] that a network of T steps is given."""
+        """The fractional step k in [0, T - 1] that a network of T steps is given.
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          The step, a real number, of the shape of t.
+        """
         xp, t = with_namespace(t)
         steps = len(self.log_alphas) - 1
         k = xp.clip(steps * (1.0 - t) - 1.0, 0.0, steps - 1.0)
@@ -79,23 +107,51 @@ class ZeroTerminalVP(DiscreteVP):
     """
 
     def alpha(self, t: Time) -> Array:
-        """Linear in the first interval, as of DiscreteVP behind it."""
+        """alpha_t, linear in the first interval, as of DiscreteVP behind it.
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          alpha_t, of the shape of t.
+        """
         xp, first, early, late = self._parts(t)
         return xp.where(first, self._slope * early, super().alpha(late))
 
     def sigma(self, t: Time) -> Array:
-        """sqrt(1 - alpha_t^2)."""
+        """sqrt(1 - alpha_t^2).
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          sigma_t, of the shape of t.
+        """
         xp, first, early, late = self._parts(t)
         squares = 1.0 - (self._slope * early) ** 2
         return xp.where(first, xp.sqrt(squares), super().sigma(late))
 
     def d_alpha(self, t: Time) -> Array:
-        """The slope of the first interval, as of DiscreteVP behind it."""
+        """The slope of alpha_t: constant in the first interval, DiscreteVP's behind it.
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          alpha_t', of the shape of t.
+        """
         xp, first, _, late = self._parts(t)
         return xp.where(first, self._slope, super().d_alpha(late))
 
     def log_alpha_inverse(self, log_alpha: Time) -> Array:
-        """By the line of the first interval, as of DiscreteVP behind it."""
+        """The time of log(alpha_t): by the first interval's line, then DiscreteVP's.
+
+        Args:
+          log_alpha: at most 0, of any shape.
+
+        Returns:
+          The time in [0, 1], of the shape of log_alpha.
+        """
         xp, log_alpha = with_namespace(log_alpha)
         late = super().log_alpha_inverse(log_alpha)
         early = xp.exp(xp.minimum(log_alpha, self.log_alphas[1])) / self._slope

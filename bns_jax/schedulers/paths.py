@@ -1,4 +1,4 @@
-"""Schedulers with alpha_t and sigma_t in closed form, and time warps of others."""
+"""Schedulers with alpha_t and sigma_t in closed form."""
 
 from __future__ import annotations
 
@@ -16,25 +16,60 @@ class CondOT(Scheduler):
     """alpha_t = t, sigma_t = 1 - t (eq. 57): flow matching, rectified flow."""
 
     def alpha(self, t: Time) -> Array:
-        """T."""
+        """alpha_t = t.
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          alpha_t, of the shape of t.
+        """
         return with_namespace(t)[1]
 
     def sigma(self, t: Time) -> Array:
-        """1 - t."""
+        """sigma_t = 1 - t.
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          sigma_t, of the shape of t.
+        """
         return 1.0 - with_namespace(t)[1]
 
     def d_alpha(self, t: Time) -> Array:
-        """1."""
+        """alpha_t' = 1.
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          alpha_t', of the shape of t.
+        """
         xp, t = with_namespace(t)
         return xp.ones_like(t)
 
     def d_sigma(self, t: Time) -> Array:
-        """-1."""
+        """sigma_t' = -1.
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          sigma_t', of the shape of t.
+        """
         xp, t = with_namespace(t)
         return -xp.ones_like(t)
 
     def log_snr_inverse(self, log_snr: Time) -> Array:
-        """1 / (1 + exp(-log_snr))."""
+        """The inverse t = 1 / (1 + exp(-log_snr)).
+
+        Args:
+          log_snr: log(alpha / sigma), of any shape.
+
+        Returns:
+          The time in [0, 1], of the shape of log_snr.
+        """
         xp, log_snr = with_namespace(log_snr)
         with np.errstate(over="ignore"):
             return 1.0 / (1.0 + xp.exp(-log_snr))
@@ -45,25 +80,60 @@ class Cosine(Scheduler):
     """alpha_t = sin(pi t / 2), sigma_t = cos(pi t / 2) (eq. 58)."""
 
     def alpha(self, t: Time) -> Array:
-        """sin(pi t / 2)."""
+        """alpha_t = sin(pi t / 2).
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          alpha_t, of the shape of t.
+        """
         xp, t = with_namespace(t)
         return xp.sin(np.pi / 2 * t)
 
     def sigma(self, t: Time) -> Array:
-        """cos(pi t / 2), written so that it is exactly 0 at t = 1."""
+        """sigma_t = cos(pi t / 2), written so that it is exactly 0 at t = 1.
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          sigma_t, of the shape of t.
+        """
         xp, t = with_namespace(t)
         return xp.sin(np.pi / 2 * (1.0 - t))
 
     def d_alpha(self, t: Time) -> Array:
-        """(pi / 2) sigma_t."""
+        """alpha_t' = (pi / 2) sigma_t.
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          alpha_t', of the shape of t.
+        """
         return np.pi / 2 * self.sigma(t)
 
     def d_sigma(self, t: Time) -> Array:
-        """-(pi / 2) alpha_t."""
+        """sigma_t' = -(pi / 2) alpha_t.
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          sigma_t', of the shape of t.
+        """
         return -np.pi / 2 * self.alpha(t)
 
     def log_snr_inverse(self, log_snr: Time) -> Array:
-        """(2 / pi) arctan(exp(log_snr))."""
+        """The inverse t = (2 / pi) arctan(exp(log_snr)).
+
+        Args:
+          log_snr: log(alpha / sigma), of any shape.
+
+        Returns:
+          The time in [0, 1], of the shape of log_snr.
+        """
         xp, log_snr = with_namespace(log_snr)
         with np.errstate(over="ignore"):
             return 2 / np.pi * xp.arctan(xp.exp(log_snr))
@@ -92,26 +162,61 @@ class VE(Scheduler):
         return max(LEAST_SIGMA**self.rho, 1e-30)
 
     def alpha(self, t: Time) -> Array:
-        """1."""
+        """alpha_t = 1.
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          alpha_t, of the shape of t.
+        """
         xp, t = with_namespace(t)
         return xp.ones_like(t)
 
     def sigma(self, t: Time) -> Array:
-        """sigma_max (1 - t)^rho."""
+        """sigma_t = sigma_max (1 - t)^rho.
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          sigma_t, of the shape of t.
+        """
         return self.sigma_max * _power(1.0 - with_namespace(t)[1], self.rho)
 
     def d_alpha(self, t: Time) -> Array:
-        """0."""
+        """alpha_t' = 0.
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          alpha_t', of the shape of t.
+        """
         xp, t = with_namespace(t)
         return xp.zeros_like(t)
 
     def d_sigma(self, t: Time) -> Array:
-        """-rho sigma_max (1 - t)^(rho - 1)."""
+        """sigma_t' = -rho sigma_max (1 - t)^(rho - 1).
+
+        Args:
+          t: time in [0, 1], of any shape.
+
+        Returns:
+          sigma_t', of the shape of t.
+        """
         _, t = with_namespace(t)
         return -self.rho * self.sigma_max * _power(1.0 - t, self.rho - 1.0)
 
     def log_snr_inverse(self, log_snr: Time) -> Array:
-        """1 - (exp(-log_snr) / sigma_max)^(1 / rho)."""
+        """The inverse t = 1 - (exp(-log_snr) / sigma_max)^(1 / rho).
+
+        Args:
+          log_snr: log(alpha / sigma), of any shape.
+
+        Returns:
+          The time in [0, 1], of the shape of log_snr.
+        """
         xp, log_snr = with_namespace(log_snr)
         with np.errstate(over="ignore"):
             sigma = xp.exp(-log_snr)
@@ -122,47 +227,3 @@ class VE(Scheduler):
 def _power(x: Array, p: float) -> Array:
     """x^p, whose derivatives are finite at 0 where p is a whole number."""
     return x ** int(p) if p == int(p) else x**p
-
-
-@dataclasses.dataclass(frozen=True)
-class Shifted(Scheduler):
-    """`base` at the warped time t / (t + shift (1 - t)).
-
-    On the cond-OT path this divides the signal-to-noise ratio by `shift`: the
-    resolution shift of flow models (Esser et al., 2024, section 5.3.2).
-    """
-
-    shift: float
-    base: Scheduler = dataclasses.field(default_factory=CondOT)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shift", scalars.positive("shift", self.shift))
-
-    def alpha(self, t: Time) -> Array:
-        """Alpha of the base at the warped time."""
-        return self.base.alpha(self._warp(t))
-
-    def sigma(self, t: Time) -> Array:
-        """Sigma of the base at the warped time."""
-        return self.base.sigma(self._warp(t))
-
-    def d_alpha(self, t: Time) -> Array:
-        """By the chain rule."""
-        return self.base.d_alpha(self._warp(t)) * self._d_warp(t)
-
-    def d_sigma(self, t: Time) -> Array:
-        """By the chain rule."""
-        return self.base.d_sigma(self._warp(t)) * self._d_warp(t)
-
-    def log_snr_inverse(self, log_snr: Time) -> Array:
-        """The base's, unwarped."""
-        warped = self.base.log_snr_inverse(log_snr)
-        return self.shift * warped / (1.0 + (self.shift - 1.0) * warped)
-
-    def _warp(self, t: Time) -> Array:
-        _, t = with_namespace(t)
-        return t / (t + self.shift * (1.0 - t))
-
-    def _d_warp(self, t: Time) -> Array:
-        _, t = with_namespace(t)
-        return self.shift / (t + self.shift * (1.0 - t)) ** 2

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 
 from bns_jax import grids, scalars
 from bns_jax.ns import NSParams, from_solver
+from bns_jax.schedulers import check_scheduler
 from bns_jax.typing import Sample, Solver
 
 History: TypeAlias = Sequence[tuple[float, Sample, Sample]]
@@ -79,6 +80,12 @@ class Method(abc.ABC):
     def steps(self, nfe: int) -> int:
         """How many steps so many evaluations make, `stages` for each.
 
+        Args:
+          nfe: evaluations in all.
+
+        Returns:
+          nfe / stages.
+
         Raises:
           ValueError: if they cannot be split.
         """
@@ -124,15 +131,24 @@ class Method(abc.ABC):
         Raises:
           ValueError: if the solver does not exist for these arguments.
         """
-        self.check_scheduler(scheduler)
+        self.check_scheduler(scheduler, grid)
         return from_solver(self.algorithm(nfe, scheduler, grid), nfe)
 
-    def check_scheduler(self, scheduler: Any) -> None:
-        """Refuses to go without the path of the model.
+    def check_scheduler(
+        self, scheduler: Any, grid: grids.GridLike | None = None
+    ) -> None:
+        """Refuses to go without the path of the model, or on a grid of another.
+
+        Args:
+          scheduler: the path of the model, or None.
+          grid: as of `algorithm`.
 
         Raises:
-          ValueError: if the method is not generic and there is none.
+          ValueError: if the method is not generic and there is none, or the grid is of
+            the training steps of another table.
         """
+        check_scheduler(scheduler, optional=True)
+        grids.check_path(grid, scheduler)
         if scheduler is None and self.kind != "generic":
             raise ValueError(
                 f"{self.name} follows the path of the model: expected its scheduler, "
@@ -148,6 +164,12 @@ class Method(abc.ABC):
 
     def replace(self, **options: Any) -> Self:
         """The method with some of its options changed.
+
+        Args:
+          **options: by the names of `options`.
+
+        Returns:
+          A method of the same class.
 
         Raises:
           ValueError: if it has no such option; names those that it has.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bns_jax import grids
+from bns_jax import grids, kinds
 from bns_jax.ns import NSParams
 from bns_jax.schedulers import Scheduler, cond_ot
 from bns_jax.solvers.catalogue import CATALOGUE, build, look_up
@@ -58,9 +58,17 @@ _SETS = {"common": COMMON, "all": ALL}
 def expand(names: Sequence[str]) -> tuple[str, ...]:
     """Names with "common" and "all" written out, each once.
 
+    Args:
+      names: of the catalogue, each with @ and a grid behind it or not; "common" and
+        "all" stand for many.
+
+    Returns:
+      The names, in the order given.
+
     Raises:
       ValueError: if a name is not "solver" or "solver@grid", with what would be.
     """
+    kinds.check_names("names", names)
     single = dict.fromkeys(n for name in names for n in _SETS.get(name, (name,)))
     for name in single:
         _split(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from bns_jax import grids
+from bns_jax import grids, kinds
 from bns_jax.ns import NSParams
 from bns_jax.schedulers import Scheduler
 from bns_jax.solvers.base import Method
@@ -64,9 +64,16 @@ CATALOGUE: dict[str, Method] = {
 def look_up(name: str) -> Method:
     """The solver of that name, with its options.
 
+    Args:
+      name: a key of `CATALOGUE`.
+
+    Returns:
+      The solver.
+
     Raises:
       ValueError: if there is none; gives the nearest names.
     """
+    kinds.check("the name of a solver, such as 'euler'", name, str)
     if name not in CATALOGUE:
         near = difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.0)
         raise ValueError(
@@ -78,7 +85,7 @@ def look_up(name: str) -> Method:
 def algorithm(
     name: str,
     nfe: int,
-    scheduler: Scheduler | None,
+    scheduler: Scheduler | None = None,
     grid: grids.GridLike | None = None,
     **options: Any,
 ) -> Solver:
@@ -87,7 +94,8 @@ def algorithm(
     Args:
       name: a key of `CATALOGUE`.
       nfe: evaluations.
-      scheduler: the path of the model; generic solvers need none.
+      scheduler: the path of the model. Those of kind "generic", Runge-Kutta and
+        Adams-Bashforth (`euler` to `rk4`, `ab2` to `ab5`), need none.
       grid: the solver's own default if left out.
       **options: of the solver, as its public function takes them, and `history` of
         the multistep ones. What is left out is as the name and the field have it: in
@@ -101,14 +109,14 @@ def algorithm(
         no such option, or it does not exist for these arguments.
     """
     method = look_up(name).replace(**options)
-    method.check_scheduler(scheduler)
+    method.check_scheduler(scheduler, grid)
     return method.algorithm(nfe, scheduler, grid)
 
 
 def build(
     name: str,
     nfe: int,
-    scheduler: Scheduler | None,
+    scheduler: Scheduler | None = None,
     grid: grids.GridLike | None = None,
     **options: Any,
 ) -> NSParams:

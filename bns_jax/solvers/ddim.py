@@ -24,7 +24,19 @@ class DDIM(Method):
     def algorithm(
         self, nfe: int, scheduler: Scheduler, grid: grids.GridLike | None = None
     ) -> Solver:
-        """One prediction for each step, kept over all of it."""
+        """One prediction for each step, kept over all of it.
+
+        Args:
+          nfe: evaluations in all.
+          scheduler: the path of the model.
+          grid: its times, from 0 to 1; uniform if left out.
+
+        Returns:
+          algorithm(vf, x0) -> x1.
+
+        Raises:
+          ValueError: if nfe is no whole number from 1, or a time repeats.
+        """
         steps = steps_on(scheduler, grid, nfe)
 
         def solver(vf: VelocityField, x0: Sample) -> Sample:

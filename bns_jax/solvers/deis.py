@@ -18,7 +18,7 @@ from bns_jax.ns import NSParams
 from bns_jax.schedulers import Scheduler
 from bns_jax.solvers.base import History, Method
 from bns_jax.solvers.options import FEW_STEPS, check_choice, check_order, orders_of
-from bns_jax.solvers.prediction import Point, Step, predict, remember, steps_on
+from bns_jax.solvers.prediction import PathPoint, Step, predict, remember, steps_on
 from bns_jax.typing import Sample, Solver, VelocityField
 
 _HIGHEST_ORDER = 4
@@ -54,7 +54,19 @@ class DEIS(Method):
     def algorithm(
         self, nfe: int, scheduler: Scheduler, grid: grids.GridLike | None = None
     ) -> Solver:
-        """DDIM's step and the integral of what the points before add."""
+        """DDIM's step and the integral of what the points before add.
+
+        Args:
+          nfe: evaluations in all.
+          scheduler: the path of the model.
+          grid: its times, from 0 to 1; uniform if left out.
+
+        Returns:
+          algorithm(vf, x0) -> x1.
+
+        Raises:
+          ValueError: if nfe is below the order, or a time repeats.
+        """
         order, nfe = check_order(self.order, _HIGHEST_ORDER, nfe)
         orders = orders_of(nfe, order, self.lower_order_final, nfe < FEW_STEPS)
         steps = steps_on(scheduler, grid, nfe)
@@ -73,7 +85,7 @@ class DEIS(Method):
 
 
 def _correction(
-    scheduler: Scheduler, variable: str, step: Step, past: list[tuple[Point, Any]]
+    scheduler: Scheduler, variable: str, step: Step, past: list[tuple[PathPoint, Any]]
 ) -> Any:
     """Alpha' sum_j C_j (e_j - e_0): what the predictions before add to DDIM."""
     finite = [(at, e) for at, e in past if np.isfinite(at.log_snr)]

@@ -80,7 +80,19 @@ class DPMMultistep(Method):
     def algorithm(
         self, nfe: int, scheduler: Scheduler, grid: grids.GridLike | None = None
     ) -> Solver:
-        """First-order steps with the differences of the points before."""
+        """First-order steps with the differences of the points before.
+
+        Args:
+          nfe: evaluations in all.
+          scheduler: the path of the model.
+          grid: its times, from 0 to 1; uniform if left out.
+
+        Returns:
+          algorithm(vf, x0) -> x1.
+
+        Raises:
+          ValueError: if nfe is below the order, or a time repeats.
+        """
         order, nfe = check_order(self.points, _HIGHEST_ORDER, nfe)
         falls, few = self.lower_order_final, nfe < FEW_STEPS
         orders = orders_of(nfe, order, falls, few, self.euler_at_final)
@@ -123,6 +135,13 @@ def singlestep_orders(nfe: int, order: int) -> list[int]:
     """Orders of the steps that spend nfe evaluations (Lu et al., 2022a, D.3).
 
     As many steps of the full order as fit, then what is left: [3, 3, 2] for 8.
+
+    Args:
+      nfe: evaluations in all, from 0.
+      order: of a full step, 1 to 3.
+
+    Returns:
+      The order of each step; their sum is nfe.
     """
     if nfe == 0:
         return []
@@ -175,7 +194,20 @@ class DPMSinglestep(Method):
     def algorithm(
         self, nfe: int, scheduler: Scheduler, grid: grids.GridLike | None = None
     ) -> Solver:
-        """Steps on a grid of as many as nfe makes of them."""
+        """Steps on a grid of as many as nfe makes of them.
+
+        Args:
+          nfe: evaluations in all.
+          scheduler: the path of the model.
+          grid: its times, from 0 to 1; uniform if left out.
+
+        Returns:
+          algorithm(vf, x0) -> x1.
+
+        Raises:
+          ValueError: if nfe is below the order, too small for ends of infinite log-SNR,
+            or a time repeats.
+        """
         order, nfe = check_order(self.order, _HIGHEST_ORDER, nfe)
         first, last = (not np.isfinite(scheduler.log_snr(t)) for t in grids.ends(grid))
         inner = nfe - first - last

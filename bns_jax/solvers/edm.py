@@ -55,7 +55,20 @@ class EDM(Method):
     def algorithm(
         self, nfe: int, scheduler: Scheduler, grid: grids.GridLike | None = None
     ) -> Solver:
-        """Steps in the time of VE, under the change of scheduler to the model's."""
+        """Steps in the time of VE, under the change of scheduler to the model's.
+
+        Args:
+          nfe: evaluations in all.
+          scheduler: the path of the model.
+          grid: times of the scheduler; Karras's if left out.
+
+        Returns:
+          algorithm(vf, x0) -> x1.
+
+        Raises:
+          ValueError: if nfe is even and the method Heun's, or the grid does not fall in
+            noise from step to step.
+        """
         nfe = scalars.count("nfe", nfe)
         if self.method == "heun" and nfe % 2 == 0:
             raise ValueError(

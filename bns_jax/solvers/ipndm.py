@@ -41,7 +41,19 @@ class IPNDM(Method):
     def algorithm(
         self, nfe: int, scheduler: Scheduler, grid: grids.GridLike | None = None
     ) -> Solver:
-        """DDIM's step with the weighted noise of the last `order` points."""
+        """DDIM's step with the weighted noise of the last `order` points.
+
+        Args:
+          nfe: evaluations in all.
+          scheduler: the path of the model.
+          grid: its times, from 0 to 1; uniform if left out.
+
+        Returns:
+          algorithm(vf, x0) -> x1.
+
+        Raises:
+          ValueError: if nfe is below the order, or a time repeats.
+        """
         order, nfe = check_order(self.order, max(WEIGHTS), nfe)
         steps = steps_on(scheduler, grid, nfe)
 
@@ -62,6 +74,15 @@ def transfer(
     """DDIM's step with a weighted mean of predictions of the noise for its own.
 
     Where alpha is 0 all of x is noise, and the step is DDIM's.
+
+    Args:
+      step: from alpha, sigma to alpha', sigma'.
+      output: the prediction at its start.
+      weights: of the noises; their sum is 1.
+      noises: predictions e of the noise, each like x.
+
+    Returns:
+      x at the end of the step.
     """
     x = step.first_order(output)
     if step.start.alpha == 0:

@@ -35,7 +35,19 @@ class AdamsBashforth(Method):
     def algorithm(
         self, nfe: int, scheduler: Any = None, grid: grids.GridLike | None = None
     ) -> Solver:
-        """The integral of the polynomial through the last velocities."""
+        """The integral of the polynomial through the last velocities.
+
+        Args:
+          nfe: evaluations in all.
+          scheduler: not looked at.
+          grid: its times, from 0 to 1; uniform if left out.
+
+        Returns:
+          algorithm(vf, x0) -> x1.
+
+        Raises:
+          ValueError: if nfe is below the order, or a time repeats.
+        """
         order, nfe = check_order(self.order, _HIGHEST_ORDER, nfe)
         times = grids.times(grid, nfe)
         check_distinct(times)
@@ -128,7 +140,20 @@ class Multistep(Method):
     def algorithm(
         self, nfe: int, scheduler: Any = None, grid: grids.GridLike | None = None
     ) -> Solver:
-        """Steps of eq. 53 behind m - 1 of Adams-Bashforth."""
+        """Steps of eq. 53 behind m - 1 of Adams-Bashforth.
+
+        Args:
+          nfe: evaluations in all.
+          scheduler: not looked at.
+          grid: its times, from 0 to 1; uniform if left out.
+
+        Returns:
+          algorithm(vf, x0) -> x1.
+
+        Raises:
+          ValueError: if nfe is below the steps of the method, or the steps of the grid
+            differ.
+        """
         m, nfe = len(self.a), scalars.count("nfe", nfe)
         if nfe < m:
             raise ValueError(f"a method of {m} steps needs nfe >= {m}, got {nfe}")

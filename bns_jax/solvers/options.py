@@ -15,6 +15,11 @@ FEW_STEPS = 15
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Refuses a value that is none of the choices.
 
+    Args:
+      name: of the option, for the message.
+      value: of it.
+      choices: what it may be.
+
     Raises:
       ValueError: naming them.
     """
@@ -25,6 +30,14 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 def check_order(order: int, highest: int, nfe: int) -> tuple[int, int]:
     """The order and nfe as whole numbers.
+
+    Args:
+      order: of the method.
+      highest: that it exists for.
+      nfe: evaluations, one a step.
+
+    Returns:
+      Both as Python's int.
 
     Raises:
       ValueError: if the method does not have that order, or nfe cannot reach it.
@@ -67,6 +80,9 @@ def orders_of(
       lower_order_final: whether the order falls by one a step at the end: .. 3, 2, 1.
       by_default: what None stands for.
       euler_at_final: whether the last step is of order 1 in any case.
+
+    Returns:
+      One order for each step, from 1.
     """
     falls = by_default if lower_order_final is None else lower_order_final
     orders = [min(order, steps - i) if falls else order for i in range(steps)]

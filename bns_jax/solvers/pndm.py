@@ -55,7 +55,19 @@ class PNDM(Method):
     def algorithm(
         self, nfe: int, scheduler: Scheduler, grid: grids.GridLike | None = None
     ) -> Solver:
-        """The steps of the start, then DDIM's with the weighted noise of 4 points."""
+        """The steps of the start, then DDIM's with the weighted noise of 4 points.
+
+        Args:
+          nfe: evaluations in all.
+          scheduler: the path of the model.
+          grid: its times, from 0 to 1; uniform if left out.
+
+        Returns:
+          algorithm(vf, x0) -> x1.
+
+        Raises:
+          ValueError: if nfe is too small for the start, or a time repeats.
+        """
         nfe, first = scalars.count("nfe", nfe), _FIRST[self.start]
         if nfe - self.extra <= first:
             # No evaluation may be at the end, where the field may have no value.

@@ -30,7 +30,7 @@ Kind: TypeAlias = Literal["noise", "data"]
 KINDS = ("noise", "data")
 
 
-class Point(NamedTuple):
+class PathPoint(NamedTuple):
     """A time on the path of a scheduler, as float64 numbers."""
 
     t: float
@@ -46,15 +46,22 @@ class Prediction(NamedTuple):
     e: Any
 
     def of(self, kind: Kind) -> Any:
-        """The one that is interpolated."""
+        """The one that is interpolated.
+
+        Args:
+          kind: "noise" or "data".
+
+        Returns:
+          e or m, like x.
+        """
         return self.e if kind == "noise" else self.m
 
 
 class Step(NamedTuple):
     """One step of an exponential integrator, from `start` to `end`."""
 
-    start: Point
-    end: Point
+    start: PathPoint
+    end: PathPoint
 
     @property
     def h(self) -> float:
@@ -62,22 +69,51 @@ class Step(NamedTuple):
         return self.end.log_snr - self.start.log_snr
 
     def first_order(self, output: Prediction) -> Any:
-        """The step alpha' m + sigma' e: DDIM, exact for a constant prediction."""
+        """The step alpha' m + sigma' e: DDIM, exact for a constant prediction.
+
+        Args:
+          output: the prediction at the start.
+
+        Returns:
+          x at the end, like m and e.
+        """
         return self.end.alpha * output.m + self.end.sigma * output.e
 
     def scale(self, kind: Kind) -> float:
-        """The factor S in front of all corrections to `first_order`."""
+        """The factor S in front of all corrections to `first_order`.
+
+        Args:
+          kind: "noise" or "data".
+
+        Returns:
+          -sigma' for noise, -alpha' for data.
+        """
         return -self.end.sigma if kind == "noise" else -self.end.alpha
 
     def signed_h(self, kind: Kind) -> float:
-        """z, which is h for predictions of noise and -h for data."""
+        """z, which is h for predictions of noise and -h for data.
+
+        Args:
+          kind: "noise" or "data".
+
+        Returns:
+          z; infinite as h is.
+        """
         return self.h if kind == "noise" else -self.h
 
 
-def point(scheduler: Scheduler, t: float) -> Point:
-    """alpha, sigma and log-SNR at t."""
+def point(scheduler: Scheduler, t: float) -> PathPoint:
+    """alpha, sigma and log-SNR at t.
+
+    Args:
+      scheduler: the path of the model.
+      t: time in [0, 1].
+
+    Returns:
+      The point, Python's floats.
+    """
     alpha, sigma = float(scheduler.alpha(t)), float(scheduler.sigma(t))
-    return Point(float(t), alpha, sigma, float(scheduler.log_snr(t)))
+    return PathPoint(float(t), alpha, sigma, float(scheduler.log_snr(t)))
 
 
 def steps_on(
@@ -95,6 +131,9 @@ def steps_on(
       repeat_last: whether the last step may have no length: the grids that end in a
         repeated level of noise spend an evaluation there.
 
+    Returns:
+      `count` steps, from the first time to the last.
+
     Raises:
       ValueError: if it is no grid, or repeats a time.
     """
@@ -105,9 +144,19 @@ def steps_on(
 
 
 def predict(
-    vf: VelocityField, scheduler: Scheduler, at: Point, x: Sample
+    vf: VelocityField, scheduler: Scheduler, at: PathPoint, x: Sample
 ) -> Prediction:
-    """One call of the field, read as a prediction of both ends."""
+    """One call of the field, read as a prediction of both ends of the path (eq. 5).
+
+    Args:
+      vf: the velocity field.
+      scheduler: the path of the model.
+      at: the point that it is called at.
+      x: a sample there.
+
+    Returns:
+      m and e, like x.
+    """
     d_alpha, d_sigma = scheduler.d_alpha(at.t), scheduler.d_sigma(at.t)
     wronskian = at.sigma * d_alpha - at.alpha * d_sigma
     u = vf(at.t, x)
@@ -116,8 +165,18 @@ def predict(
     return Prediction(m, e)
 
 
-def remember(scheduler: Scheduler, history: History) -> list[tuple[Point, Prediction]]:
-    """Exact points before the grid, as a multistep method would have met them."""
+def remember(
+    scheduler: Scheduler, history: History
+) -> list[tuple[PathPoint, Prediction]]:
+    """Exact points before the grid, as a multistep method would have met them.
+
+    Args:
+      scheduler: the path of the model.
+      history: (t, x, u) before the grid, oldest first.
+
+    Returns:
+      Each point and what the model predicts there, oldest first.
+    """
     outputs = []
     for t, x, u in history:
         at = point(scheduler, t)

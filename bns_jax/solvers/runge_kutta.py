@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from typing import Any
 
-from bns_jax import grids, scalars
+from bns_jax import grids, kinds, scalars
 from bns_jax.ns import NSParams
 from bns_jax.solvers.base import Method
 from bns_jax.solvers.tableaus import EULER, HEUN, MIDPOINT, RALSTON, RK3, RK4, Tableau
@@ -44,7 +44,19 @@ class RungeKutta(Method):
     def algorithm(
         self, nfe: int, scheduler: Any = None, grid: grids.GridLike | None = None
     ) -> Solver:
-        """Steps on a grid of nfe / stages of them."""
+        """Steps on a grid of nfe / stages of them.
+
+        Args:
+          nfe: evaluations in all.
+          scheduler: not looked at.
+          grid: its times, from 0 to 1; uniform if left out.
+
+        Returns:
+          algorithm(vf, x0) -> x1.
+
+        Raises:
+          ValueError: if nfe is no multiple of the stages.
+        """
         times = grids.times(grid, self.steps(nfe))
 
         def solver(vf: VelocityField, x0: Sample) -> Sample:
@@ -69,7 +81,19 @@ class HeunEuler(Method):
     def algorithm(
         self, nfe: int, scheduler: Any = None, grid: grids.GridLike | None = None
     ) -> Solver:
-        """Steps of Heun's method, and one of Euler's."""
+        """Steps of Heun's method, and one of Euler's.
+
+        Args:
+          nfe: evaluations in all.
+          scheduler: not looked at.
+          grid: its times, from 0 to 1; uniform if left out.
+
+        Returns:
+          algorithm(vf, x0) -> x1.
+
+        Raises:
+          ValueError: if nfe is even.
+        """
         nfe = scalars.count("nfe", nfe)
         if nfe % 2 == 0:
             raise ValueError(
@@ -115,6 +139,7 @@ def runge_kutta(
     Raises:
       ValueError: if nfe is no such multiple, or the grid is not sorted in [0, 1].
     """
+    kinds.check("a tableau, such as solvers.HEUN", tableau, Tableau)
     return RungeKutta(tableau).build(nfe, grid=grid)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from bns_jax import grids, scalars
 from bns_jax.ns import NSParams
-from bns_jax.schedulers import DiscreteVP, Scheduler, cond_ot
+from bns_jax.schedulers import Scheduler, check_scheduler, cond_ot
 from bns_jax.solvers.base import Method
 from bns_jax.solvers.catalogue import CATALOGUE, look_up
 from bns_jax.solvers.options import check_choice
@@ -53,6 +53,7 @@ def from_sigmas(
       ValueError: if the ratios do not decrease or leave the range of the scheduler, the
         first is not where the noise is, or the solver makes several evaluations a step.
     """
+    check_scheduler(scheduler)
     method = _method(name, options)
     levels = _table("sigmas", sigmas, 2)
     if levels[-1] < 0:
@@ -89,6 +90,7 @@ def from_flow_sigmas(
       ValueError: if the shares do not decrease or leave [0, 1], the first is not where
         the noise is, or the solver makes several evaluations a step.
     """
+    check_scheduler(scheduler, optional=True)
     method = _method(name, options)
     shares = _table("sigmas", sigmas, 2)
     if shares[0] > 1 or shares[-1] < 0:
@@ -129,6 +131,7 @@ def from_flow_timesteps(
     Raises:
       ValueError: as `from_flow_sigmas`.
     """
+    check_scheduler(scheduler, optional=True)
     steps = scalars.count("steps", steps)
     k = _table("timesteps", timesteps, 1)
     if not (k[0] <= steps and k[-1] >= 0):
@@ -172,35 +175,16 @@ def from_timesteps(
         first are steps that the scheduler left out, the first is not where the noise
         is, or the solver makes several evaluations a step.
     """
+    check_scheduler(scheduler)
     method = _method(name, options)
     check_choice("final", final, ("zero", "sigma_min"))
-    own, steps = _steps_of_training(scheduler, steps)
+    own, steps = grids.steps_of_training(scheduler, steps)
     k = _table("timesteps", timesteps, 1)
     if not (k[0] <= steps - 1 and k[-1] >= 0):
         raise ValueError(f"timesteps must lie in [0, {steps - 1}], got {timesteps}")
-    if own is not None:
-        if np.any(k[1:] > own - 1):
-            raise ValueError(
-                f"the scheduler has the steps 0 .. {own - 1} of {steps}: only the "
-                f"first timestep may be beyond, got {timesteps}"
-            )
-        k = np.minimum(k, own - 1)
-    times = grids.at_steps(k, own or steps, final)
+    own = own or steps
+    times = grids.at_steps(grids.held(k, own, steps), own, final)
     return _build(method, times, scheduler, partial)
-
-
-def _steps_of_training(
-    scheduler: Scheduler, steps: int | None
-) -> tuple[int | None, int]:
-    """The number of steps that the scheduler holds, if any, and of the training."""
-    own = len(scheduler.log_alphas) - 1 if isinstance(scheduler, DiscreteVP) else None
-    steps = (own or 1000) if steps is None else scalars.count("steps", steps)
-    if own is not None and steps < own:
-        raise ValueError(
-            f"the scheduler has {own} steps, expected a table of at least as many, got "
-            f"steps={steps}"
-        )
-    return own, steps
 
 
 def _table(name: str, values: Array, least: int) -> np.ndarray:

@@ -71,7 +71,19 @@ class UniPC(Method):
     def algorithm(
         self, nfe: int, scheduler: Scheduler, grid: grids.GridLike | None = None
     ) -> Solver:
-        """Each step is made again when the model has been asked at its end."""
+        """Each step is made again when the model has been asked at its end.
+
+        Args:
+          nfe: evaluations in all.
+          scheduler: the path of the model.
+          grid: its times, from 0 to 1; uniform if left out.
+
+        Returns:
+          algorithm(vf, x0) -> x1.
+
+        Raises:
+          ValueError: if nfe is below the order, or a time repeats.
+        """
         p, nfe = check_order(self.p, _HIGHEST_ORDER, nfe)
         orders = orders_of(nfe, p, self.lower_order_final, by_default=True)
         steps, kind = steps_on(scheduler, grid, nfe), self.prediction

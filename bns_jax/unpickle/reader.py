@@ -62,12 +62,30 @@ class Unpickler(_Reader):
         self._given = 0
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a name, or one that does nothing."""
+        """The stand-in for a name, or one that does nothing.
+
+        Args:
+          module: as the pickle has it; nothing is imported.
+          name: within it.
+
+        Returns:
+          A `StandIn`, or a `Foreign`.
+        """
         full = f"{module}.{name}"
         return self._names.setdefault(full, Foreign(full))
 
     def persistent_load(self, pid: Any) -> Any:
-        """What lies outside the pickle."""
+        """What lies outside the pickle.
+
+        Args:
+          pid: what the pickle refers to it by.
+
+        Returns:
+          What `persistent` makes of it.
+
+        Raises:
+          Refused: if nothing outside is known.
+        """
         if self._persistent is None:
             raise Refused("refers to something outside of it")
         return self._persistent(pid)
@@ -143,7 +161,11 @@ class Unpickler(_Reader):
         self.append(frozenset(plain(self.pop_mark())))
 
     def load_bytearray8(self) -> None:
-        """Makes bytes; the original allocates as many as a file announces."""
+        """Makes bytes; the original allocates as many as a file announces.
+
+        Raises:
+          EOFError: if there are fewer than announced.
+        """
         length = int.from_bytes(self.read(8), "little")
         data = self.read(length)
         if len(data) != length:

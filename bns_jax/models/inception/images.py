@@ -29,7 +29,7 @@ def features(
         the top left corners of the images over one another instead of their centres,
         and takes 8 bits to [-1, 1) by (x - 128) / 128.
       value_range: of images of floating-point numbers, [-1, 1] if left out; a batch
-        with nothing below 0 is then refused, see `metrics.to_bytes`.
+        with nothing below -0.25 is then refused, see `metrics.to_bytes`.
 
     Returns:
       A function from images (batch, height, width, channels), uint8 or floating-point,
@@ -70,7 +70,15 @@ def _network(params: Any, images: jax.Array) -> jax.Array:
 
 @partial(jax.jit, static_argnames="resize")
 def prepare(images: jax.Array, resize: Resize) -> jax.Array:
-    """Images as the network takes them: (batch, 299, 299, 3) in [-1, 1], float32."""
+    """Images as the network takes them: (batch, 299, 299, 3) in [-1, 1], float32.
+
+    Args:
+      images: (batch, height, width, 1 or 3), uint8, or floating-point in [-1, 1].
+      resize: as of `features`.
+
+    Returns:
+      (batch, 299, 299, 3), float32.
+    """
     x = images.astype(jnp.float32)
     if resize == "tensorflow":
         x = x if images.dtype == jnp.uint8 else (x + 1) * 127.5
@@ -85,7 +93,15 @@ def prepare(images: jax.Array, resize: Resize) -> jax.Array:
 
 
 def interpolation(side: int, resize: Resize) -> np.ndarray:
-    """Linear interpolation of `side` pixels at 299 places: (299, side), float32."""
+    """Linear interpolation of `side` pixels at 299 places: (299, side), float32.
+
+    Args:
+      side: pixels that there are.
+      resize: as of `features`.
+
+    Returns:
+      The matrix, whose rows sum to 1.
+    """
     centre = 0.5 if resize == "pytorch" else 0.0
     places = (np.arange(SIDE) + centre) * (side / SIDE) - centre
     places = np.clip(places, 0, side - 1)

@@ -29,7 +29,14 @@ class Inception(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Computes the features of the last pool."""
+        """Computes the features of the last pool.
+
+        Args:
+          x: (batch, height, width, 3), in [-1, 1].
+
+        Returns:
+          (batch, 2048), the mean over all places.
+        """
         x = _conv(x, "Conv2d_1a_3x3", 32, (3, 3), stride=2)
         x = _conv(x, "Conv2d_2a_3x3", 32, (3, 3), padding="VALID")
         x = _conv(x, "Conv2d_2b_3x3", 64, (3, 3))

@@ -63,6 +63,9 @@ def load(weights: Mapping[str, np.ndarray] | epath.PathLike) -> Any:
       weights: tensors as `convert` takes them, or the path of a file that holds them:
         torch's own, .pth, as it is downloaded, or .safetensors. No code of it is run.
 
+    Returns:
+      Nested dictionaries of float32 arrays, for `features`.
+
     Raises:
       ValueError: if the file is missing or damaged, or does not fit.
     """
@@ -72,7 +75,11 @@ def load(weights: Mapping[str, np.ndarray] | epath.PathLike) -> Any:
 
 
 def parameter_shapes() -> Any:
-    """The parameters' shapes and dtypes."""
+    """The parameters' shapes and dtypes.
+
+    Returns:
+      Nested dictionaries of `jax.ShapeDtypeStruct`.
+    """
     image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
     return jax.eval_shape(Inception().init, jax.random.key(0), image)["params"]
 

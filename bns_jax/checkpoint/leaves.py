@@ -6,18 +6,23 @@ place for arrays without entries or for NumPy's scalars. So leaves go by number.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-State = TypeVar("State")
 _COUNT = "count"
 
 
 def describe(state: Any) -> dict[str, str]:
     """The path, dtype and shape of every leaf: what decides whether a state fits.
+
+    Args:
+      state: a pytree of arrays and numbers.
+
+    Returns:
+      Path -> dtype and shape as text, such as "float32[2, 3]".
 
     Raises:
       ValueError: if the state is a bare array or number, or holds none; if a leaf is
@@ -41,6 +46,9 @@ def describe(state: Any) -> dict[str, str]:
 def check_values(state: Any) -> None:
     """Checks that every leaf has a value.
 
+    Args:
+      state: a pytree of arrays and numbers.
+
     Raises:
       ValueError: if one is traced, or has been deleted.
     """
@@ -58,14 +66,28 @@ def check_values(state: Any) -> None:
 
 
 def pack(state: Any) -> dict[str, Any]:
-    """The leaves that have entries, by their number."""
+    """The leaves that have entries, by their number.
+
+    Args:
+      state: a pytree of arrays and numbers.
+
+    Returns:
+      "0", "1", ... -> leaf, numbers as NumPy arrays; and how many there are.
+    """
     leaves = jax.tree.leaves(state)
     numbered = {str(i): _array(leaf) for i, leaf in enumerate(leaves) if np.size(leaf)}
     return {_COUNT: np.asarray(len(leaves)), **numbered}
 
 
 def abstract(like: Any) -> dict[str, Any]:
-    """What orbax restores a packed state into."""
+    """What orbax restores a packed state into.
+
+    Args:
+      like: a pytree of the same structure, shapes and dtypes.
+
+    Returns:
+      As `pack`, of `jax.ShapeDtypeStruct` with the shardings of `like`.
+    """
     packed = pack(like)
     return {
         key: leaf
@@ -75,8 +97,16 @@ def abstract(like: Any) -> dict[str, Any]:
     }
 
 
-def unpack(packed: dict[str, Any], like: State) -> State:
-    """The state again; numbers become the types of those in `like`."""
+def unpack(packed: dict[str, Any], like: Any) -> Any:
+    """The inverse of `pack`.
+
+    Args:
+      packed: what orbax restored.
+      like: a pytree of the same structure.
+
+    Returns:
+      The state; its numbers have the types of those in `like`.
+    """
     leaves, structure = jax.tree.flatten(like)
 
     def leaf_like(i: int, leaf: Any) -> Any:

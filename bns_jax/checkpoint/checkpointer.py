@@ -1,11 +1,4 @@
-"""Saving and restoring training state with orbax, verified by checksum.
-
-One directory holds the last few steps. Orbax writes each step under a temporary name
-and commits it whole, in the background, so a run that dies while saving leaves the
-steps before intact. A flipped byte restores without complaint, so each step is sealed
-before its commit by the checksums of its files, and damaged ones never reach orbax.
-Nothing is removed but steps that this module wrote.
-"""
+"""The steps of one directory: saved in the background, restored when whole."""
 
 from __future__ import annotations
 
@@ -13,18 +6,15 @@ import contextlib
 import errno
 import json
 import operator
-from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import orbax.checkpoint as ocp
 from etils import epath
 
-from bns_jax import checkpoint_leaves, checkpoint_steps, files, lock, parallel
-from bns_jax.checkpoint_steps import META, STATE, Survey
+from bns_jax import files, lock, parallel
+from bns_jax.checkpoint import json_values, leaves, manager, steps
 from bns_jax.identity import differences
 
-State = TypeVar("State")
-_KEPT_STEPS = 3
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -51,6 +41,9 @@ class Checkpointer:
 
     def __init__(self, directory: epath.PathLike | None):
         """Names a directory, which the first `save` makes if it is missing.
+
+        Args:
+          directory: of the checkpoints; None for none.
 
         Raises:
           ValueError: if the name is empty.
@@ -94,7 +87,7 @@ class Checkpointer:
         Args:
           step: of this state, from 0; one that exists already is overwritten.
           state: a pytree of arrays (typed PRNG keys included) and numbers.
-          metadata: JSON values to keep with it.
+          metadata: JSON values to keep with it; floats may be nan or infinite.
 
         Raises:
           OSError: if this save cannot begin, or the one before could not be written.
@@ -102,34 +95,40 @@ class Checkpointer:
             else; if the metadata are no JSON; if another run is at work there.
         """
         body = {
-            "format": checkpoint_steps.FORMAT,
-            "metadata": _json(metadata or {}),
-            "leaves": checkpoint_leaves.describe(state),
+            "format": steps.FORMAT,
+            **json_values.encode(metadata or {}),
+            "leaves": leaves.describe(state),
         }
-        checkpoint_leaves.check_values(state)
+        leaves.check_values(state)
         step = _check_step(step)
         if self.directory is None:
             return
-        items = ocp.args.Composite(
-            **{
-                STATE: ocp.args.StandardSave(checkpoint_leaves.pack(state)),
-                META: ocp.args.JsonSave(body),
-            }
-        )
+        items = manager.to_save(state, body)
         self._wait()
         parallel.on_main(lambda: self._claim(make=True))
         in_the_way = {step, *(() if self._cleared else self._clear())}
         self._cleared = True
-        with self._named_errors():
-            manager = self._manager()
-            for old in in_the_way.intersection(manager.all_steps()):
-                manager.delete(old)
-            manager.save(step, args=items, force=True)
+        with manager.named_errors(self.directory):
+            opened = self._manager()
+            for old in in_the_way.intersection(opened.all_steps()):
+                opened.delete(old)
+            opened.save(step, args=items, force=True)
         self._unwritten = step
 
-    def restore(self, like: State) -> Restored | None:
-        """Restores the newest step that is whole; see the function `restore`."""
-        expected = checkpoint_leaves.describe(like)
+    def restore(self, like: Any) -> Restored | None:
+        """Restores the newest step that is whole; see the function `restore`.
+
+        Args:
+          like: a pytree of the structure, shapes and dtypes to restore.
+
+        Returns:
+          The state, its step and metadata; None if there is no step.
+
+        Raises:
+          ValueError: if no step is whole, or the newest whole one holds other leaves.
+          OSError: if a step cannot be read.
+        """
+        expected = leaves.describe(like)
         found = self._survey()
         if found.newest is None:
             return None
@@ -140,21 +139,22 @@ class Checkpointer:
                 f"step {step} in {self.directory} cannot be restored into the "
                 "expected state; " + "; ".join(differing)
             )
-        abstract = checkpoint_leaves.abstract(like)
-        items = ocp.args.Composite(**{STATE: ocp.args.StandardRestore(abstract)})
-        restored = self._manager().restore(step, args=items)[STATE]
-        return Restored(
-            step, checkpoint_leaves.unpack(restored, like), body["metadata"]
-        )
+        state = manager.read(self._manager(), step, like)
+        return Restored(step, state, json_values.decode(body))
 
     def metadata(self) -> dict[str, Any] | None:
-        """The metadata of the newest step that is whole; None if there is no step.
+        """What was saved with the newest step that is whole.
+
+        Returns:
+          The metadata; None if there is no step.
 
         Raises:
           ValueError: if there are steps, but all of them are damaged.
         """
         found = self._survey()
-        return None if found.newest is None else json.loads(found.meta)["metadata"]
+        return (
+            None if found.newest is None else json_values.decode(json.loads(found.meta))
+        )
 
     def _claim(self, make: bool) -> None:
         """Locks the directory, or sees that it still is; process 0 does, for all."""
@@ -180,50 +180,28 @@ class Checkpointer:
         """
         assert self.directory is not None
         directory = self.directory
-        parallel.on_main(lambda: checkpoint_steps.tidy(directory))
+        parallel.on_main(lambda: steps.tidy(directory))
         return self._survey().damaged
 
-    def _survey(self) -> Survey:
+    def _survey(self) -> steps.Survey:
         """Which steps are what they were when they were saved, as process 0 sees it."""
-        seen = parallel.on_main(
-            lambda: json.dumps(checkpoint_steps.survey(self.directory))
-        )
-        return Survey(*json.loads(seen))
+        seen = parallel.on_main(lambda: json.dumps(steps.survey(self.directory)))
+        return steps.Survey(*json.loads(seen))
 
     def _wait(self) -> None:
         if self._opened is None:
             return
-        with self._named_errors():
+        with manager.named_errors(self.directory):
             self._opened.wait_until_finished()
         if self._unwritten is not None and parallel.is_main():
             assert self.directory is not None
-            checkpoint_steps.forget_paths(self.directory, self._unwritten)
+            steps.forget_paths(self.directory, self._unwritten)
         self._unwritten = None
-
-    @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        """One kind of error, with the directory, of whichever library came upon it."""
-        try:
-            yield
-        except Exception as error:
-            reason = str(error).partition("\n")[0][:300]
-            raise OSError(
-                f"a checkpoint in {self.directory} could not be written: {reason}"
-            ) from error
 
     def _manager(self) -> ocp.CheckpointManager:
         if self._opened is None:
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=_KEPT_STEPS, step_prefix=checkpoint_steps.PREFIX
-            )
-            registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-            state = _SealedState()
-            registry.add(STATE, ocp.args.StandardSave, state)
-            registry.add(STATE, ocp.args.StandardRestore, state)
-            registry.add(META, ocp.args.JsonSave, _SealedMeta())
-            self._opened = ocp.CheckpointManager(
-                self.directory, handler_registry=registry, options=options
-            )
+            assert self.directory is not None
+            self._opened = manager.open_in(self.directory)
         return self._opened
 
 
@@ -233,12 +211,23 @@ def save(
     state: Any,
     metadata: dict[str, Any] | None = None,
 ) -> None:
-    """Saves a pytree and waits until it is committed; see `Checkpointer.save`."""
+    """Saves a pytree and waits until it is committed.
+
+    Args:
+      directory: of the checkpoints, made if it is missing.
+      step: of this state, from 0; one that exists already is overwritten.
+      state: a pytree of arrays (typed PRNG keys included) and numbers.
+      metadata: JSON values to keep with it; floats may be nan or infinite.
+
+    Raises:
+      OSError: if it cannot be written.
+      ValueError: as `Checkpointer.save`.
+    """
     with Checkpointer(_absolute(directory)) as saver:
         saver.save(step, state, metadata)
 
 
-def restore(directory: epath.PathLike, like: State) -> Restored | None:
+def restore(directory: epath.PathLike, like: Any) -> Restored | None:
     """Restores the newest step that is whole.
 
     A step that is damaged is passed over with a warning, and the one before it taken.
@@ -263,28 +252,19 @@ def restore(directory: epath.PathLike, like: State) -> Restored | None:
 
 
 def newest_metadata(directory: epath.PathLike) -> dict[str, Any] | None:
-    """The metadata of the newest step that is whole; None if there is no step."""
+    """What was saved with the newest step that is whole.
+
+    Args:
+      directory: the directory given to `save`.
+
+    Returns:
+      The metadata; None if the directory holds no step.
+
+    Raises:
+      ValueError: if there are steps, but all of them are damaged.
+      OSError: if a step cannot be read.
+    """
     return Checkpointer(_absolute(directory)).metadata()
-
-
-class _SealedState(ocp.StandardCheckpointHandler):
-    """A state with the checksums of its files, all of it one commit."""
-
-    def finalize(self, directory: epath.Path) -> None:
-        """Called when everything is written, before the commit."""
-        super().finalize(directory)
-        if parallel.is_main():
-            checkpoint_steps.seal(directory)
-
-
-class _SealedMeta(ocp.JsonCheckpointHandler):
-    """JSON values with their checksum, in one commit with the state."""
-
-    def finalize(self, directory: epath.Path) -> None:
-        """Called when everything is written, before the commit."""
-        super().finalize(directory)
-        if parallel.is_main():
-            checkpoint_steps.seal(directory)
 
 
 def _absolute(directory: epath.PathLike) -> epath.Path:
@@ -301,10 +281,3 @@ def _check_step(step: Any) -> int:
     if number < 0 or isinstance(step, bool):
         raise ValueError(f"step must be an integer from 0, got {step!r}")
     return number
-
-
-def _json(metadata: Any) -> Any:
-    try:
-        return json.loads(json.dumps(metadata))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"metadata must be JSON values: {error}") from error

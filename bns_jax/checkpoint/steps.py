@@ -41,6 +41,12 @@ class Survey(NamedTuple):
 def survey(directory: epath.Path | None) -> Survey:
     """Compares every step with its seal.
 
+    Args:
+      directory: of the steps; None, or one that is missing, holds none.
+
+    Returns:
+      The newest whole step and the damaged ones, which a warning names.
+
     Raises:
       ValueError: if there are steps but none is whole, or they are of another version.
       OSError: if a file cannot be read, which is no damage.
@@ -72,12 +78,20 @@ def survey(directory: epath.Path | None) -> Survey:
 
 
 def seal(item: epath.Path) -> None:
-    """Writes the checksums of an item that is about to be committed."""
+    """Writes the checksums of an item that is about to be committed.
+
+    Args:
+      item: its folder.
+    """
     (item / _SEAL).write_text(json.dumps(dict(_checksums(item))))
 
 
 def tidy(directory: epath.Path) -> None:
-    """Removes what saves that died have left, and paths that they had no time for."""
+    """Removes what saves that died have left, and paths that they had no time for.
+
+    Args:
+      directory: of the steps.
+    """
     for step in _steps(directory):
         forget_paths(directory, step)
     if directory.exists():
@@ -90,6 +104,10 @@ def forget_paths(directory: epath.Path, step: int) -> None:
     """Removes the path of the directory from what orbax notes of a commit.
 
     Only that the file is there counts.
+
+    Args:
+      directory: of the steps.
+      step: that was committed.
     """
     folder = directory / f"{PREFIX}_{step}"
     for path in (folder, folder / STATE, folder / META):
