@@ -361,5 +361,5 @@ def test_an_extended_solver_calls_the_field_where_its_steps_were_largest():
 
 
 def test_a_solver_cannot_be_extended_to_fewer_evaluations():
-    with pytest.raises(ValueError, match="at least the 4 evaluations"):
+    with pytest.raises(ValueError, match="at least the solver's 4 evaluations"):
         ns.extend(solvers.midpoint(4), 3)

@@ -22,6 +22,8 @@ FLOORS = [
         "conditioning",
         "identity",
         "held",
+        "derivatives",
+        "traced_field",
         "moved",
         "tables",
         "version",

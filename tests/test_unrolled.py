@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bns_jax import ns, solvers
-from bns_jax.ns.unrolled import differentiate_as, inside_a_loop
+from bns_jax.derivatives import differentiate_as, inside_a_loop
 from tests.laws import assert_close
 
 X0 = np.random.default_rng(0).normal(size=(2, 6, 6, 3))

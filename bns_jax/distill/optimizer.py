@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from bns_jax import scalars
+from bns_jax.derivatives import inside_a_loop
 from bns_jax.distill.batch import Batch
 from bns_jax.distill.objectives import Objective, ToParams
 from bns_jax.identity import Probe
-from bns_jax.ns.unrolled import inside_a_loop
 from bns_jax.typing import VelocityField
 
 

@@ -6,9 +6,9 @@ velocity field n times is, after unrolling, three arrays,
     x_{i+1} = a_i x_0 + sum_{j <= i} b_ij u_j,    u_j = u(t_j, x_j),    i = 0 .. n-1.
 """
 
-from bns_jax.ns.extend import extend as extend
 from bns_jax.ns.params import NSParams as NSParams
 from bns_jax.ns.params import check_shapes as check_shapes
+from bns_jax.ns.params import extend as extend
 from bns_jax.ns.params import from_updates as from_updates
 from bns_jax.ns.params import num_params as num_params
 from bns_jax.ns.params import validate as validate

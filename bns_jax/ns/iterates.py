@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from bns_jax.ns.params import NSParams
-from bns_jax.ns.traced_field import TracedField
+from bns_jax.traced_field import TracedField
 from bns_jax.typing import Array, Sample, wider
 
 # Matrix products, whose transposes are some too: sums over broadcast products and
@@ -29,9 +29,8 @@ def iterates(
     """All iterates x_1 .. x_n, stacked, and all u_0 .. u_{n-1} if asked for.
 
     The carry holds the future iterates Y, from Y = a (x) x_0 on; call j adds its
-    column, Y += b_j (x) u_j, and x_{j+1} = Y[j] is complete by then. The other form,
-    which contracts row i of b with the stored velocities, would have a backward pass of
-    O(n^2) memory. This one stores x_j for each call, and evaluates the field again.
+    column, Y += b_j (x) u_j, and x_{j+1} = Y[j] is complete by then. The backward pass
+    stores x_j for each call; row i of b times stored velocities would take O(n^2).
 
     Args:
       params: the solver, of floating-point dtypes.

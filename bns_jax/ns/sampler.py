@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,11 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from bns_jax.checks import check_floating, check_native
-from bns_jax.ns import unrolled
+from bns_jax.derivatives import differentiate_as, unrolling_helps
 from bns_jax.ns.iterates import iterates
 from bns_jax.ns.params import NSParams, check_shapes
-from bns_jax.ns.traced_field import TracedField, trace
 from bns_jax.pytree import as_pytree
+from bns_jax.traced_field import TracedField, trace
 from bns_jax.typing import Sample, VelocityField, wider
 
 
@@ -47,10 +48,7 @@ def sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sampl
       ValueError: if the arrays of `params` have shapes that disagree, x0 has a leaf
         that is not of a floating-point dtype, or the field returns something else.
     """
-    check_floating("x0", x0)
-    check_shapes(params)
-    check_native(args=args)
-    return _sample(unrolled.helps(), params, as_pytree(vf), x0, *args)
+    return _solve(_end, params, vf, x0, args)
 
 
 def sample_path(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sample:
@@ -59,10 +57,7 @@ def sample_path(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> 
     Returns:
       x_1 .. x_n stacked on a new leading axis.
     """
-    check_floating("x0", x0)
-    check_shapes(params)
-    check_native(args=args)
-    return _sample_path(unrolled.helps(), params, as_pytree(vf), x0, *args)
+    return _solve(_all, params, vf, x0, args)
 
 
 def sample_velocities(
@@ -73,76 +68,68 @@ def sample_velocities(
     Returns:
       x_n, and u_0 .. u_{n-1} stacked on a new leading axis.
     """
-    check_floating("x0", x0)
-    check_shapes(params)
-    check_native(args=args)
-    return _sample_velocities(unrolled.helps(), params, as_pytree(vf), x0, *args)
+    return _solve(_end_and_velocities, params, vf, x0, args)
 
 
-@partial(jax.jit, static_argnums=0)
-def _sample(
-    unroll: bool, params: NSParams, vf: VelocityField, x0: Sample, *args: Any
-) -> Sample:
-    Y, _ = _solve(unroll, False, params, vf, x0, args)
+def _end(x0: Sample, Y: Sample, U: None) -> Sample:
     return jax.tree.map(lambda x, y: y[-1].astype(x.dtype), x0, Y)
 
 
-@partial(jax.jit, static_argnums=0)
-def _sample_path(
-    unroll: bool, params: NSParams, vf: VelocityField, x0: Sample, *args: Any
-) -> Sample:
-    Y, _ = _solve(unroll, False, params, vf, x0, args)
+def _all(x0: Sample, Y: Sample, U: None) -> Sample:
     return jax.tree.map(lambda x, y: y.astype(x.dtype), x0, Y)
 
 
-@partial(jax.jit, static_argnums=0)
-def _sample_velocities(
-    unroll: bool, params: NSParams, vf: VelocityField, x0: Sample, *args: Any
-) -> tuple[Sample, Sample]:
-    Y, U = _solve(unroll, True, params, vf, x0, args)
-    return jax.tree.map(lambda x, y: y[-1].astype(x.dtype), x0, Y), U
+def _end_and_velocities(x0: Sample, Y: Sample, U: Sample) -> tuple[Sample, Sample]:
+    return _end(x0, Y, None), U
 
 
 def _solve(
-    unroll: bool,
-    keep_velocities: bool,
+    take: Callable[..., Any],
     params: NSParams,
     vf: VelocityField,
     x0: Sample,
     args: tuple[Any, ...],
-) -> tuple[Sample, Sample | None]:
-    """All iterates, and all velocities if they are kept.
+) -> Any:
+    """Checks what is given, runs the solver, and takes what is wanted of it."""
+    check_floating("x0", x0)
+    check_shapes(params)
+    check_native(args=args)
+    return _compiled(take, unrolling_helps(), params, as_pytree(vf), x0, args)
 
-    `unroll` says how they are differentiated if the field has convolutions.
-    """
-    params, field, x0 = _as_arrays(params, vf, x0, args)
 
-    def run(steps: int, params: NSParams, x0: Sample, arrays: list[Any]) -> Any:
-        given = field._replace(arrays=arrays)
-        return iterates(
-            params, given, x0, keep_velocities=keep_velocities, unroll=steps
-        )
+@partial(jax.jit, static_argnums=(0, 1))
+def _compiled(
+    take: Callable[..., Any],
+    unroll: bool,
+    params: NSParams,
+    vf: VelocityField,
+    x0: Sample,
+    args: tuple[Any, ...],
+) -> Any:
+    """`unroll` says how a field that has convolutions is differentiated."""
+    params, field, x = _as_arrays(params, vf, x0, args)
 
-    if not (unroll and field.convolves):
-        return run(1, params, x0, field.arrays)
-    solve = unrolled.differentiate_as(partial(run, len(params.a)), partial(run, 1))
-    return solve(params, x0, field.arrays)
+    def run(steps: int, params: NSParams, x: Sample, arrays: list[Any]) -> Any:
+        keep, given = take is _end_and_velocities, field._replace(arrays=arrays)
+        return iterates(params, given, x, keep_velocities=keep, unroll=steps)
+
+    solve: Callable[..., Any] = partial(run, 1)
+    if unroll and field.convolves:
+        solve = differentiate_as(partial(run, len(params.a)), solve)
+    return take(x0, *solve(params, x, field.arrays))
 
 
 def _as_arrays(
     params: NSParams, vf: VelocityField, x0: Sample, args: tuple[Any, ...]
 ) -> tuple[NSParams, TracedField, Sample]:
     """The solver, the field and the noise as arrays; the field is traced here, once."""
-    check_shapes(params)
     x0 = jax.tree.map(jnp.asarray, x0)
     t_dtype = wider(jnp.float32, *(x.dtype for x in jax.tree.leaves(x0)))
-    times, a, b = map(jnp.asarray, params)
+    times, *coefficients = map(jnp.asarray, params)
     times = times.astype(t_dtype)
-
-    def coefficients(values: jax.Array) -> jax.Array:
-        """They keep their dtype, unless they are integers."""
-        floating = jnp.issubdtype(values.dtype, jnp.floating)
-        return values if floating else values.astype(t_dtype)
-
-    params = NSParams(times, coefficients(a), coefficients(b))
-    return params, trace(vf, times[0], x0, args), x0
+    # They keep their dtype, unless they are integers.
+    a, b = (
+        values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(t_dtype)
+        for values in coefficients
+    )
+    return NSParams(times, a, b), trace(vf, times[0], x0, args), x0

@@ -1,7 +1,4 @@
-"""The trace: from a solver written as an algorithm to its three arrays.
-
-This is Theorem 3.2 as a program: membership of the family is computed, not asserted.
-"""
+"""The trace: from a solver written as an algorithm to its three arrays."""
 
 from __future__ import annotations
 
@@ -15,6 +12,10 @@ import numpy as np
 from bns_jax import scalars
 from bns_jax.ns.params import NSParams
 from bns_jax.typing import Array, Sample, Solver, Time, VelocityField
+
+_ADAPTIVE = (
+    "an adaptive algorithm, whose calls depend on the data, is no member of the family"
+)
 
 
 class _Calls:
@@ -35,8 +36,7 @@ class _Calls:
         if calls == nfe:
             raise ValueError(
                 f"the algorithm must call the field exactly nfe = {nfe} times, and it "
-                "asked for one call more; an adaptive algorithm, whose calls depend on "
-                "the data, is no member of the family"
+                f"asked for one call more; {_ADAPTIVE}"
             )
         self.times.append(t)
         self.inputs.append(x)
@@ -48,7 +48,7 @@ def from_solver(algorithm: Solver, nfe: int) -> NSParams:
 
     The algorithm is run once on x_0 = e_0 with a field that returns e_{j+1} at its
     j-th call: what it hands to the field, and what it returns, are the rows
-    (a_i, b_i), and the times it asks for are T_n. This is Theorem 3.2, computed.
+    (a_i, b_i), and the times it asks for are T_n. This is Theorem 3.2 as a program.
 
     Coefficients are NumPy float64, or JAX arrays where the algorithm computes with
     traced JAX values: then `from_solver` is a differentiable map.
@@ -83,24 +83,19 @@ def _run(algorithm: Solver, basis: np.ndarray) -> tuple[Array, Array]:
     calls, nfe = _Calls(basis), len(basis) - 1
     try:
         x1 = algorithm(calls, basis[0])
-        if len(calls.times) != nfe:
+        if (called := len(calls.times)) != nfe:
             raise ValueError(
                 f"the algorithm must call the field exactly nfe = {nfe} times, got "
-                f"{len(calls.times)} calls; loops must be Python's (scan and "
-                "while_loop call it once), and an adaptive algorithm, whose calls "
-                "depend on the data, is no member of the family"
+                f"{called}; loops must be Python's (scan makes one), and {_ADAPTIVE}"
             )
         if np.shape(x1) != np.shape(basis[0]):
-            raise ValueError(
-                "the algorithm must return a sample of the shape of x0, expected "
-                f"{np.shape(basis[0])}, got {np.shape(x1)}"
-            )
+            shapes = f"expected {np.shape(basis[0])}, got {np.shape(x1)}"
+            raise ValueError(f"the algorithm must return the shape of x0, {shapes}")
         return _stack(calls.times), _stack([*calls.inputs, x1])
     except jax.errors.JAXTypeError as error:
         raise ValueError(
             "from_solver runs the algorithm on concrete vectors; loops and branches "
-            "under jit, scan or while_loop cannot be traced, and adaptive algorithms "
-            "are no members of the family"
+            f"under jit, scan or while_loop cannot be traced, and {_ADAPTIVE}"
         ) from error
 
 

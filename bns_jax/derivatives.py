@@ -28,7 +28,7 @@ def inside_a_loop() -> Iterator[None]:
         _in_a_loop.reset(token)
 
 
-def helps() -> bool:
+def unrolling_helps() -> bool:
     """Whether a field with convolutions is better differentiated without a loop.
 
     It compiles in up to n times the time of the loop, and stores what the field
