@@ -46,23 +46,25 @@ class Found(dict[int, Distilled]):
         """The solvers alone."""
         return {nfe: fitted.params for nfe, fitted in self.items()}
 
+    def _column(self, nfe: int) -> dict[str, str]:
+        """What there is to say of one number of evaluations."""
+        fitted, best = self[nfe], self.known.best(nfe)
+        return {
+            "best common solver": best.solver,
+            "reaches": f"{best.mean:.2f}",
+            "start of the search": f"{fitted.history[0].val_metric:.2f}",
+            "found": f"{fitted.val_metric:.2f}",
+            "gain over it": f"{fitted.val_metric - best.mean:+.2f}",
+            "training minus validation": f"{fitted.overfit:+.2f}",
+            "field calls to find it": f"{fitted.forwards:,}",
+            "seconds": f"{fitted.history[-1].seconds:.0f}",
+        }
+
     def __str__(self) -> str:
         """A column per number of evaluations."""
-        best = [self.known.best(nfe) for nfe in self]
-        fits = list(self.values())
-        gains = [f.val_metric - b.mean for f, b in zip(fits, best, strict=True)]
-        lines = [
-            ["on validation pairs", *(f"NFE {nfe}" for nfe in self)],
-            [],
-            ["best common solver", *(known.solver for known in best)],
-            ["reaches", *(f"{known.mean:.2f}" for known in best)],
-            ["start of the search", *(f"{f.history[0].val_metric:.2f}" for f in fits)],
-            ["found", *(f"{fit.val_metric:.2f}" for fit in fits)],
-            ["gain over it", *(f"{gain:+.2f}" for gain in gains)],
-            ["training minus validation", *(f"{fit.overfit:+.2f}" for fit in fits)],
-            ["field calls to find it", *(f"{fit.forwards:,}" for fit in fits)],
-            ["seconds", *(f"{fit.history[-1].seconds:.0f}" for fit in fits)],
-        ]
+        columns = [self._column(nfe) for nfe in self]
+        lines: list[list[str]] = [["on validation pairs", *map("NFE {}".format, self)]]
+        lines += [[], *([label, *(c[label] for c in columns)] for label in columns[0])]
         advice = {f"NFE {nfe}: {f.advice}" for nfe, f in self.items() if f.advice}
         return "\n\n".join([tables.aligned(lines), *sorted(advice)])
 
@@ -87,31 +89,27 @@ def find(
     """Finds the best solver for a field, at one or several numbers of evaluations.
 
     Each search begins at a solver fitted row by row to the true trajectories, on three
-    grids and on times as dense as those of the solver found before, and goes on by
-    Gauss-Newton.
+    grids and on times like those of the solver before; then it is distilled.
 
     Args:
-      vf: the field, called as vf(t, x, *args) with a batch and a scalar t; or a
-        `Problem`, whose scheduler says which known solvers there are.
-      train: pairs to fit, a few hundred.
+      vf: the field, or a `Problem`, whose scheduler says which known solvers there are.
+      train: pairs to fit.
       validation: pairs that choose the iteration.
       nfe: numbers of evaluations.
-      optimizer: of each search, as in `distill.fit`; so are the next three.
+      optimizer: of each search; this and the next three as in `distill.fit`.
       objective: what is minimized.
-      metric: what solvers are judged by; that of the problem, PSNR, if left out.
+      metric: what solvers are judged by.
       seed: of each search.
       checkpoint: a directory, in which each search keeps its state and continues.
       report: called at each validation; a line on a terminal if left out.
 
     Returns:
-      The solvers by their NFE, in ascending order; `print` shows what they reach, and
-      `.params` are for `sample`.
+      The solvers by NFE, ascending; `print` shows what they reach, `.params` are theirs.
 
     Raises:
-      ValueError: as `distill.fit`, before any search begins where that can be seen.
+      ValueError: as `distill.fit`, before any search where that can be seen.
     """
-    asked = [nfe] if np.ndim(nfe) == 0 else list(nfe)  # type: ignore[arg-type]
-    counts = sorted({scalars.count("nfe", count) for count in asked})
+    counts = sorted({scalars.count("nfe", count) for count in np.atleast_1d(nfe)})
     problem = Problem.of(vf)
     for data in (train, validation):
         problem.check_args(data.args)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from bns_jax import guidance, identity, parallel, probing, scalars
+from bns_jax import parallel, scalars
 from bns_jax.checks import check_finite, check_rows
 from bns_jax.conventions import warn_unlike
 from bns_jax.moved import moved
@@ -46,15 +46,14 @@ def pairs(
 ) -> Pairs:
     """Solves the sampling ODE from t = 0 to 1 for each sample on its own.
 
-    Each sample has its own step sizes, so its ground truth does not depend on its
-    companions. Fields made by `velocity.from_epsilon` and its siblings know their
-    scheduler: they are solved in the coordinates of the cond-OT path, where they are
-    finite up to t = 1 (eq. 6-8), and reported in their own.
+    Each sample has its own step sizes and does not depend on its companions. A field of
+    `velocity.from_*` is solved on the cond-OT path, where it is finite up to t = 1
+    (eq. 6-8), and reported on its own.
 
     Args:
-      vf: the field, called as vf(t, x, *args) with a batch and a scalar t, that treats
-        samples independently; or a `Problem`, whose facts are kept and compared as the
-        field is (see `directory`). Processes on several hosts give the same arguments.
+      vf: the field, called as vf(t, x, *args) with a batch of independent samples and a
+        scalar t; or a `Problem`, whose facts are kept and compared as the field is.
+        Processes on several hosts give the same arguments.
       x0: noise, a pytree of float32 or float64 arrays with leading axis N; float64 is
         cut to float32 unless x64 is on.
       *args: conditioning, pytrees of arrays with leading axis N.
@@ -62,16 +61,14 @@ def pairs(
       atol: absolute tolerance of a step.
       save_at: (K,), sorted times in [0, 1] at which the trajectory is kept; 21 uniform
         ones if left out.
-      chunk: samples solved at once, which bounds the memory; 64 if left out. Give a
-        multiple of the devices where there are more.
-      directory: where finished chunks are kept, which all processes see. A second call
-        with the same arguments continues there. The field is compared by its name, the
-        weights that are its leaves, and what it answers about a few samples, within
-        0.1 %: name smaller differences in the facts of the problem.
+      chunk: samples solved at once, which bounds the memory; 64 if left out. A multiple
+        of the devices wastes none.
+      directory: where finished chunks are kept, which all processes see; a second call
+        with the same arguments continues. The field is compared by its name, weights
+        and answers, within 0.1 %: say smaller differences in the problem's facts.
       precision: of matrix products in the field, a name that
         `jax.default_matmul_precision` takes.
-      report: called after each chunk as report(done, N, note); a line on a terminal if
-        left out.
+      report: report(done, N, note), after each chunk; a line on a terminal if left out.
 
     Returns:
       The pairs, as NumPy arrays; x1 and the path have the dtypes of x0. Those of a
@@ -79,44 +76,41 @@ def pairs(
 
     Raises:
       TypeError: if a leaf of x0 or args is no array of numbers.
-      ValueError: if leaves have different leading axes, x0 is not finite, a time or a
-        tolerance is out of range, the field refuses the conditioning (see
-        `conditioning.check`; a label that does not exist), the directory holds pairs
-        of another configuration, or a solve fails: the message names the sample and
-        the time.
+      ValueError: if an argument is out of range or not finite, leading axes differ, the
+        field refuses the conditioning (`conditioning.check`), the directory holds other
+        pairs, or a solve fails: the message names the sample and the time.
 
     Warns:
       UserWarning: if the problem has data, and the solved samples are unlike them.
     """
     problem = Problem.of(vf)
-    save_at = _check_times(save_at)
     count = check_rows({"x0": x0, "args": args})
-    x0, args = jax.tree.map(np.asarray, (x0, args))
-    _check_noise(x0)
-    x0 = jax.tree.map(_as_jax_holds_it, x0)
-    rtol, atol = scalars.positive("rtol", rtol), scalars.positive("atol", atol)
+    x0, args = _check_noise(x0), jax.tree.map(np.asarray, args)
     size = min(_CHUNK if chunk is None else scalars.count("chunk", chunk), count)
-    field, scale = guidance.with_scale_as_argument(problem.pytree, count)
-    field = parallel.place(field, problem.mesh)
-    answers = probing.look(field, x0, (*args, *scale), problem.mesh)
-    reference = Reference(field, save_at, rtol, atol, precision, problem.mesh)
-    store = None
-    if directory is not None:
-        facts = {
-            **identity.of_function("field", problem.pytree, answers),
-            **reference.facts(problem.pytree),
-            "x0": checksum(x0),
-            "args": checksum(args),
-            "chunk": size,
-        }
-        like = Pairs(x0, x0, args, np.empty(count), save_at, x0)
-        store = PairStore(directory, _with_own(facts, problem.facts), like, size)
-    solve = partial(reference.solve, x0, args, scale, size=size)
-    report = report or on_terminal("pairs", "samples")
+    reference = Reference.of(problem, count, save_at, rtol, atol, precision)
+    store = _store(directory, reference, x0, args, size)
+    solve = partial(reference.solve, x0, args, size=size)
     solved = _solve_all(solve, count, size, store, report)
     if problem.data is not None:
         warn_unlike(solved.x1, problem.data)
     return solved
+
+
+def _store(
+    directory: epath.PathLike | None,
+    reference: Reference,
+    x0: Sample,
+    args: tuple[Any, ...],
+    size: int,
+) -> PairStore | None:
+    """Where the chunks are kept; None for nowhere. The field is looked at anyway."""
+    facts = reference.facts(x0, args)
+    if directory is None:
+        return None
+    facts |= {"x0": checksum(x0), "args": checksum(args), "chunk": size}
+    count = np.shape(jax.tree.leaves(x0)[0])[0]
+    like = Pairs(x0, x0, args, np.empty(count), reference.save_at, x0)
+    return PairStore(directory, _with_own(facts, reference.problem.facts), like, size)
 
 
 def _solve_all(
@@ -124,9 +118,10 @@ def _solve_all(
     count: int,
     size: int,
     store: PairStore | None,
-    report: Progress,
+    report: Progress | None,
 ) -> Pairs:
     """Chunk after chunk; those that the store has are read."""
+    report = report or on_terminal("pairs", "samples")
     shards: list[Pairs] = []
     evaluations = 0
     for index, first in enumerate(range(0, count, size)):
@@ -144,17 +139,6 @@ def _solve_all(
     return concatenate(shards) if store is None else store.load()
 
 
-def _check_times(save_at: Array | None) -> np.ndarray:
-    times = np.linspace(0.0, 1.0, 21) if save_at is None else np.asarray(save_at)
-    if times.dtype.kind not in "fiu":
-        raise ValueError(f"save_at must be sorted times in [0, 1], got {save_at}")
-    times = times.astype(np.float64)
-    in_range = times.ndim == 1 and times.size and np.all((times >= 0) & (times <= 1))
-    if not in_range or np.any(np.diff(times) < 0):
-        raise ValueError(f"save_at must be sorted times in [0, 1], got {save_at}")
-    return times
-
-
 def _with_own(facts: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """What is compared anyway, and the facts of the problem."""
     taken = sorted(facts.keys() & own.keys())
@@ -165,13 +149,16 @@ def _with_own(facts: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any
     return {**facts, **own}
 
 
-def _as_jax_holds_it(leaf: np.ndarray) -> np.ndarray:
-    return leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
-
-
-def _check_noise(x0: Sample) -> None:
+def _check_noise(x0: Sample) -> Sample:
+    """The noise as NumPy arrays of the dtypes that JAX holds them in."""
+    x0 = jax.tree.map(np.asarray, x0)
     check_finite("x0", x0)
     for path, leaf in jax.tree_util.tree_leaves_with_path(x0):
         if leaf.dtype not in (np.float32, np.float64):
             where = f"x0{jax.tree_util.keystr(path)}"
             raise ValueError(f"{where} must be float32 or float64, got {leaf.dtype}")
+
+    def held(leaf: np.ndarray) -> np.ndarray:
+        return leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
+
+    return jax.tree.map(held, x0)

@@ -9,11 +9,11 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from bns_jax import parallel
+from bns_jax import guidance, identity, parallel, probing, scalars
 from bns_jax.checks import check_velocity
 from bns_jax.pairs import Pairs
+from bns_jax.problem import Problem
 from bns_jax.pytree import checksum, on_host
 from bns_jax.scale_time import RescheduledVelocity, between
 from bns_jax.scale_time import identity as no_change
@@ -29,28 +29,60 @@ class Reference:
     """How every sample is solved.
 
     Attributes:
-      vf: the field, on its devices.
+      problem: what is solved.
+      vf: its field, on its devices.
+      scale: guidance scales that the field takes as its last argument, (N, ...), or ().
       save_at: (K,), times at which the trajectory is kept.
       rtol: relative tolerance of a step.
       atol: absolute tolerance of a step.
       precision: of matrix products in the field.
-      mesh: the devices; None for one.
     """
 
+    problem: Problem
     vf: VelocityField
+    scale: tuple[np.ndarray, ...]
     save_at: np.ndarray
     rtol: float
     atol: float
     precision: str
-    mesh: Mesh | None
 
-    def facts(self, given: Any) -> dict[str, Any]:
+    @classmethod
+    def of(
+        cls,
+        problem: Problem,
+        count: int,
+        save_at: Array | None,
+        rtol: float,
+        atol: float,
+        precision: str,
+    ) -> Reference:
+        """The reference solve of `count` samples.
+
+        Raises:
+          ValueError: if a time or a tolerance is out of range.
+        """
+        field, scale = guidance.with_scale_as_argument(problem.pytree, count)
+        return cls(
+            problem,
+            parallel.place(field, problem.mesh),
+            scale,
+            _check_times(save_at),
+            scalars.positive("rtol", rtol),
+            scalars.positive("atol", atol),
+            precision,
+        )
+
+    def facts(self, x0: Sample, args: tuple[Any, ...]) -> dict[str, Any]:
         """What tells these solves from others, as JSON values.
 
         Args:
-          given: the field as the user gave it.
+          x0: noise, each leaf (N, ...), of which the field is asked about a few.
+          args: conditioning, each leaf (N, ...).
         """
+        given, mesh = self.problem.pytree, self.problem.mesh
+        answers = probing.look(self.vf, x0, (*args, *self.scale), mesh)
         return {
+            **identity.of_function("field", given, answers),
             "scheduler": repr(_scheduler_of(given)),
             "prediction": getattr(given, "prediction", None),
             "rtol": self.rtol,
@@ -60,31 +92,28 @@ class Reference:
         }
 
     def solve(
-        self,
-        x0: Sample,
-        args: tuple[Any, ...],
-        scale: tuple[np.ndarray, ...],
-        rows: np.ndarray,
-        size: int,
+        self, x0: Sample, args: tuple[Any, ...], rows: np.ndarray, size: int
     ) -> Pairs:
         """Solves some samples, as a chunk of always the same size.
 
         Args:
           x0: noise, each leaf (N, ...).
           args: conditioning, each leaf (N, ...).
-          scale: guidance scales that the field takes as its last argument, (N, ...),
-            or ().
           rows: which of the N.
           size: of a chunk.
+
+        Returns:
+          Their pairs.
 
         Raises:
           ValueError: if a solve fails; names the sample and the time.
         """
-        devices = parallel.batch_devices(self.mesh)
+        mesh, scale = self.problem.mesh, self.scale
+        devices = parallel.batch_devices(mesh)
         size = -(-size // devices) * devices
         filled = np.pad(rows, (0, size - len(rows)), mode="edge")
         x0, args, scale = jax.tree.map(lambda leaf: leaf[filled], (x0, args, scale))
-        laid = parallel.shard((x0, (*args, *scale)), self.mesh)
+        laid = parallel.shard((x0, (*args, *scale)), mesh)
         with jax.default_matmul_precision(self.precision):
             solved = solve(self.vf, *laid, self.save_at, self.rtol, self.atol)
         x0, args, solved = jax.tree.map(
@@ -195,3 +224,14 @@ def _check_solved(solved: _Solved, rows: np.ndarray) -> None:
         f"the reference solve of sample {rows[first]} stopped at t = {time:.6g} after "
         f"{steps} steps: it {reason}"
     )
+
+
+def _check_times(save_at: Array | None) -> np.ndarray:
+    times = np.linspace(0.0, 1.0, 21) if save_at is None else np.asarray(save_at)
+    if times.dtype.kind not in "fiu":
+        raise ValueError(f"save_at must be sorted times in [0, 1], got {save_at}")
+    times = times.astype(np.float64)
+    in_range = times.ndim == 1 and times.size and np.all((times >= 0) & (times <= 1))
+    if not in_range or np.any(np.diff(times) < 0):
+        raise ValueError(f"save_at must be sorted times in [0, 1], got {save_at}")
+    return times

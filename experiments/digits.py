@@ -74,7 +74,7 @@ def _pretrain(config: DigitsConfig, workdir: Workdir) -> None:
     from experiments.data import digits
     from experiments.models.pretrain import Recipe, pretrain
     from experiments.run import preemption
-    from experiments.run.progress import Progress
+    from experiments.run.progress import ProgressBar
 
     network = UNetConfig()
     recipe = Recipe(
@@ -84,7 +84,7 @@ def _pretrain(config: DigitsConfig, workdir: Workdir) -> None:
     )
     images, held_out = digits.load()
     start = time.monotonic()
-    with Progress("pretrain", "step") as progress:
+    with ProgressBar("pretrain", "step") as progress:
         trained = pretrain(
             network,
             schedulers.cond_ot(),

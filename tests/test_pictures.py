@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 
 from bns_jax import Problem, metrics, solvers
 from experiments.ablations import studies, study
-from experiments.ablations.study import Result
+from experiments.ablations.study import StudyResult
 from experiments.report import curves, display, samples
 from experiments.report.table import Row, table
 
@@ -119,7 +119,7 @@ def test_errors_have_a_scale_of_colors(drawn, channels):
 
 def results(settings, nfes):
     return [
-        Result(s, n, 20.0 + n + i, 40.0 + n + i, 39.0, 60.0, 0.1, 10, 1.0)
+        StudyResult(s, n, 20.0 + n + i, 40.0 + n + i, 39.0, 60.0, 0.1, 10, 1.0)
         for n in nfes
         for i, s in enumerate(settings)
     ]

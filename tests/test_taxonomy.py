@@ -270,19 +270,21 @@ class TestAgreement:
         monkeypatch.setattr(agreement, "_MEANS", np.full((1, 4), 0.4))
         one, x = Gaussian(path, 0.4, agreement._STD), rng.normal(size=(5, 4))
         for t in (0.0, 0.3, 0.9):
-            got = agreement.Mixture(path).velocity(t, x)
+            got = agreement.MixtureField(path).velocity(t, x)
             np.testing.assert_allclose(got, one.velocity(t, x), rtol=1e-10)
 
     def test_a_mixture_takes_noise_to_its_means(self, rng):
         path = schedulers.cond_ot()
         x0 = rng.normal(size=(64, 4))
-        x1 = solvers.algorithm("rk4", 400, path)(agreement.Mixture(path).velocity, x0)
+        x1 = solvers.algorithm("rk4", 400, path)(
+            agreement.MixtureField(path).velocity, x0
+        )
         apart = np.linalg.norm(x1[:, None] - agreement._MEANS[None], axis=-1)
         assert np.all(np.min(apart, axis=1) < 5 * agreement._STD)
 
     def test_it_sees_a_difference(self, monkeypatch):
         path, x0 = schedulers.cond_ot(), np.ones((2, 4))
-        field = agreement.Mixture(path)
+        field = agreement.MixtureField(path)
         assert agreement.difference("ab2", 3, field, x0) < 1e-14
         true = agreement.bns_jax.sample
         monkeypatch.setattr(
@@ -291,7 +293,7 @@ class TestAgreement:
         assert agreement.difference("ab2", 3, field, x0) > 1e-10
 
     def test_what_does_not_exist_is_left_out(self):
-        assert agreement.difference("rk4", 6, agreement.Mixture(VP), None) is None
+        assert agreement.difference("rk4", 6, agreement.MixtureField(VP), None) is None
         with pytest.raises(ValueError, match="none of the solvers exists"):
             agreement.largest([])
 

@@ -16,7 +16,7 @@ from bns_jax import distill
 from bns_jax import lock as locks
 from experiments.distill_checkpoint import CheckpointConfig
 from experiments.run import interrupt, lock, preemption
-from experiments.run.progress import Progress
+from experiments.run.progress import ProgressBar
 from experiments.run.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -265,7 +265,7 @@ def sigterm(monkeypatch):
 
 
 def test_sigterm_ends_a_stage_after_the_unit_in_hand(sigterm):
-    with Progress("pairs/train", "pair") as progress:
+    with ProgressBar("pairs/train", "pair") as progress:
         progress(1, 3)
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(distill.Interrupted, match=r"pairs/train .* 2 of 3"):

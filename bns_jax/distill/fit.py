@@ -24,7 +24,7 @@ from bns_jax.distill.loop import Loop
 from bns_jax.distill.losses import psnr_loss
 from bns_jax.distill.objectives import AnyObjective, Metric
 from bns_jax.distill.optimizer import Goal, Optimizer, Trainer
-from bns_jax.distill.record import Record
+from bns_jax.distill.record import RunRecord
 from bns_jax.distill.report import Report, as_report
 from bns_jax.distill.search import Search
 from bns_jax.distill.state import TrainerState, initial_state
@@ -68,25 +68,20 @@ def fit(
 
     Args:
       family: where to search and from where; `families.bns(solver)`.
-      vf: the field, called as vf(t, x, *args) with a batch and a scalar t; or a
-        `Problem`, whose mesh batches are laid over: where the devices do not divide
-        one, it is filled up with samples that count nothing. Give the weights of a
-        network through `jax.tree_util.Partial(apply, weights)`. Processes on several
-        hosts give the same arguments.
+      vf: the field, called as vf(t, x, *args) with a batch and a scalar t, its weights
+        through `jax.tree_util.Partial(apply, weights)`; or a `Problem`, over whose mesh
+        batches are laid. Processes on several hosts give the same arguments.
       train: pairs to fit, each counting by its weight.
       validation: pairs that choose the iteration.
       optimizer: `gauss_newton()` if left out; its `replace` sets how long and on what
         it runs.
-      objective: a loss of (x_n, x1) or of (x_n, batch), the second parameter being
-        called `batch`, that gives (batch,) and is minimized in the mean; or a
-        `distill.Objective`. See `distill.Batch` for what they see.
-      metric: metric(x_n, x1) or metric(x_n, batch) -> (batch,), larger is better; that
-        of the problem, PSNR, if left out.
+      objective: loss(x_n, x1) or loss(x_n, batch: distill.Batch) -> (batch,), minimized
+        in the mean; or a `distill.Objective`.
+      metric: of the same arguments, larger is better; PSNR, in the range of the
+        problem, if left out.
       seed: of the order of the pairs and the optimizer's own draws.
-      checkpoint: a directory; the state is saved there at each validation, in the
-        background, and a second call with the same arguments continues from it. The
-        field, the objective, the metric and the optimizer are compared by name, weights
-        and what they answer on a few samples, within 0.1 %; see `identify`.
+      checkpoint: a directory; the state is saved there at each validation, and a second
+        call with the same arguments, compared as `identify` says, continues from it.
       report: called as report(done, total, note) at each validation, a line on a
         terminal if left out; a `distill.Report` is told and asked more.
 
@@ -97,14 +92,10 @@ def fit(
     Raises:
       TypeError: if a leaf of the pairs is no array of numbers, objective or metric are
         no functions, or a keyword has another place now.
-      ValueError: if a number is out of its range, the pairs do not belong together, are
-        fewer than a batch or hold fewer numbers than the family, the family does not
-        start from a valid solver, the field or the objective returns a wrong shape or
-        the objective reads a path that is not there, the field refuses the conditioning
-        (see `conditioning.check`), the optimizer has no use for the objective, the
-        checkpoint is of another run, the microbatch does not divide the batch or the
-        devices not the microbatch, the start is not finite, or ten steps in a row are
-        not: the state before them is saved then.
+      ValueError: before the first step, if something does not fit: numbers, pairs, the
+        start of the family, what field, objective or metric return, the conditioning
+        (`conditioning.check`), batch, microbatch and devices, a checkpoint of another
+        run; later, if ten steps in a row are not finite: the state before is saved.
       OSError: if the state cannot be saved.
       Interrupted: if the report said stop.
 
@@ -115,31 +106,7 @@ def fit(
         family, vf, train, validation, optimizer, objective, metric, seed
     )
     search.check()
-    report, mesh = as_report(report), search.problem.mesh
-    identity = search.identity()
-    run = _Run(search, search.problem.place(), report)
-    state = parallel.replicate(initial_state(family, search.trainer, seed), mesh)
-    run.check_step(state)
-    with checkpoints.Checkpointer(checkpoint) as saver:
-        record = Record(saver, identity, search.optimizer.iterations)
-        state = record.resume(state)
-        if not record.history:
-            state = run.measure(record, state)
-        loop = Loop(
-            step=partial(run.step, run.vf),
-            batch=run.batch,
-            iterations=search.optimizer.iterations,
-            every=search.optimizer.evaluate_every,
-            measure=partial(run.measure, record),
-            save=record.save,
-            fail=run.fail,
-            stop=report.stop,
-            is_over=lambda: is_stale(record.history, search.optimizer.patience),
-            losses=record.recent,
-        )
-        measured = not record.losses
-        state = loop.run(state, int(state.step), measured, record.losses.append)
-        return run.result(record, state)
+    return _Run(search, as_report(report)).from_start(checkpoint)
 
 
 @moved(**OLD_KEYWORDS)
@@ -155,6 +122,9 @@ def identify(
     seed: int = 0,
 ) -> dict[str, Any]:
     """What tells the result of `fit` with these arguments from others.
+
+    Field, objective, metric and optimizer are told apart by name, weights and what they
+    answer on a few samples, within 0.1 %.
 
     `fit` keeps it with its checkpoints and gives it in `Distilled.identity`. Compare
     by `bns_jax.identity.check_same`.
@@ -180,18 +150,45 @@ def identify(
 class _Run:
     """A search that runs: its compiled functions, on the devices."""
 
-    def __init__(self, search: Search, vf: Any, report: Report):
+    def __init__(self, search: Search, report: Report):
         """Traces nothing yet.
 
         Args:
           search: what is searched.
-          vf: the field, on its devices.
           report: whom to tell.
         """
-        self.search, self.vf, self.report = search, vf, report
-        self.mesh = search.problem.mesh
+        self.search, self.report = search, report
+        self.mesh, self.vf = search.problem.mesh, search.problem.place()
         self.to_params = jax.jit(search.family.to_params)
         self.step = make_step(search.trainer, search.goal, self.mesh)
+
+    def from_start(self, checkpoint: epath.PathLike | None) -> Distilled:
+        """All of it, or what a checkpoint leaves to do."""
+        search, optimizer = self.search, self.search.optimizer
+        identity = search.identity()
+        start = initial_state(search.family, search.trainer, search.seed)
+        state = parallel.replicate(start, self.mesh)
+        self.check_step(state)
+        with checkpoints.Checkpointer(checkpoint) as saver:
+            record = RunRecord(saver, identity, optimizer.iterations)
+            state = record.resume(state)
+            if not record.history:
+                state = self.measure(record, state)
+            loop = Loop(
+                step=partial(self.step, self.vf),
+                batch=self.batch,
+                iterations=optimizer.iterations,
+                every=optimizer.evaluate_every,
+                measure=partial(self.measure, record),
+                save=record.save,
+                fail=self.fail,
+                stop=self.report.stop,
+                is_over=lambda: is_stale(record.history, optimizer.patience),
+                losses=record.recent,
+            )
+            measured = not record.losses
+            state = loop.run(state, int(state.step), measured, record.losses.append)
+            return self.result(record, state)
 
     def batch(self, iteration: int) -> Batch:
         """The pairs of one step, on the devices."""
@@ -205,7 +202,7 @@ class _Run:
         self.search.check_shapes(self.vf)
         jax.eval_shape(self.step, self.vf, state, self.batch(0))
 
-    def measure(self, record: Record, state: TrainerState) -> TrainerState:
+    def measure(self, record: RunRecord, state: TrainerState) -> TrainerState:
         """Validates a solver, keeps it if it is the best yet, and saves the state."""
         search = self.search
         params = jax.tree.map(np.asarray, self.to_params(state.theta))
@@ -242,7 +239,7 @@ class _Run:
         params, batch = self.to_params(state.theta), self.batch(done - 1)
         report_not_finite(params, done, self.vf, batch, count)
 
-    def result(self, record: Record, state: TrainerState) -> Distilled:
+    def result(self, record: RunRecord, state: TrainerState) -> Distilled:
         """The solver of the best validation, and how it was found."""
         search = self.search
         params = jax.tree.map(np.asarray, self.to_params(state.best_theta))

@@ -15,7 +15,7 @@ from bns_jax.distill.state import HistoryRow, TrainerState
 from bns_jax.identity import differences
 
 
-class Record:
+class RunRecord:
     """The history of a run, saved with its state.
 
     Attributes:

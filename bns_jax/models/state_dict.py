@@ -11,6 +11,7 @@ from etils import epath
 
 from bns_jax import files
 from bns_jax.models import torch_file, weight_sets, weights
+from bns_jax.models.pickled_network import plain_entries
 from bns_jax.models.tensors import Tensors
 from bns_jax.unpickle import Record
 
@@ -81,7 +82,7 @@ def _weights(content: Any) -> Tensors:
         told = [f"{name} is a {kind}" for name, kind in found.unread.items()]
         raise ValueError(f"expected arrays of numbers; {', '.join(told[:_MOST_TOLD])}")
     if isinstance(content, Mapping):
-        found.arguments = weight_sets.plain_entries(_entries(content.get("args")))
+        found.arguments = plain_entries(_entries(content.get("args")))
     return found
 
 

@@ -12,11 +12,9 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from bns_jax.models.tensors import Settings, Tensors
-from bns_jax.models.torch_tensors import is_tensor
-from bns_jax.unpickle import Record, as_array
+from bns_jax.models.pickled_network import of_network
+from bns_jax.models.weight_set import WeightSet, holds_tensor
+from bns_jax.unpickle import Record
 
 _WITHIN = ("net", "state_dict", "model_state_dict", "model", "params")
 """Where training scripts put the weights beside other things."""
@@ -27,68 +25,6 @@ _AVERAGED = re.compile(
 """In a name of averaged weights: model_ema, ema_weights, averaged_model, modelEMA."""
 
 
-@dataclasses.dataclass
-class WeightSet:
-    """Tensors by name, not read yet.
-
-    Attributes:
-      values: name -> an array, or the record of one.
-      kinds: as of `Tensors`.
-      settings: as of `Tensors`.
-      averaged: whether it was found under the name of an average.
-      fault: why it cannot be read; "" if it can.
-    """
-
-    values: dict[str, Any] = dataclasses.field(default_factory=dict)
-    kinds: dict[str, str] = dataclasses.field(default_factory=dict)
-    settings: Settings = dataclasses.field(default_factory=dict)
-    averaged: bool = False
-    fault: str = ""
-
-    def __bool__(self) -> bool:
-        """Whether there is something to read, or a reason that it cannot be."""
-        return bool(self.values or self.fault)
-
-    @property
-    def is_large(self) -> bool:
-        """Whether it is more than one tensor, which may be the state of anything."""
-        return len(self.values) > 1 or bool(self.fault)
-
-    def read(self) -> Tensors:
-        """Its tensors.
-
-        Raises:
-          ValueError: if it has a fault, or a tensor is damaged.
-        """
-        if self.fault:
-            raise ValueError(self.fault)
-        found = Tensors()
-        found.kinds, found.settings = self.kinds, self.settings
-        for name, value in self.values.items():
-            array = as_array(value)
-            if array is not None:
-                found[name] = array
-            else:
-                found.unread[name] = value.kind
-        return found
-
-    def by_bare_name(self) -> dict[str, str]:
-        """Name without wrappers and dots, as some averages have it -> its name."""
-        return {_WRAPPED.sub("", name).replace(".", ""): name for name in self.values}
-
-    def average_of(self, raw: WeightSet) -> WeightSet | None:
-        """The same by the names of raw weights; None if they are of something else."""
-        own, others = self.by_bare_name(), raw.by_bare_name()
-        common = {name: own[bare] for bare, name in others.items() if bare in own}
-        if 2 * len(common) < max(len(own), 1):
-            return None
-        if all(name == other for name, other in common.items()):
-            return self
-        values = {name: self.values[other] for name, other in common.items()}
-        return dataclasses.replace(self, values=values)
-
-
-_WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
 _ITSELF = ""
 """The name of the tensors that stand between the other sets."""
 
@@ -116,7 +52,7 @@ def _search(content: Any, seen: set[int]) -> WeightSet | None:
         return None
     seen.add(id(content))
     if isinstance(content, Record):
-        return _of_network(content)
+        return of_network(content)
     if not isinstance(content, Mapping):
         return None
     found = _sets_in(content, seen)
@@ -133,7 +69,7 @@ def _sets_in(content: Mapping[Any, Any], seen: set[int]) -> dict[str, WeightSet]
         key=lambda name: not is_average(name),
     )
     sets = {name: _search(content[name], seen) for name in names}
-    sets[_ITSELF] = flat({k: content[k] for k in names if _is_tensor(content[k])})
+    sets[_ITSELF] = flat({k: content[k] for k in names if holds_tensor(content[k])})
     return {name: weights for name, weights in sets.items() if weights}
 
 
@@ -209,7 +145,7 @@ def _warn_passed_over(content: Mapping[Any, Any], found: dict[str, WeightSet]) -
 
 def _holds_something(value: Any) -> bool:
     is_container = isinstance(value, Mapping | Record | list | tuple)
-    return is_container and bool(value) and not _is_tensor(value)
+    return is_container and bool(value) and not holds_tensor(value)
 
 
 def _within(found: dict[str, WeightSet]) -> WeightSet | None:
@@ -257,72 +193,3 @@ def _by_prefix(values: dict[str, Any]) -> dict[str, WeightSet]:
         prefix, inner = (first, rest) if dot else (_ITSELF, name)
         groups.setdefault(prefix, WeightSet()).values[inner] = value
     return groups
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or is_tensor(value)
-
-
-_MOST_NAMES = 100_000
-_LONGEST_NAME = 1_000
-"""Of layers and tensors. One layer may have many names, and a small file no end."""
-
-_PARTS = ("_parameters", "_buffers", "_modules")
-"""Where a layer of torch has what it consists of."""
-
-
-def _of_network(network: Record) -> WeightSet | None:
-    """What a pickled network and the layers inside it hold; None if it is none.
-
-    It has a fault if its layers are no layers, contain one another, or are too many.
-    """
-    if not any(kind in network.attributes for kind in _PARTS):
-        return None
-    try:
-        return _harvest(network)
-    except ValueError as error:
-        return WeightSet(fault=str(error))
-
-
-def _harvest(network: Record) -> WeightSet:
-    found = WeightSet()
-    layers, count = [("", network)], 0
-    while layers:
-        prefix, layer = layers.pop()
-        parts, settings = _parts(layer), plain_entries(layer.attributes)
-        count += len(parts) + len(settings)
-        longest = len(prefix) + max(map(len, (*dict(parts), *settings)), default=0)
-        if count > _MOST_NAMES or longest > _LONGEST_NAME:
-            raise ValueError("its layers contain one another, or are too many")
-        found.kinds[prefix] = layer.kind
-        found.settings |= {f"{prefix}{name}": v for name, v in settings.items()}
-        for name, part in parts:
-            if _is_tensor(part):
-                found.values[prefix + name] = part
-            elif isinstance(part, Record):
-                layers.append((f"{prefix}{name}.", part))
-    return found
-
-
-def _parts(layer: Record) -> list[tuple[str, Any]]:
-    """What a layer consists of, by name."""
-    parts: list[tuple[str, Any]] = []
-    for kind in _PARTS:
-        named = layer.attributes.get(kind, {})
-        if not isinstance(named, dict) or not all(isinstance(k, str) for k in named):
-            raise ValueError(f"the {kind} of a {layer.kind} are not given by name")
-        parts += named.items()
-    return parts
-
-
-def plain_entries(entries: Mapping[Any, Any]) -> Settings:
-    """The entries that are a number or a text."""
-    plain = {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in entries.items()
-    }
-    return {
-        name: value
-        for name, value in plain.items()
-        if isinstance(name, str) and isinstance(value, int | float | str)
-    }

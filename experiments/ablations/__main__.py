@@ -72,7 +72,7 @@ def _run(config: AblationsConfig) -> None:
         question = studies.STUDIES[name]
         results = question.run(bench)
         cells = [result.cells() for result in results]
-        columns = study.Result._fields
+        columns = study.StudyResult._fields
         what = f"{display.psnr_of(model.data_range)}, dB"
         print(f"\n{name}: {what}, on {config.test_pairs} test pairs\n")
         print(tables.aligned([list(columns), [], *cells]), "\n", flush=True)

@@ -12,12 +12,12 @@ from bns_jax import Problem, distill, families, metrics, ns, solvers
 from bns_jax.distill import AnyObjective, Distilled, Optimizer
 from bns_jax.families import Family
 from bns_jax.pairs import Pairs, first
-from experiments.ablations.study import Result
+from experiments.ablations.study import StudyResult
 from experiments.job import comparison, optimizers, starts, truth
 from experiments.job.config import PairsConfig
 from experiments.job.starts import Start
 from experiments.run import preemption
-from experiments.run.progress import Progress
+from experiments.run.progress import ProgressBar
 from experiments.run.workdir import Workdir
 
 _SIGMA_0 = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -59,7 +59,7 @@ class Bench:
     ) -> Distilled:
         """One solver; what its checkpoint has of it is read."""
         train = self.pairs["train"]
-        with Progress(title, "step") as progress:
+        with ProgressBar(title, "step") as progress:
             return distill.fit(
                 family,
                 self.model,
@@ -82,7 +82,7 @@ class Bench:
         optimizer: Optimizer | None = None,
         objective: AnyObjective = distill.psnr_loss,
         cost_of_start: int = 0,
-    ) -> Result:
+    ) -> StudyResult:
         """Fits one solver and measures it on the test pairs."""
         start = family.to_params(family.theta)
         nfe = len(start.a)
@@ -92,7 +92,7 @@ class Bench:
         reached = comparison.psnr(self.model, fitted.params, test)
         trained = comparison.psnr(self.model, fitted.params, self.pairs["train"])
         low, high = metrics.bootstrap_interval(reached)
-        return Result(
+        return StudyResult(
             setting,
             nfe,
             float(np.mean(before)),
@@ -104,7 +104,7 @@ class Bench:
             fitted.history[-1].seconds,
         )
 
-    def distil_greedy(self, name: str, setting: str, nfe: int) -> Result:
+    def distil_greedy(self, name: str, setting: str, nfe: int) -> StudyResult:
         """The same from the default start."""
         start = self.greedy(nfe)
         family = families.bns(start.params)
@@ -128,7 +128,7 @@ def _title(name: str, setting: str, nfe: int) -> str:
     return f"{name}_{setting}_{nfe}".replace(" ", "_")
 
 
-def figure11(bench: Bench) -> list[Result]:
+def figure11(bench: Bench) -> list[StudyResult]:
     """BNS against bespoke scale-time solvers, all from the midpoint method."""
     own = distill.bespoke_loss("midpoint")
     adam = distill.adam(5e-3).replace(iterations=_BESPOKE_STEPS)
@@ -144,7 +144,7 @@ def figure11(bench: Bench) -> list[Result]:
     return results
 
 
-def table5(bench: Bench) -> list[Result]:
+def table5(bench: Bench) -> list[StudyResult]:
     """Known solvers before and after distillation."""
     names = ("euler", "midpoint", "ab2", "ddim", "dpm_solver_pp_2m", "unipc2")
     return [
@@ -154,7 +154,7 @@ def table5(bench: Bench) -> list[Result]:
     ]
 
 
-def sigma_0(bench: Bench) -> list[Result]:
+def sigma_0(bench: Bench) -> list[StudyResult]:
     """Preconditioning (eq. 14), from the midpoint method of the wider source."""
     return [
         bench.distil(
@@ -169,7 +169,7 @@ def sigma_0(bench: Bench) -> list[Result]:
     ]
 
 
-def start(bench: Bench) -> list[Result]:
+def start(bench: Bench) -> list[StudyResult]:
     """Where the search starts: Euler, midpoint, the best known solver, greedy."""
     results = []
     for nfe in bench.nfe:
@@ -189,7 +189,7 @@ def start(bench: Bench) -> list[Result]:
     return results
 
 
-def _from_two_fewer(bench: Bench, nfe: int) -> Result:
+def _from_two_fewer(bench: Bench, nfe: int) -> StudyResult:
     """From the solver of two evaluations fewer, which started from the greedy one."""
     greedy = bench.greedy(nfe - 2)
     title = _title("start", "greedy", nfe - 2)
@@ -199,7 +199,7 @@ def _from_two_fewer(bench: Bench, nfe: int) -> Result:
     return bench.distil("start", "from two fewer", family, cost_of_start=cost)
 
 
-def train_pairs(bench: Bench) -> list[Result]:
+def train_pairs(bench: Bench) -> list[StudyResult]:
     """How many pairs it takes."""
     counts = [count for count in _TRAIN_PAIRS if count <= bench.most_train_pairs]
     workdir = Workdir(bench.workdir.root / "train_pairs")
@@ -213,7 +213,7 @@ def train_pairs(bench: Bench) -> list[Result]:
     ]
 
 
-def guidance(bench: Bench) -> list[Result]:
+def guidance(bench: Bench) -> list[StudyResult]:
     """The guidance scale w."""
     results = []
     for w in _GUIDANCE:
@@ -235,7 +235,7 @@ class Study(NamedTuple):
       by_nfe: whether its picture has NFE as the axis, and the settings as lines.
     """
 
-    run: Callable[[Bench], Sequence[Result]]
+    run: Callable[[Bench], Sequence[StudyResult]]
     varies: str
     by_nfe: bool = False
 

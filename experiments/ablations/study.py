@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,7 +12,7 @@ from experiments.report import display
 from experiments.report.figure import plt, save
 
 
-class Result(NamedTuple):
+class StudyResult(NamedTuple):
     """One distilled solver.
 
     Attributes:
@@ -45,7 +45,7 @@ class Result(NamedTuple):
 
 
 def plot(
-    results: Sequence[Result],
+    results: Sequence[StudyResult],
     path: epath.Path,
     varies: str,
     title: str,
@@ -65,24 +65,12 @@ def plot(
       by_nfe: whether NFE is the axis, and each setting a line.
       data_range: of the PSNR.
     """
-    settings = list(dict.fromkeys(result.setting for result in results))
-    nfes = sorted({result.nfe for result in results})
     figure, axes = plt.subplots(figsize=(7.8, 4.4), layout="constrained")
-    if by_nfe and len(nfes) > 1:
-        of_lines = [(s, [r for r in results if r.setting == s]) for s in settings]
-        _draw_lines(axes, of_lines, [[r.nfe for r in line] for _, line in of_lines])
-        axes.set_xticks(nfes)
+    if by_nfe and len({result.nfe for result in results}) > 1:
+        _draw_by_nfe(axes, results)
         axes.set_xlabel("NFE (evaluations of the velocity field)")
     else:
-        of_lines = [(f"{n} NFE", [r for r in results if r.nfe == n]) for n in nfes]
-        places = [[settings.index(r.setting) for r in line] for _, line in of_lines]
-        are_numbers = all(map(_is_number, settings)) and len(settings) > 1
-        draw = _draw_lines if are_numbers and len(nfes) > 1 else _draw_bars
-        draw(axes, of_lines, places)
-        axes.set_xticks(range(len(settings)), map(display.name, settings))
-        if len(settings) > 5:
-            axes.tick_params("x", rotation=20)
-            plt.setp(axes.get_xticklabels(), ha="right", rotation_mode="anchor")
+        _draw_by_setting(axes, results)
         axes.set_xlabel(varies)
     axes.set_ylabel(f"{display.psnr_of(data_range)}, test pairs (dB)")
     axes.set_title(title)
@@ -92,10 +80,41 @@ def plot(
     save(figure, path)
 
 
+def _grouped(
+    results: Sequence[StudyResult], key: Callable[[StudyResult], Any]
+) -> dict[Any, list[StudyResult]]:
+    """The results by a key, in the order in which it first comes."""
+    groups: dict[Any, list[StudyResult]] = {}
+    for result in results:
+        groups.setdefault(key(result), []).append(result)
+    return groups
+
+
+def _draw_by_nfe(axes: plt.Axes, results: Sequence[StudyResult]) -> None:
+    """A line per setting."""
+    lines = list(_grouped(results, lambda result: result.setting).items())
+    _draw_lines(axes, lines, [[result.nfe for result in line] for _, line in lines])
+    axes.set_xticks(sorted({result.nfe for result in results}))
+
+
+def _draw_by_setting(axes: plt.Axes, results: Sequence[StudyResult]) -> None:
+    """A line, or a color of bars, per NFE."""
+    settings = list(_grouped(results, lambda result: result.setting))
+    by_nfe = sorted(_grouped(results, lambda result: result.nfe).items())
+    places = [[settings.index(result.setting) for result in of] for _, of in by_nfe]
+    are_numbers = all(map(_is_number, settings)) and len(settings) > 1
+    draw = _draw_lines if are_numbers and len(by_nfe) > 1 else _draw_bars
+    draw(axes, [(f"{nfe} NFE", of) for nfe, of in by_nfe], places)
+    axes.set_xticks(range(len(settings)), map(display.name, settings))
+    if len(settings) > 5:
+        axes.tick_params("x", rotation=20)
+        plt.setp(axes.get_xticklabels(), ha="right", rotation_mode="anchor")
+
+
 _SAME = 0.05
 """Starts that differ by less, in dB, are drawn as one."""
 
-_Lines: TypeAlias = Sequence[tuple[str, Sequence[Result]]]
+_Lines: TypeAlias = Sequence[tuple[str, Sequence[StudyResult]]]
 """(label, results) of each."""
 
 
@@ -142,7 +161,7 @@ def _draw_bars(axes: plt.Axes, lines: _Lines, places: Sequence[Sequence[int]]) -
     axes.plot([], [], "--", color="black", linewidth=1.2, label="where it started")
 
 
-def _interval(line: Sequence[Result]) -> np.ndarray:
+def _interval(line: Sequence[StudyResult]) -> np.ndarray:
     """How far the 95 % interval reaches below and above, (2, N)."""
     return np.array(
         [(r.psnr_db - r.low_db, r.high_db - r.psnr_db) for r in line]

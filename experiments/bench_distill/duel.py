@@ -16,7 +16,7 @@ from experiments.job import comparison, optimizers, starts
 from experiments.report import display
 from experiments.report.figure import plt, save
 from experiments.run import preemption
-from experiments.run.progress import Progress
+from experiments.run.progress import ProgressBar
 from experiments.run.workdir import Workdir, read_csv, write_csv
 
 _WITHIN_DB = 0.1
@@ -121,7 +121,7 @@ def _train(
         points.append(Point(row.iteration, forwards, row.val_metric, test))
         write_csv(path, Point._fields, points)
 
-    with Progress(name, "step") as progress:
+    with ProgressBar(name, "step") as progress:
         distill.fit(
             families.bns(start),
             model,

@@ -12,7 +12,7 @@ from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 from experiments.report import curves, display
 from experiments.report.table import Row
-from experiments.run.progress import Progress
+from experiments.run.progress import ProgressBar
 from experiments.run.workdir import Workdir, write_csv
 
 
@@ -38,7 +38,7 @@ def compare(
         for nfe, named in solvers.items()
         for name, params in named.items()
     }
-    with Progress("compare", "solver") as progress:
+    with ProgressBar("compare", "solver") as progress:
         results = comparison.measure_all(
             model,
             pairs,

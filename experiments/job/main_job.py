@@ -25,7 +25,7 @@ from experiments.job.config import JobConfig
 from experiments.report import display, samples
 from experiments.report.table import Row, table
 from experiments.run import preemption
-from experiments.run.progress import Progress
+from experiments.run.progress import ProgressBar
 from experiments.run.workdir import Workdir
 
 _SHOWN_SAMPLES = 16
@@ -159,7 +159,7 @@ def _distil(
     family = families.bns(start.params)
     if config.sigma_0 != 1.0:
         family = families.preconditioned(family, model.scheduler, config.sigma_0)
-    with Progress(f"distill/{name}", "step") as progress:
+    with ProgressBar(f"distill/{name}", "step") as progress:
         fitted = distill.fit(
             family,
             model,

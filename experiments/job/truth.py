@@ -10,7 +10,7 @@ import numpy as np
 from bns_jax import Problem, ground_truth
 from bns_jax.pairs import Pairs
 from experiments.job.config import TruthConfig
-from experiments.run.progress import Progress
+from experiments.run.progress import ProgressBar
 from experiments.run.workdir import Workdir
 
 SPLITS = ("train", "validation", "test")
@@ -38,7 +38,7 @@ def make_pairs(
     for split, count in (counts or config.counts).items():
         rng = np.random.default_rng((config.seed, SPLITS.index(split)))
         x0, args = model.draw(count, rng)
-        with Progress(f"pairs/{split}", "pair") as progress:
+        with ProgressBar(f"pairs/{split}", "pair") as progress:
             made[split] = ground_truth.pairs(
                 seeded,
                 x0,

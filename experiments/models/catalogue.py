@@ -125,15 +125,12 @@ def checkpoint(
       dtype: to compute in, "float32" or "bfloat16".
       remat: whether the backward pass recomputes each block of the network.
       labels: classes to draw; all of them if left out.
-      guided_channels: guides so many leading channels; all of them if left out. The
-        published figures of DiT and SiT guide 3 of 4.
-      zeros: whether zeros stand for the weights where there is no path, as an estimate
-        of time and memory needs no more.
+      guided_channels: guides so many leading channels; all of them if left out.
+      zeros: whether zeros stand for weights of no path, which an estimate can do with.
 
     Raises:
-      ValueError: if the weights are missing, unsafe, damaged or of another network, a
-        label is out of range, guidance is asked of a network without classes, or there
-        are not so many channels.
+      ValueError: if the weights are missing, unsafe, damaged or of another network, or
+        it has no such label, guidance or channels.
     """
     options: dict[str, Any] = {"dtype": jnp.dtype(dtype), "remat": remat}
     if path:
@@ -145,21 +142,8 @@ def checkpoint(
             f"--model={name} needs --weights, the path of {PUBLISHED[name].file}"
         )
     classes = loaded.config.num_classes
-    if labels and not all(0 <= label < classes for label in labels):
-        raise ValueError(
-            f"labels must be from 0 to {classes - 1}, got {list(labels)}"
-            if classes
-            else f"{name} has no classes, got labels {list(labels)}"
-        )
-    facts = {
-        "model": name,
-        "scheduler": loaded.origin.schedule,
-        "prediction": loaded.origin.prediction,
-        "guidance": guidance,
-        "config": json.loads(json.dumps(dataclasses.asdict(loaded.config))),
-        "dtype": dtype,
-        "guidance_was_trained": loaded.knows_null,
-    }
+    _check_labels(name, labels, classes)
+    facts = _facts_of(loaded) | {"model": name, "guidance": guidance, "dtype": dtype}
     draw = _noise_and_labels(
         loaded.config.image_shape,
         classes,
@@ -177,6 +161,22 @@ def checkpoint(
         guided_channels=guided_channels,
         draw=draw,
     )
+
+
+def _facts_of(loaded: pretrained.Pretrained) -> dict[str, Any]:
+    return {
+        "scheduler": loaded.origin.schedule,
+        "prediction": loaded.origin.prediction,
+        "config": json.loads(json.dumps(dataclasses.asdict(loaded.config))),
+        "guidance_was_trained": loaded.knows_null,
+    }
+
+
+def _check_labels(name: str, labels: Sequence[int], classes: int) -> None:
+    if labels and not classes:
+        raise ValueError(f"{name} has no classes, got labels {list(labels)}")
+    if not all(0 <= label < classes for label in labels):
+        raise ValueError(f"labels must be from 0 to {classes - 1}, got {list(labels)}")
 
 
 def _noise_and_labels(

@@ -62,7 +62,7 @@ class PretrainState(NamedTuple):
     best_loss: jax.Array
 
 
-class Pretrained(NamedTuple):
+class TrainedNetwork(NamedTuple):
     """The averaged weights of the best held-out loss, and what they reached."""
 
     params: Any
@@ -108,7 +108,7 @@ def pretrain(
     report: Report | None = None,
     mesh: Mesh | None = None,
     shard_weights: bool = False,
-) -> Pretrained:
+) -> TrainedNetwork:
     """Trains the network and keeps the average of the best held-out loss.
 
     Args:
@@ -133,41 +133,56 @@ def pretrain(
         raise ValueError(
             f"batch is larger than the data: {recipe.batch} > {len(images.labels)}"
         )
-    report = report or Report()
     network, optimizer = UNet(config), _optimizer(recipe)
     loss = functools.partial(flow_matching_loss, network, scheduler)
     lay = parallel.fsdp if shard_weights else parallel.replicate
     state = lay(_initial_state(network, optimizer, recipe, images), mesh)
-    held_out_loss = _held_out_loss(loss, held_out, recipe, mesh)
+
+    def batch(iteration: int) -> Images:
+        return parallel.shard(_batch(images, recipe, iteration), mesh)
+
     with checkpoint.Checkpointer(directory) as saver:
         if found := saver.restore(state):
             state = found.state
 
-        def save(state: PretrainState) -> None:
-            saver.save(int(state.step), state)
-
-        def measure(state: PretrainState) -> PretrainState:
-            state = _keep_best(state, held_out_loss(state.average))
-            save(state)
-            note = f"held-out loss {float(state.best_loss):.4f}"
-            report(int(state.step), recipe.iterations, note)
-            return state
-
-        loop = Loop(
-            step=_step(loss, optimizer, recipe, state, mesh),
-            batch=lambda done: parallel.shard(_batch(images, recipe, done), mesh),
-            iterations=recipe.iterations,
-            every=recipe.evaluate_every,
-            measure=measure,
-            save=save,
-            fail=_fail,
-            stop=report.stop,
-            is_over=lambda: False,
-            losses=RecentLosses(recipe.iterations),
-        )
+        step = _step(loss, optimizer, recipe, state, mesh)
+        held_out_loss = _held_out_loss(loss, held_out, recipe, mesh)
+        loop = _loop(recipe, step, batch, held_out_loss, saver, report or Report())
         done = int(state.step)
         state = loop.run(state, done, done % recipe.evaluate_every == 0, _ignore)
     return _result(state)
+
+
+def _loop(
+    recipe: Recipe,
+    step: Callable[[PretrainState, Images], tuple[PretrainState, jax.Array]],
+    batch: Callable[[int], Images],
+    held_out_loss: Callable[[Any], jax.Array],
+    saver: checkpoint.Checkpointer,
+    report: Report,
+) -> Loop[PretrainState]:
+    def save(state: PretrainState) -> None:
+        saver.save(int(state.step), state)
+
+    def measure(state: PretrainState) -> PretrainState:
+        state = _keep_best(state, held_out_loss(state.average))
+        save(state)
+        note = f"held-out loss {float(state.best_loss):.4f}"
+        report(int(state.step), recipe.iterations, note)
+        return state
+
+    return Loop(
+        step=step,
+        batch=batch,
+        iterations=recipe.iterations,
+        every=recipe.evaluate_every,
+        measure=measure,
+        save=save,
+        fail=_fail,
+        stop=report.stop,
+        is_over=lambda: False,
+        losses=RecentLosses(recipe.iterations),
+    )
 
 
 def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
@@ -246,13 +261,13 @@ def _ignore(loss: jax.Array) -> None:
     del loss
 
 
-def _result(state: PretrainState) -> Pretrained:
+def _result(state: PretrainState) -> TrainedNetwork:
     figures = {
         "weights": sum(leaf.size for leaf in jax.tree.leaves(state.best)),
         "iterations": int(state.step),
         "held_out_loss": float(state.best_loss),
     }
-    return Pretrained(jax.tree.map(on_host, state.best), figures)
+    return TrainedNetwork(jax.tree.map(on_host, state.best), figures)
 
 
 def _initial_state(

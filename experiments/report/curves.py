@@ -41,23 +41,11 @@ def _draw_curves(rows: Sequence[Row], quantity: str) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(8.4, 4.8), layout="constrained")
     lines = _lines(rows)
     named = _named(lines, _NAMED_LINES)
-    familiar, others = iter("s^Dv"), iter(range(_NAMED_LINES))
-    for points in named:
-        solvers = lines[points]
-        if BESPOKE in solvers:
-            style = _BESPOKE_LINE
-        elif set(solvers) & set(display.FAMILIAR):
-            style = _FAMILIAR_LINE | {"marker": next(familiar)}
-        else:
-            style = _LINE | {"color": f"C{next(others) % 10}"}
-        label = display.names(solvers)
+    styles = _styles([lines[points] for points in named])
+    for points, style in zip(named, styles, strict=True):
+        label = display.names(lines[points])
         axes.plot(*zip(*points, strict=True), label=label, **style)
-    rest = [points for points in lines if points not in named]
-    for points in rest:
-        axes.plot(*zip(*points, strict=True), **_GREY_LINE)
-    if rest:
-        count = sum(len(lines[points]) for points in rest)
-        axes.plot([], [], label=_count(count), **_GREY_LINE)
+    _draw_rest(axes, {k: names for k, names in lines.items() if k not in named})
     _limit(axes, [db for points in named for _, db in points])
     axes.set_xlabel("NFE (evaluations of the velocity field)")
     axes.set_ylabel(quantity)
@@ -65,6 +53,29 @@ def _draw_curves(rows: Sequence[Row], quantity: str) -> plt.Figure:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def _styles(lines: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """How each line is drawn, given the solvers on it."""
+    familiar, others = iter("s^Dv"), iter(range(_NAMED_LINES))
+
+    def style(solvers: Sequence[str]) -> dict[str, Any]:
+        if BESPOKE in solvers:
+            return _BESPOKE_LINE
+        if set(solvers) & set(display.FAMILIAR):
+            return _FAMILIAR_LINE | {"marker": next(familiar)}
+        return _LINE | {"color": f"C{next(others) % 10}"}
+
+    return list(map(style, lines))
+
+
+def _draw_rest(axes: plt.Axes, lines: dict[_Points, list[str]]) -> None:
+    """In grey, with one label."""
+    for points in lines:
+        axes.plot(*zip(*points, strict=True), **_GREY_LINE)
+    if lines:
+        count = sum(map(len, lines.values()))
+        axes.plot([], [], label=_count(count), **_GREY_LINE)
 
 
 def _draw_bars(rows: Sequence[Row], quantity: str) -> plt.Figure:

@@ -61,6 +61,15 @@ def table(rows: Sequence[Row], data_range: float = 2.0) -> str:
       data_range: of the PSNR; the line above the table says it.
     """
     nfes = sorted({row.nfe for row in rows})
+    lines = [["solver", *(f"NFE {nfe}" for nfe in nfes)], [], *_by_solver(rows, nfes)]
+    bespoke = {row.nfe: row for row in rows if row.gain_db is not None}
+    if bespoke:
+        lines += [[], *_costs([bespoke[nfe] for nfe in nfes])]
+    return f"{display.psnr_of(data_range)}, dB\n\n{aligned(lines)}"
+
+
+def _by_solver(rows: Sequence[Row], nfes: Sequence[int]) -> list[list[str]]:
+    """A line each, in the order of what they reach at the largest NFE."""
     psnr = {(row.solver, row.nfe): row.psnr_db for row in rows}
 
     def end(name: str) -> float:
@@ -68,14 +77,9 @@ def table(rows: Sequence[Row], data_range: float = 2.0) -> str:
         return -np.inf if np.isnan(db) else db
 
     names = sorted(dict.fromkeys(row.solver for row in rows), key=end)
-    lines = [["solver", *(f"NFE {nfe}" for nfe in nfes)], []]
-    lines += [
+    return [
         [name, *(_decibels(psnr.get((name, nfe))) for nfe in nfes)] for name in names
     ]
-    bespoke = {row.nfe: row for row in rows if row.gain_db is not None}
-    if bespoke:
-        lines += [[], *_costs([bespoke[nfe] for nfe in nfes])]
-    return f"{display.psnr_of(data_range)}, dB\n\n{aligned(lines)}"
 
 
 def _decibels(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines otherwise."""
+"""ProgressBar of long work: a bar on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _is_not_of_orbax(record: LogRecord) -> bool:
     return "orbax" not in pathlib.Path(record.pathname).parts
 
 
-class Progress:
+class ProgressBar:
     """Shows how far a stage is; on process 0 only.
 
     Use as a context manager; the object is the callback that the library's long
@@ -50,7 +50,7 @@ class Progress:
         self._done, self._total, self._note = 0, 0, ""
         self._printed = -1
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __call__(self, done: int, total: int, note: str = "") -> None:

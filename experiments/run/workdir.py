@@ -13,7 +13,7 @@ from bns_jax import files, parallel
 from experiments.run import lock
 
 _END = "# end"
-Record = TypeVar("Record", bound=NamedTuple)
+T = TypeVar("T", bound=NamedTuple)
 
 
 class Workdir:
@@ -112,7 +112,7 @@ def write_csv(
     files.write(path, text.getvalue())
 
 
-def read_csv(path: epath.Path, record: type[Record]) -> list[Record]:
+def read_csv(path: epath.Path, record: type[T]) -> list[T]:
     """Reads a table that `write_csv` wrote.
 
     Args:

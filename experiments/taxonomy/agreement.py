@@ -51,7 +51,7 @@ class Difference(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixture:
+class MixtureField:
     """A mixture of Gaussians on the path of a scheduler, in closed form.
 
     A component N(mean, std^2 I) has the variance v = (alpha std)^2 + sigma^2 at time t
@@ -84,7 +84,7 @@ def differences(names: Sequence[str], nfes: Sequence[int]) -> list[Difference]:
     found = []
     for label, scheduler in SCHEDULERS.items():
         noise = np.random.default_rng(0).normal(size=(_SAMPLES, _MEANS.shape[1]))
-        x0, field = float(scheduler.sigma(0.0)) * noise, Mixture(scheduler)
+        x0, field = float(scheduler.sigma(0.0)) * noise, MixtureField(scheduler)
         for name in names:
             for nfe in nfes:
                 relative = difference(name, nfe, field, x0)
@@ -93,7 +93,9 @@ def differences(names: Sequence[str], nfes: Sequence[int]) -> list[Difference]:
     return found
 
 
-def difference(name: str, nfe: int, field: Mixture, x0: np.ndarray) -> float | None:
+def difference(
+    name: str, nfe: int, field: MixtureField, x0: np.ndarray
+) -> float | None:
     """How far one solver's runs are apart; None if it has no member of so many."""
     try:
         algorithm = solvers.algorithm(name, nfe, field.scheduler)
