@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import zlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What takes time here, and in the programs that tests start, is to compile.
@@ -32,3 +33,21 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what repeats: each value of each parameter of a test is in every run.
+
+    All combinations of them are in the exhaustive one.
+    """
+    met: set[tuple[str, str, int]] = set()
+    # Scattered, so that not all solvers meet the same scheduler.
+    for item in sorted(items, key=lambda item: zlib.crc32(item.nodeid.encode())):
+        if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+            continue
+        test = item.nodeid.partition("[")[0]
+        values = {(test, name, i) for name, i in item.callspec.indices.items()}
+        if values <= met:
+            item.add_marker("exhaustive")
+        met |= values

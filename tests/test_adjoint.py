@@ -145,7 +145,6 @@ def test_jvp_and_vjp_are_transposes_and_meet_finite_differences(rng):
     assert_close(jax.linearize(f, *point)[1](*v), jv, 1e-13)
 
 
-@pytest.mark.slow
 def test_second_derivatives(rng):
     """In all orders of the modes, reverse over reverse among them."""
     params, x0, scale, weights = arguments(rng, 3)
@@ -425,7 +424,7 @@ def wide():
     return field, jnp.ones((256, 64), jnp.float32), ()
 
 
-@pytest.mark.parametrize("case", [pytest.param(digits, marks=pytest.mark.slow), wide])
+@pytest.mark.parametrize("case", [digits, wide])
 def test_the_backward_pass_stores_three_iterates_per_evaluation(case):
     """The law of memory: what 16 more evaluations cost, in iterates."""
     field, x0, args = case()

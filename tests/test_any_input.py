@@ -26,8 +26,6 @@ from bns_jax import (
 )
 from bns_jax.pairs import Pairs
 
-pytestmark = pytest.mark.sweep
-
 EULER = solvers.euler(2)
 COND_OT = schedulers.cond_ot()
 

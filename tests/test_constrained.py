@@ -58,7 +58,6 @@ def assert_exact(params, conditions, tolerance=1e-11):
         assert_close(row[:kept], np.zeros(kept), tolerance * size)
 
 
-@pytest.mark.sweep
 @each_start
 @each_degree
 def test_every_member_is_exact_for_polynomials(start, degree):
@@ -118,7 +117,6 @@ def test_one_step_of_order_two_satisfies_degree_two(start):
     assert_close(member(family).b, params.b, 1e-14)
 
 
-@pytest.mark.sweep
 @each_start
 @each_degree
 def test_constraining_twice_is_constraining_once(start, degree):

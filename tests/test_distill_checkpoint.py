@@ -1,4 +1,4 @@
-"""From a weights file of others to solver files: small, in processes of their own."""
+"""From a weights file of others to solver files: small."""
 
 import csv
 import json
@@ -16,8 +16,6 @@ from experiments.models import catalogue
 from tests.published import random_tensors
 from tests.test_experiments import contents, experiment
 from tests.weight_files import FORMATS
-
-pytestmark = pytest.mark.slow
 
 SMALL = {
     "adm64": {
@@ -59,6 +57,7 @@ FLAGS = (
     "--rtol=1e-2",
     "--atol=1e-2",
     "--solvers=euler,ddim,dpm_solver_pp_2m",
+    "--devices=1",
 )
 
 SCHEDULERS = {
@@ -87,8 +86,13 @@ def write(name, kind, folder):
 @pytest.mark.parametrize(
     ("name", "kind", "flags"),
     [
-        ("adm64", "zip", (*ADAM, "--guidance=0.2")),
-        ("edm_cifar10_uncond_vp", "pickle", (*ADAM, "--guidance=0")),
+        pytest.param(
+            *("adm64", "zip", (*ADAM, "--guidance=0.2")), marks=pytest.mark.exhaustive
+        ),
+        pytest.param(
+            *("edm_cifar10_uncond_vp", "pickle", (*ADAM, "--guidance=0")),
+            marks=pytest.mark.exhaustive,
+        ),
         ("sit_xl_2", "safetensors", ("--guidance=0.5", "--labels=0,2")),
     ],
 )

@@ -130,7 +130,6 @@ def test_a_source_of_unit_width_changes_no_family(scheduler):
         assert_close(leaf, expected, 1e-9)
 
 
-@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("scheduler", "sigma_0"),
     [*((name, 5.0) for name in ALL_SCHEDULERS), ("cond_ot", 0.5), ("ve", 0.5)],

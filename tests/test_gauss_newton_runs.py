@@ -11,8 +11,6 @@ from bns_jax.distill.state import initial_state
 from . import problems, searches
 from .fields import wavy
 
-pytestmark = pytest.mark.slow
-
 NFE = 3
 
 

@@ -29,7 +29,6 @@ def assert_close(got, expected, tolerance, scale=1.0):
     np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * scale)
 
 
-@pytest.mark.slow
 # An eps-prediction has no velocity where alpha_0 = 0: cond_ot and cosine.
 @pytest.mark.parametrize(
     ("prediction", "name"),

@@ -19,7 +19,7 @@ from bns_jax import distill, parallel
 from . import hosts_job
 
 # The first test waits for the fixture, and so for every layout.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 ROOT = pathlib.Path(__file__).parent.parent
 LAYOUTS = ("eight devices", "two processes")

@@ -129,7 +129,6 @@ DATA = Pairs(
 )
 
 
-@pytest.mark.sweep
 @each_field
 def test_a_folder_of_pairs_is_never_of_another_field(make, tmp_path):
     solve = functools.partial(ground_truth.pairs, directory=tmp_path, save_at=[0, 1])
@@ -160,7 +159,6 @@ def run(tmp_path, vf=None, **changes):
     return distill.fit(family, vf, DATA, validation, checkpoint=tmp_path, **settings)
 
 
-@pytest.mark.sweep
 @each_field
 def test_the_state_of_a_run_is_never_of_another_field(make, tmp_path):
     run(tmp_path, make(1.0))

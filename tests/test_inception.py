@@ -15,8 +15,6 @@ from bns_jax.models.inception.weights import parameter_shapes
 from tests import weight_files
 from tests.fixtures import inception as theirs
 
-pytestmark = pytest.mark.slow
-
 GIVEN = theirs.read()
 
 

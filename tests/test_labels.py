@@ -83,7 +83,6 @@ def of_mixture():
     return Mixture.conditional, (mixture,), UNET
 
 
-slow = pytest.mark.slow
 NETWORKS = {
     "unet": of_network(UNet(UNET)),
     "dit_without_null": of_network(DiT(DIT)),
@@ -93,10 +92,7 @@ NETWORKS = {
 } | {name: of_fixture(name) for name in TINY}
 """Every class-conditional network: () -> its function, what comes first, config."""
 
-EACH = [
-    pytest.param(name, marks=slow if name in TINY or "field" in name else ())
-    for name in NETWORKS
-]
+EACH = list(NETWORKS)
 
 
 def test_no_network_is_forgotten():

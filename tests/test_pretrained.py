@@ -26,8 +26,6 @@ from tests import weight_files
 from tests.published import FIXTURES, Fixture, error
 from tests.weight_files import FORMATS
 
-pytestmark = pytest.mark.slow
-
 SMALL = {
     "adm64": ("adm_tiny", "zip"),
     "adm128": ("adm_tiny", "stream"),

@@ -17,8 +17,6 @@ from bns_jax.models.edm import EDMConfig
 from bns_jax.models.published import PUBLISHED
 from tests.published import FILES, FIXTURES, Fixture, error
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.parametrize("name", FILES)
 def test_outputs_are_those_of_the_original(name):

@@ -20,8 +20,6 @@ from tests.laws import (
     run,
 )
 
-pytestmark = pytest.mark.sweep
-
 X0 = np.array([-1.1, 0.3, 0.9])
 INTERIOR = np.arange(4, 96, 4) / 100 + 0.005  # away from nodes of tables
 

@@ -22,8 +22,6 @@ from tests.laws import (
     run,
 )
 
-pytestmark = pytest.mark.sweep
-
 START, END = 0.1, 0.9
 STDS = np.array([0.5, 1.0, 2.0])
 X0 = np.array([0.2, 0.45, 0.7])

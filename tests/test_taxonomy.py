@@ -1,10 +1,7 @@
 """Figure 3, read off the numbers, against the literature and against closed forms."""
 
 import csv
-import os
 import pathlib
-import subprocess
-import sys
 
 import hypothesis
 import hypothesis.strategies as st
@@ -15,10 +12,9 @@ from bns_jax import grids, interchange, ns, schedulers, solvers
 from bns_jax.ns import NSParams
 from bns_jax.scale_time import between, fold, under
 from experiments.taxonomy import agreement, classify, specimens
+from tests import programs
 from tests.fields import Gaussian
 from tests.laws import ALL_SCHEDULERS, random_params, run
-
-pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parent.parent
 VP = schedulers.vp()
@@ -305,25 +301,11 @@ class TestAgreement:
         assert agreement.largest(found).nfe == 6
 
 
-def taxonomy(*arguments):
-    """Runs python with these arguments; warnings are errors there too."""
-    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 class TestCommand:
     def test_prints_writes_and_draws(self, tmp_path, rng):
         interchange.save(tmp_path / "mine.json", random_params(rng, 8))
-        done = taxonomy(
-            "-m",
-            "experiments.taxonomy",
+        done = programs.run(
+            "taxonomy",
             "--nfe=3,4",
             "--solvers=euler,heun,dpm_solver_pp_2m,edm_heun",
             f"--solver_files={tmp_path}/mine.json",
@@ -356,18 +338,13 @@ class TestCommand:
         self, tmp_path, flags, message
     ):
         workdir = f"--workdir={tmp_path}/run"
-        refused = taxonomy("-m", "experiments.taxonomy", workdir, *flags)
+        refused = programs.run("taxonomy", workdir, *flags)
         assert refused.returncode == 1
         assert message in refused.stderr
         assert not (tmp_path / "run").exists()
 
-    def test_fails_where_two_runs_differ(self, tmp_path):
-        script = (
-            "from experiments.run import cli; "
-            "from experiments.taxonomy import __main__ as job, agreement; "
-            "agreement.difference = lambda *_: 1e-11; "
-            "cli.launch(job.main, job.TaxonomyConfig)"
-        )
-        failed = taxonomy("-c", script, "--solvers=euler", f"--workdir={tmp_path}")
+    def test_fails_where_two_runs_differ(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(agreement, "difference", lambda *_: 1e-11)
+        failed = programs.run("taxonomy", "--solvers=euler", f"--workdir={tmp_path}")
         assert failed.returncode == 1
         assert "two runs of one solver differ by 1.0e-11" in failed.stderr

@@ -20,7 +20,7 @@ import bns_jax
 from bns_jax import conventions, ground_truth, pairs, schedulers, velocity
 from experiments.data import digits
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = pytest.mark.filterwarnings("default")
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "your_model.md"
 WIDTH, STEPS = 96, 600
@@ -183,7 +183,7 @@ def example(kind):
 
 # One of them in every run of CI, all of them in `.ci/run --all`.
 EACH = [
-    pytest.param(kind, marks=[] if kind == "nnx" else pytest.mark.full)
+    pytest.param(kind, marks=[] if kind == "nnx" else pytest.mark.exhaustive)
     for kind in KINDS
 ]
 
