@@ -104,7 +104,7 @@ def find(
       report: called at each validation; a line on a terminal if left out.
 
     Returns:
-      The solvers by NFE, ascending; `print` shows what they reach, `.params` are theirs.
+      The solvers by NFE; `print` shows what they reach, `.params` are their arrays.
 
     Raises:
       ValueError: as `distill.fit`, before any search where that can be seen.

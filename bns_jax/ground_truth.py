@@ -59,13 +59,11 @@ def pairs(
       *args: conditioning, pytrees of arrays with leading axis N.
       rtol: relative tolerance of a step.
       atol: absolute tolerance of a step.
-      save_at: (K,), sorted times in [0, 1] at which the trajectory is kept; 21 uniform
-        ones if left out.
-      chunk: samples solved at once, which bounds the memory; 64 if left out. A multiple
-        of the devices wastes none.
-      directory: where finished chunks are kept, which all processes see; a second call
-        with the same arguments continues. The field is compared by its name, weights
-        and answers, within 0.1 %: say smaller differences in the problem's facts.
+      save_at: (K,), sorted times in [0, 1] of the path; 21 uniform ones if left out.
+      chunk: samples solved at once, a multiple of the devices; 64 if left out.
+      directory: where finished chunks are kept; a second call with the same arguments
+        continues. The field is compared by its name, weights and answers, within 0.1 %:
+        say smaller differences in the problem's facts.
       precision: of matrix products in the field, a name that
         `jax.default_matmul_precision` takes.
       report: report(done, N, note), after each chunk; a line on a terminal if left out.
