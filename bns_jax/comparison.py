@@ -50,7 +50,17 @@ class Comparison(NamedTuple):
     caption: str
 
     def best(self, nfe: int) -> Result:
-        """The best result at one number of evaluations; what blew up comes last."""
+        """The best result at one number of evaluations; what blew up comes last.
+
+        Args:
+          nfe: evaluations of the field.
+
+        Returns:
+          The one of the highest mean.
+
+        Raises:
+          ValueError: if nothing was compared there.
+        """
         there = [result for result in self.results if result.nfe == nfe]
         if not there:
             raise ValueError(f"nothing was compared at {nfe} evaluations")
@@ -159,6 +169,9 @@ def measure_all(
       metric: what is measured; that of the problem if left out.
       directory: where results are kept.
       report: called after each solver.
+
+    Returns:
+      A result per solver, in their order.
     """
     report = report or on_terminal("compare", "solvers")
     metric, field, mesh = metric or problem.metric, problem.place(), problem.mesh

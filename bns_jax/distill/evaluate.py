@@ -66,7 +66,18 @@ def measure(
     metric: Metric = psnr,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """`evaluate` of what is known to be sound."""
+    """`evaluate` of what is known to be sound.
+
+    Args:
+      params: the solver.
+      vf: the field.
+      data: N pairs.
+      metric: metric(x_n, x1) or metric(x_n, batch) -> (batch,).
+      mesh: devices to lay each batch over; None for one.
+
+    Returns:
+      (N,), the metric of each sample.
+    """
     size = PER_DEVICE * parallel.batch_devices(mesh)
     vf, of_batch = parallel.place(as_pytree(vf), mesh), as_batch_function(metric)
     params, values = jax.tree.map(on_host, params), []
@@ -82,6 +93,12 @@ def mean_over_misses(values: np.ndarray) -> float:
     """The mean metric; a sample that is hit exactly counts as the best of the others.
 
     As infinity it would hide whether these get better.
+
+    Args:
+      values: (N,), of a metric of which more is better.
+
+    Returns:
+      The mean; nan or -inf where a value is.
     """
     hit = np.isposinf(values)
     if not np.all(hit):
@@ -93,7 +110,20 @@ def mean_over_misses(values: np.ndarray) -> float:
 def score(
     metric: BatchFunction, params: NSParams, vf: VelocityField, batch: Batch
 ) -> jax.Array:
-    """The metric of each sample of one batch."""
+    """The metric of each sample of one batch.
+
+    Args:
+      metric: metric(x_n, batch) -> (batch,).
+      params: the solver.
+      vf: the field, a pytree.
+      batch: samples.
+
+    Returns:
+      (batch,).
+
+    Raises:
+      ValueError: if the metric gives something else.
+    """
     values = metric(ns.sample(params, vf, batch.x0, *batch.args), batch)
     check_per_sample(values, len(batch.weights), "metric")
     return values

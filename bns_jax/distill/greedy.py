@@ -91,6 +91,12 @@ def with_path(vf: VelocityField, train: Pairs, mesh: Mesh | None) -> Pairs:
       vf: the field.
       train: pairs of any number of points.
       mesh: devices to solve on.
+
+    Returns:
+      The pairs, with the points of the field's own trajectories where they had too few.
+
+    Raises:
+      ValueError: if the field leads elsewhere than to x1 of the pairs.
     """
     if len(train.times) >= _LEAST_POINTS:
         return train

@@ -20,6 +20,13 @@ GridLike: TypeAlias = Grid | Sequence[float] | Array
 def uniform(start: float = 0.0, end: float = 1.0) -> Grid:
     """Equal steps from `start` to `end`.
 
+    Args:
+      start: the first time.
+      end: the last time.
+
+    Returns:
+      grid(steps) -> (steps + 1,) sorted times in [0, 1].
+
     Raises:
       ValueError: unless 0 <= start < end <= 1.
     """
@@ -30,7 +37,14 @@ def uniform(start: float = 0.0, end: float = 1.0) -> Grid:
 
 
 def from_times(times: Sequence[float] | Array) -> Grid:
-    """The given times, as a grid for the one number of steps that fits them."""
+    """The given times, as a grid for the one number of steps that fits them.
+
+    Args:
+      times: (steps + 1,), sorted, in [0, 1].
+
+    Returns:
+      The grid, which raises ValueError at any other number of steps.
+    """
     values = np.asarray(times, np.float64)
 
     def grid(steps: int) -> np.ndarray:
@@ -50,6 +64,9 @@ def resampled(times: Sequence[float] | Array) -> Grid:
     Args:
       times: (k + 1,), sorted, of k steps, such as those of a distilled solver and 1.
 
+    Returns:
+      The grid; the given times where it has k steps.
+
     Raises:
       ValueError: if there are fewer than two, or they are not finite and sorted.
     """
@@ -66,7 +83,17 @@ def resampled(times: Sequence[float] | Array) -> Grid:
 
 
 def ends(grid: GridLike | None) -> tuple[float, float]:
-    """The first and the last time of a grid, whatever its number of steps."""
+    """The first and the last time of a grid, whatever its number of steps.
+
+    Args:
+      grid: a grid or its times; uniform if None.
+
+    Returns:
+      Both, in [0, 1].
+
+    Raises:
+      ValueError: as `times`.
+    """
     if grid is None:
         return 0.0, 1.0
     laid = times(grid, 1 if callable(grid) else max(np.size(grid) - 1, 1))
@@ -74,7 +101,14 @@ def ends(grid: GridLike | None) -> tuple[float, float]:
 
 
 def times(grid: GridLike | None, steps: int) -> np.ndarray:
-    """Lays a grid, uniform if left out, and checks it.
+    """Lays a grid and checks it.
+
+    Args:
+      grid: a grid or its times; uniform if None.
+      steps: at least 1.
+
+    Returns:
+      (steps + 1,), float64.
 
     Raises:
       ValueError: if it is not of steps + 1 finite, sorted times in [0, 1], or there is

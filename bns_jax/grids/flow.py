@@ -21,6 +21,9 @@ def shifted(shift: float, base: GridLike | None = None) -> Grid:
       shift: above 1 spends more steps on noise; exp(mu) where a shift is given as mu.
       base: the grid to move, uniform if left out.
 
+    Returns:
+      The grid; its ends stay where they are if they are 0 and 1.
+
     Raises:
       ValueError: unless shift is positive and finite.
     """
@@ -49,6 +52,9 @@ def dynamic_shift(
       max_tokens: the length at which mu is max_mu; beyond it the line goes on.
       base_mu: 0.5, as FLUX.1 has it.
       max_mu: 1.15, likewise.
+
+    Returns:
+      exp(mu), for `shifted`.
 
     Raises:
       ValueError: unless the lengths are whole numbers, base_tokens < max_tokens, and

@@ -35,6 +35,9 @@ def log_snr(scheduler: Scheduler, margin: float = 1e-3) -> Grid:
       scheduler: whose log-SNR.
       margin: in (0, 1/2).
 
+    Returns:
+      The grid, from 0 to 1.
+
     Raises:
       ValueError: unless it is.
     """
@@ -78,6 +81,9 @@ def karras(
         final_sigmas_type of "zero" and "sigma_min" are "zero" and "repeat" where
         sigma_min is its schedule's own.
 
+    Returns:
+      The grid, from the time of sigma_max on.
+
     Raises:
       ValueError: unless rho and the levels are positive, finite numbers,
         sigma_min < sigma_max, and the scheduler has as much noise as sigma_max.
@@ -108,6 +114,9 @@ def exponential(
       sigma_max: as of `karras`.
       final: as of `karras`.
 
+    Returns:
+      The grid, as `karras`.
+
     Raises:
       ValueError: as `karras`.
     """
@@ -137,6 +146,9 @@ def beta(
       b: .. and below 1 at sigma_min.
       final: as of `karras`.
 
+    Returns:
+      The grid, as `karras`.
+
     Raises:
       ValueError: as `karras`, and unless a and b are positive and finite.
     """
@@ -155,7 +167,15 @@ def beta(
 
 
 def at_levels(scheduler: Scheduler, levels: Array) -> np.ndarray:
-    """The times at which sigma / alpha has these values, (n,) like `levels`."""
+    """The times at which sigma / alpha has these values.
+
+    Args:
+      scheduler: whose ratio.
+      levels: (n,), at least 0.
+
+    Returns:
+      (n,), float64 in [0, 1].
+    """
     check_scheduler(scheduler)
     with np.errstate(divide="ignore"):
         snr = 1.0 / np.asarray(levels, np.float64)
@@ -163,12 +183,24 @@ def at_levels(scheduler: Scheduler, levels: Array) -> np.ndarray:
 
 
 def largest_level(scheduler: Scheduler) -> float:
-    """The ratio sigma / alpha at t = 0; infinite where alpha is 0 there."""
+    """The ratio sigma / alpha at t = 0.
+
+    Args:
+      scheduler: whose ratio.
+
+    Returns:
+      The ratio; infinite where alpha is 0 there.
+    """
     return float(np.exp(-scheduler.log_snr(0.0)))
 
 
 def check_largest(scheduler: Scheduler, name: str, level: float) -> None:
     """Refuses a level that the scheduler does not reach.
+
+    Args:
+      scheduler: whose ratios are levels.
+      name: of the argument, for the message.
+      level: sigma / alpha.
 
     Raises:
       ValueError: if it is above the largest by more than tables are rounded.
@@ -191,6 +223,9 @@ def level_range(
       sigma_min: the smallest; as of `karras` if left out.
       sigma_max: the largest; the scheduler's own if left out, 80 where that is
         infinite.
+
+    Returns:
+      Both, sigma_min first.
 
     Raises:
       ValueError: unless 0 < sigma_min < sigma_max are finite and the scheduler reaches
