@@ -115,6 +115,9 @@ class Problem:
           channels: guides so many leading channels; all of them if left out.
           **settings: the other attributes.
 
+        Returns:
+          The problem, which remembers the scale.
+
         Raises:
           ValueError: if the scale is not finite, or channels not positive; from the
             field, if the branches differ in shape.
@@ -126,7 +129,14 @@ class Problem:
 
     @classmethod
     def of(cls, given: Problem | VelocityField) -> Problem:
-        """A problem as it is, a velocity field as one of which nothing else is said."""
+        """A problem as it is, a velocity field as one of which nothing else is said.
+
+        Args:
+          given: a problem or a field.
+
+        Returns:
+          The problem.
+        """
         return given if isinstance(given, Problem) else cls(given)
 
     @property
@@ -150,6 +160,9 @@ class Problem:
         Args:
           mesh: the devices; None for one.
           shard_weights: lays large weights over them instead of on each.
+
+        Returns:
+          The problem whose field lies there.
         """
         lay = parallel.fsdp if shard_weights else parallel.place
         return dataclasses.replace(self, field=lay(self.pytree, mesh), mesh=mesh)
@@ -163,6 +176,9 @@ class Problem:
           of: the identity of the solver, `Distilled.identity`, whose entries of the
             field are taken.
           measured: what the solver reaches.
+
+        Returns:
+          The scheduler, prediction, guidance, range and identity of this problem.
         """
         of_field = {key: value for key, value in of.items() if key.startswith("field")}
         stated = self.facts.get("prediction", getattr(self.field, "prediction", None))
@@ -181,7 +197,14 @@ class Problem:
         return parallel.place(self.pytree, self.mesh)
 
     def check_args(self, args: tuple[Any, ...]) -> None:
-        """Lets the field check the conditioning; see `conditioning.check`."""
+        """Lets the field check the conditioning; see `conditioning.check`.
+
+        Args:
+          args: of its calls, leaves (N, ...).
+
+        Raises:
+          ValueError: if the field refuses it, as a label that does not exist.
+        """
         conditioning.check(self.pytree, args)
 
     def identity(self, x0: Sample, args: tuple[Any, ...]) -> dict[str, Any]:

@@ -58,6 +58,17 @@ class Reference:
     ) -> Reference:
         """The reference solve of `count` samples.
 
+        Args:
+          problem: what is solved.
+          count: N.
+          save_at: (K,), sorted times in [0, 1]; 21 uniform ones if None.
+          rtol: relative tolerance of a step, positive.
+          atol: absolute tolerance of a step, positive.
+          precision: of matrix products in the field.
+
+        Returns:
+          It, with the field on its devices.
+
         Raises:
           ValueError: if a time or a tolerance is out of range.
         """
@@ -78,6 +89,12 @@ class Reference:
         Args:
           x0: noise, each leaf (N, ...), of which the field is asked about a few.
           args: conditioning, each leaf (N, ...).
+
+        Returns:
+          JSON values.
+
+        Raises:
+          ValueError: if the field mixes its samples, or returns or refuses something.
         """
         given, mesh = self.problem.pytree, self.problem.mesh
         answers = probing.look(self.vf, x0, (*args, *self.scale), mesh)
@@ -144,6 +161,17 @@ def solve(
 
     A model's velocity is solved as x_bar(r) on the cond-OT path, where it is finite
     up to the end, others as they are. Both start where the field's own t is 0.
+
+    Args:
+      vf: the field, a pytree.
+      x0: noise, each leaf (B, ...).
+      args: conditioning, each leaf (B, ...).
+      save_at: (K,), times in [0, 1].
+      rtol: relative tolerance of a step.
+      atol: absolute tolerance of a step.
+
+    Returns:
+      x(1) of each sample, its path (B, K, ...), and how the solve went.
     """
     dtype = wider(*(leaf.dtype for leaf in jax.tree.leaves(x0)))
     save_at, scheduler = jnp.asarray(save_at, dtype), _scheduler_of(vf)

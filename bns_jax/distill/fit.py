@@ -82,16 +82,14 @@ def fit(
       seed: of the order of the pairs and the optimizer's own draws.
       checkpoint: a directory; the state is saved there at each validation, and a second
         call with the same arguments, compared as `identify` says, continues from it.
-      report: called as report(done, total, note) at each validation, a line on a
-        terminal if left out; a `distill.Report` is told and asked more.
+      report: report(done, total, note), at each validation; a line on a terminal if
+        left out; a `distill.Report` is told and asked more.
 
     Returns:
-      The solver of the best validation iteration, and how it was found. The start
-      counts as iteration 0, so the result never validates below it.
+      The solver of the best validation, and how it was found; the start counts as one.
 
     Raises:
-      TypeError: if a leaf of the pairs is no array of numbers, objective or metric are
-        no functions, or a keyword has another place now.
+      TypeError: for what is no array or function, and for keywords of old.
       ValueError: before the first step, if something does not fit: numbers, pairs, the
         start of the family, what field, objective or metric return, the conditioning
         (`conditioning.check`), batch, microbatch and devices, a checkpoint of another
@@ -103,7 +101,14 @@ def fit(
       UserWarning: if validation pairs start from noise that training pairs start from.
     """
     search = Search.of(
-        family, vf, train, validation, optimizer, objective, metric, seed
+        family,
+        vf,
+        train,
+        validation,
+        optimizer=optimizer,
+        objective=objective,
+        metric=metric,
+        seed=seed,
     )
     search.check()
     return _Run(search, as_report(report)).from_start(checkpoint)
@@ -115,36 +120,25 @@ def identify(
     vf: Problem | VelocityField,
     train: Pairs,
     validation: Pairs,
-    *,
-    optimizer: Optimizer | None = None,
-    objective: AnyObjective = psnr_loss,
-    metric: Metric | None = None,
-    seed: int = 0,
+    **settings: Any,
 ) -> dict[str, Any]:
     """What tells the result of `fit` with these arguments from others.
 
     Field, objective, metric and optimizer are told apart by name, weights and what they
-    answer on a few samples, within 0.1 %.
-
-    `fit` keeps it with its checkpoints and gives it in `Distilled.identity`. Compare
-    by `bns_jax.identity.check_same`.
+    answer on a few samples, within 0.1 %. `fit` keeps it with its checkpoints and gives
+    it in `Distilled.identity`; compare by `bns_jax.identity.check_same`.
 
     Args:
-      family: these and all that follow are as in `fit`.
+      family: these are as in `fit`.
       vf: the field or problem.
       train: pairs to fit.
       validation: pairs that choose the iteration.
-      optimizer: `gauss_newton()` if left out.
-      objective: what is minimized.
-      metric: what is validated.
-      seed: of the run.
+      **settings: optimizer, objective, metric and seed of `fit`.
 
     Returns:
       JSON values.
     """
-    return Search.of(
-        family, vf, train, validation, optimizer, objective, metric, seed
-    ).identity()
+    return Search.of(family, vf, train, validation, **settings).identity()
 
 
 class _Run:
@@ -261,9 +255,15 @@ class _Run:
 def make_step(
     trainer: Trainer, goal: Callable[[Any, Batch], Goal], mesh: Mesh | None = None
 ) -> Callable[..., tuple[TrainerState, jax.Array]]:
-    """The jitted training step: (vf, state, batch) -> (state, loss).
+    """The jitted training step.
 
-    The loss of a step that was rejected is nan.
+    Args:
+      trainer: its update.
+      goal: goal(vf, batch) -> what is minimized.
+      mesh: the devices, on each of which the state lies.
+
+    Returns:
+      step(vf, state, batch) -> (state, loss); the loss of a rejected step is nan.
     """
 
     @partial(jax.jit, donate_argnums=1, out_shardings=parallel.replicated(mesh))

@@ -13,6 +13,7 @@ from bns_jax import identity, parallel, scalars
 from bns_jax.distill.batch import Batch, of_rows, reads_path
 from bns_jax.distill.checks import check_inputs, check_shapes
 from bns_jax.distill.gauss_newton import gauss_newton
+from bns_jax.distill.losses import psnr_loss
 from bns_jax.distill.objectives import (
     AnyObjective,
     BatchFunction,
@@ -62,12 +63,31 @@ class Search:
         vf: Problem | VelocityField,
         train: Pairs,
         validation: Pairs,
-        optimizer: Optimizer | None,
-        objective: AnyObjective,
-        metric: Metric | None,
-        seed: int,
+        *,
+        optimizer: Optimizer | None = None,
+        objective: AnyObjective = psnr_loss,
+        metric: Metric | None = None,
+        seed: int = 0,
     ) -> Search:
-        """The search that `fit` is asked for; see there."""
+        """The search that `fit` is asked for.
+
+        Args:
+          family: these and all that follow are as in `fit`.
+          vf: the field, or a `Problem`.
+          train: pairs to fit.
+          validation: pairs that choose the iteration.
+          optimizer: `gauss_newton()` if left out.
+          objective: what is minimized.
+          metric: what is validated; that of the problem if left out.
+          seed: of the run.
+
+        Returns:
+          The search; nothing is computed yet.
+
+        Raises:
+          TypeError: if objective or metric are no functions.
+          ValueError: if something else is of another kind than expected.
+        """
         if not isinstance(family, Family):
             raise ValueError(
                 "expected a family, such as families.bns(solver), got "
@@ -98,7 +118,14 @@ class Search:
         self.problem.check_args(self.validation.args)
 
     def check_shapes(self, vf: Any) -> None:
-        """Traces field, objective and metric, and checks what they return."""
+        """Traces field, objective and metric, and checks what they return.
+
+        Args:
+          vf: the field, on its devices.
+
+        Raises:
+          ValueError: naming what returns another shape, tree or dtype.
+        """
         check_shapes(self.goal(vf, self.batch(0)), self.family, self.metric)
 
     @property
@@ -128,7 +155,15 @@ class Search:
         return reads_path(losses, of_rows(self.train, np.arange(1)))
 
     def goal(self, vf: Any, batch: Batch) -> Goal:
-        """The objective of one batch as a function of theta."""
+        """The objective of one batch as a function of theta.
+
+        Args:
+          vf: the field.
+          batch: leaves (B, ...).
+
+        Returns:
+          goal(theta) -> the weighted mean loss.
+        """
         to_params, microbatch = self.family.to_params, self.optimizer.microbatch
         return Goal(to_params, vf, batch, self.objective, microbatch)
 
@@ -136,6 +171,12 @@ class Search:
         """The pairs of one step, filled up by such of weight 0 to what devices divide.
 
         A function of the step alone, so that runs resume.
+
+        Args:
+          iteration: steps done.
+
+        Returns:
+          A batch of NumPy arrays.
         """
         size = self.batch_size
         epoch, index = divmod(iteration, self.train.size // size)
