@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
@@ -190,30 +191,9 @@ def solve(
 
     def solve(x0: Sample, args: Any) -> _Solved:
         scale = there.s(jnp.zeros((), dtype))
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(rate),
-            diffrax.Dopri5(),
-            start,
-            jnp.ones((), dtype),
-            _FIRST_STEP,
-            jax.tree.map(lambda x: x / scale, x0),
-            args,
-            saveat=diffrax.SaveAt(
-                subs=[
-                    diffrax.SubSaveAt(t1=True),
-                    diffrax.SubSaveAt(ts=jnp.asarray(there.t(save_at))),
-                ]
-            ),
-            stepsize_controller=diffrax.PIDController(
-                rtol=rtol,
-                atol=atol,
-                dtmin=10 * float(jnp.finfo(dtype).eps),
-                force_dtmin=False,
-            ),
-            max_steps=_MAX_STEPS,
-            adjoint=diffrax.ForwardMode(),
-            throw=False,
-        )
+        scaled = jax.tree.map(lambda x: x / scale, x0)
+        times = jnp.asarray(there.t(save_at))
+        solution = _dopri5(rate, jnp.asarray(start), scaled, args, times, rtol, atol)
         (end, kept), (times, _) = solution.ys, solution.ts
         scales = there.s(save_at)
         return _Solved(
@@ -225,6 +205,39 @@ def solve(
         )
 
     return jax.vmap(solve)(x0, args)
+
+
+def _dopri5(
+    rate: Callable[[Any, Sample, Any], Sample],
+    start: jax.Array,
+    x0: Sample,
+    args: Any,
+    save_at: jax.Array,
+    rtol: float,
+    atol: float,
+) -> Any:
+    """From `start` to 1: the end, and the points at some times."""
+    kept = [diffrax.SubSaveAt(t1=True), diffrax.SubSaveAt(ts=save_at)]
+    controller = diffrax.PIDController(
+        rtol=rtol,
+        atol=atol,
+        dtmin=10 * float(jnp.finfo(start.dtype).eps),
+        force_dtmin=False,
+    )
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(rate),
+        diffrax.Dopri5(),
+        start,
+        jnp.ones_like(start),
+        _FIRST_STEP,
+        x0,
+        args,
+        saveat=diffrax.SaveAt(subs=kept),
+        stepsize_controller=controller,
+        max_steps=_MAX_STEPS,
+        adjoint=diffrax.ForwardMode(),
+        throw=False,
+    )
 
 
 def _scheduler_of(vf: Any) -> Scheduler | None:

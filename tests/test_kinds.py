@@ -99,8 +99,6 @@ def test_what_is_no_scheduler_is_refused(name):
 
 CALLS = {
     "mesh of a problem": lambda o: bns_jax.Problem(field, mesh=o),
-    "mesh of pairs": lambda o: ground_truth.pairs(field, X0, mesh=o),
-    "mesh of compare": lambda o: compare(mesh=o),
     "facts": lambda o: bns_jax.Problem(field, facts=o),
     "field of a problem": bns_jax.Problem,
     "field of sample": lambda o: bns_jax.sample(EULER, o, X0),
@@ -122,7 +120,6 @@ CALLS = {
     "optimizer": lambda o: fit(optimizer=o),
     "objective": lambda o: fit(objective=o),
     "metric": lambda o: fit(metric=o),
-    "no metric": lambda o: fit(metric=None),
     "metric of compare": lambda o: compare(metric=o),
     "report": lambda o: fit(report=o),
     "report.stop": lambda o: distill.Report(stop=o),

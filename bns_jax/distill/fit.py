@@ -77,8 +77,7 @@ def fit(
         it runs.
       objective: loss(x_n, x1) or loss(x_n, batch: distill.Batch) -> (batch,), minimized
         in the mean; or a `distill.Objective`.
-      metric: of the same arguments, larger is better; PSNR, in the range of the
-        problem, if left out.
+      metric: of the same arguments, larger is better; the problem's PSNR if left out.
       seed: of the order of the pairs and the optimizer's own draws.
       checkpoint: a directory; the state is saved there at each validation, and a second
         call with the same arguments, compared as `identify` says, continues from it.
