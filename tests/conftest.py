@@ -47,6 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
             continue
         test = item.nodeid.partition("[")[0]
+        if item.get_closest_marker("exhaustive"):
+            continue
         values = {(test, name, i) for name, i in item.callspec.indices.items()}
         if values <= met:
             item.add_marker("exhaustive")
