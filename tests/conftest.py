@@ -41,13 +41,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     All combinations of them are in the exhaustive one.
     """
-    met: set[tuple[str, str, int]] = set()
+    met: set[tuple] = set()
     # Scattered, so that not all solvers meet the same scheduler.
     for item in sorted(items, key=lambda item: zlib.crc32(item.nodeid.encode())):
-        if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
-            continue
-        test = item.nodeid.partition("[")[0]
-        values = {(test, name, i) for name, i in item.callspec.indices.items()}
-        if values <= met:
-            item.add_marker("exhaustive")
-        met |= values
+        values = _values(item)
+        if values and not item.get_closest_marker("exhaustive"):
+            if values <= met:
+                item.add_marker("exhaustive")
+            met |= values
+
+
+def _values(item: pytest.Item) -> set[tuple]:
+    """What each `parametrize`, and each fixture with parameters, gives to a test."""
+    if not hasattr(item, "callspec"):
+        return set()
+    test, left, found = item.nodeid.partition("[")[0], dict(item.callspec.params), []
+    for mark in item.iter_markers("parametrize"):
+        names = mark.args[0]
+        names = names.replace(",", " ").split() if isinstance(names, str) else names
+        found.append({name: left.pop(name) for name in names})
+    found += [{name: value} for name, value in left.items()]
+    return {
+        (test, *((name, id(value)) for name, value in given.items())) for given in found
+    }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pytest
 
 from bns_jax import grids, schedulers, solvers
 from bns_jax.ns import NSParams
@@ -189,6 +190,13 @@ ALL_SOLVERS = {name: subject(name, method) for name, method in _METHODS.items()}
 GENERIC = [n for n, of in ALL_SOLVERS.items() if of.method.kind == "generic"]
 EXPONENTIAL = [n for n in ALL_SOLVERS if n not in GENERIC]
 """They know their scheduler: exponential integrators, and EDM under its VE."""
+
+
+def first_of(values: Iterable[Any], *kept: Any) -> list[Any]:
+    """Parameters of a test: those kept are in every run, all in the exhaustive one."""
+    values, exhaustive = list(values), pytest.mark.exhaustive
+    assert set(kept) <= set(values)
+    return [v if v in kept else pytest.param(v, marks=exhaustive) for v in values]
 
 
 def run(params: NSParams, vf: Callable[..., Any], x0: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from bns_jax import ns, solvers
 from bns_jax.ns import NSParams
 from experiments.models import catalogue
-from tests.laws import assert_close, count_compilations, random_params
+from tests.laws import assert_close, count_compilations, first_of, random_params
 
 X0 = np.random.default_rng(3).normal(size=(8, 3))
 LABELS = np.array([0, 2, 1, 1, 0, 2, 2, 0], np.int32)
@@ -424,7 +424,7 @@ def wide():
     return field, jnp.ones((256, 64), jnp.float32), ()
 
 
-@pytest.mark.parametrize("case", [digits, wide])
+@pytest.mark.parametrize("case", first_of([digits, wide], wide))
 def test_the_backward_pass_stores_three_iterates_per_evaluation(case):
     """The law of memory: what 16 more evaluations cost, in iterates."""
     field, x0, args = case()

@@ -25,6 +25,7 @@ from bns_jax import (
     velocity,
 )
 from bns_jax.pairs import Pairs
+from tests.laws import first_of
 
 EULER = solvers.euler(2)
 COND_OT = schedulers.cond_ot()
@@ -181,18 +182,25 @@ def _check(call, x):
         )
 
 
+def _check_drawn(call, inputs, examples):
+    @relaxed(max_examples=examples)
+    @given(x=inputs)
+    def check(x):
+        _check(call, x)
+
+    check()
+
+
+@pytest.mark.parametrize("examples", first_of([12, 60], 12))
 @pytest.mark.parametrize("name", FUNCTIONS)
-@relaxed(max_examples=60)
-@given(x=arrays())
-def test_any_array_is_refused_by_name_or_taken_as_its_copy(name, x):
-    _check(FUNCTIONS[name], x)
+def test_any_array_is_refused_by_name_or_taken_as_its_copy(name, examples):
+    _check_drawn(FUNCTIONS[name], arrays(), examples)
 
 
+@pytest.mark.parametrize("examples", first_of([3, 12], 3))
 @pytest.mark.parametrize("name", SLOW)
-@relaxed(max_examples=12)
-@given(x=arrays([(3, 2), (3,), (0, 2), ()]))
-def test_long_work_refuses_first_or_takes_any_layout(name, x):
-    _check(SLOW[name], x)
+def test_long_work_refuses_first_or_takes_any_layout(name, examples):
+    _check_drawn(SLOW[name], arrays([(3, 2), (3,), (0, 2), ()]), examples)
 
 
 ONES = np.ones((3, 2))

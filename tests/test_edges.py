@@ -29,7 +29,7 @@ def decay(t, x):
     return -x * (1 + t)
 
 
-PAIRS = ground_truth.pairs(decay, X0)
+PAIRS = pairs.Pairs.of(X0, X0 * np.exp(-1.5))
 
 
 @pytest.mark.parametrize("make", [velocity.from_data, velocity.from_denoiser])

@@ -34,13 +34,13 @@ def assert_close(got, expected, tolerance, scale=1.0):
     ("prediction", "name"),
     [
         ("epsilon", "vp"),
-        ("epsilon", "ve"),
+        pytest.param(*("epsilon", "ve"), marks=pytest.mark.exhaustive),
         ("data", "cond_ot"),
-        ("data", "vp"),
+        pytest.param(*("data", "vp"), marks=pytest.mark.exhaustive),
         ("v", "cosine"),
-        ("v", "ve"),
-        ("denoiser", "cosine"),
-        ("denoiser", "vp"),
+        pytest.param(*("v", "ve"), marks=pytest.mark.exhaustive),
+        pytest.param(*("denoiser", "cosine"), marks=pytest.mark.exhaustive),
+        pytest.param(*("denoiser", "vp"), marks=pytest.mark.exhaustive),
         ("denoiser", "ve"),
     ],
 )

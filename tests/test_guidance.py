@@ -7,7 +7,7 @@ import pytest
 
 from bns_jax import ground_truth, schedulers, velocity
 from tests.fields import Gaussian
-from tests.laws import assert_close
+from tests.laws import assert_close, first_of
 
 X = jnp.asarray([-1.3, 0.2, 2.4])
 
@@ -166,7 +166,7 @@ def test_a_branch_of_another_shape_is_named(which):
         vf(0.5, IMAGES)
 
 
-@pytest.mark.parametrize("shape", [(5,), (5, 1)], ids=str)
+@pytest.mark.parametrize("shape", first_of([(5,), (5, 1)], (5, 1)), ids=str)
 def test_pairs_solve_each_sample_at_its_own_scale(shape):
     """The exact flow of x' = (1 + w) x - w (-x) = (1 + 2 w) x."""
     w = np.linspace(-0.5, 0.5, 5)

@@ -17,6 +17,7 @@ import pytest
 from bns_jax import distill, parallel
 
 from . import hosts_job
+from .laws import first_of
 
 # The first test waits for the fixture, and so for every layout.
 pytestmark = pytest.mark.timeout(1200)
@@ -94,6 +95,7 @@ TOLERANCES = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", TOLERANCES)
 def test_every_layout_gives_the_numbers_of_one_device(results, layout, name):
@@ -106,6 +108,7 @@ def test_every_layout_gives_the_numbers_of_one_device(results, layout, name):
     )
 
 
+@pytest.mark.exhaustive
 def test_differing_flags_of_two_processes_are_named(results):
     said = str(results["two processes"]["refusal"])
     assert "--seed: 0 on process 0, 1 on process 1" in said
@@ -171,7 +174,7 @@ def pair_that_ends(folder, *flags):
                 process.communicate()
 
 
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", first_of([0, 1], 0))
 def test_when_a_process_is_killed_the_other_ends_with_a_line(tmp_path, killed):
     """Not after jax's own 100 seconds, and without its dump."""
     with pair_that_ends(tmp_path) as (pair, port):

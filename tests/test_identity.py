@@ -23,6 +23,7 @@ from bns_jax import (
 from bns_jax.pairs import Pairs
 
 from . import problems
+from .laws import first_of
 
 
 def decay(rate, t, x):
@@ -120,7 +121,6 @@ FIELDS = {
         _closure(1.0), schedulers.shifted(rate)
     ),
 }
-each_field = pytest.mark.parametrize("make", list(FIELDS.values()), ids=list(FIELDS))
 
 X0 = problems.noise(3, scale=0.5)
 TIMES = np.linspace(0.0, 1.0, 5)
@@ -129,8 +129,20 @@ DATA = Pairs(
 )
 
 
-@each_field
-def test_a_folder_of_pairs_is_never_of_another_field(make, tmp_path):
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_is_itself_and_no_other(name):
+    def what(field):
+        answers = identity.probe(field(0.5, jnp.asarray(X0)))
+        return identity.of_function("field", field, answers)
+
+    one, again, other = map(what, map(FIELDS[name], (1.0, 1.0, 2.0)))
+    assert not identity.differences(one, again)
+    assert identity.differences(one, other)
+
+
+@pytest.mark.parametrize("name", first_of(FIELDS, "a closure", "NNX", "a scheduler"))
+def test_a_folder_of_pairs_is_never_of_another_field(name, tmp_path):
+    make = FIELDS[name]
     solve = functools.partial(ground_truth.pairs, directory=tmp_path, save_at=[0, 1])
     first = solve(make(1.0), X0)
     again = solve(make(1.0), X0)
@@ -159,8 +171,9 @@ def run(tmp_path, vf=None, **changes):
     return distill.fit(family, vf, DATA, validation, checkpoint=tmp_path, **settings)
 
 
-@each_field
-def test_the_state_of_a_run_is_never_of_another_field(make, tmp_path):
+@pytest.mark.parametrize("name", first_of(FIELDS, "an object", "guided", "v"))
+def test_the_state_of_a_run_is_never_of_another_field(name, tmp_path):
+    make = FIELDS[name]
     run(tmp_path, make(1.0))
     run(tmp_path, make(1.0))
     with pytest.raises(ValueError, match="of another run; field"):

@@ -107,7 +107,9 @@ def test_a_constraint_is_kept(batch):
     np.testing.assert_array_equal(b[:-1], old.b[:-1])
 
 
-@pytest.mark.parametrize(("nfe", "sigma_0"), [(4, 5.0), (8, 0.5)])
+@pytest.mark.parametrize(
+    ("nfe", "sigma_0"), [(4, 5.0), pytest.param(8, 0.5, marks=pytest.mark.exhaustive)]
+)
 def test_preconditioning_leaves_the_last_row_free(batch, nfe, sigma_0):
     # As far as the plain family gets from the same solver.
     plain = families.bns(solvers.midpoint(nfe))

@@ -522,6 +522,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.exhaustive
 def test_ten_times_the_pairs_take_no_more_memory(tmp_path):
     def peak(count):
         command = [sys.executable, "-c", MEMORY, str(count), str(tmp_path / str(count))]

@@ -13,7 +13,7 @@ from jax.test_util import check_grads
 from bns_jax import ns, solvers
 from bns_jax.ns import NSParams
 from tests.fields import wavy
-from tests.laws import assert_close, count_compilations, random_params, run
+from tests.laws import assert_close, count_compilations, first_of, random_params, run
 
 NFE = 5
 PARAMS = random_params(np.random.default_rng(1), NFE)
@@ -266,7 +266,9 @@ def test_sharded_noise_keeps_its_sharding_without_a_mesh_in_context():
     assert_close(got, run(PARAMS, wavy, x)[-1], 1e-12)
 
 
-@each_mesh
+@pytest.mark.parametrize(
+    "kind", first_of([AxisType.Auto, AxisType.Explicit], AxisType.Auto)
+)
 def test_works_inside_shard_map(kind):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
 

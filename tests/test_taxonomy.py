@@ -1,6 +1,7 @@
 """Figure 3, read off the numbers, against the literature and against closed forms."""
 
 import csv
+import functools
 import pathlib
 
 import hypothesis
@@ -53,7 +54,7 @@ POINTS = {
 }
 
 SOLVERS = sorted(solvers.CATALOGUE)
-SPECIMENS = {name: specimens.of_catalogue(name) for name in SOLVERS}
+of_catalogue = functools.cache(specimens.of_catalogue)
 
 
 def build(name, scheduler=VP):
@@ -85,18 +86,18 @@ class TestRegions:
             expected = "Exponential RK"
         else:
             expected = "Exponential multistep"
-        assert SPECIMENS[name].region == expected
+        assert of_catalogue(name).region == expected
 
     @pytest.mark.parametrize("name", SOLVERS)
     def test_numbers_show_the_kind_of_the_catalogue(self, name):
-        shown, kind = SPECIMENS[name].shown, solvers.CATALOGUE[name].kind
-        assert SPECIMENS[name].agrees and shown.is_of(kind)
+        shown, kind = of_catalogue(name).shown, solvers.CATALOGUE[name].kind
+        assert of_catalogue(name).agrees and shown.is_of(kind)
         assert shown.generic == (kind == "generic")
         assert shown.exponential == (kind != "generic")
 
     @pytest.mark.parametrize("name", sorted(EDM))
     def test_edm_is_scale_time_runge_kutta(self, name):
-        shown = SPECIMENS[name].shown
+        shown = of_catalogue(name).shown
         assert shown.one_step and shown.scale_time and not shown.generic
 
     def test_generic_solvers_under_a_change_are_scale_time_alone(self):
@@ -122,7 +123,7 @@ class TestRegions:
         assert classify.region(shown) == "RK"
 
     def test_a_solver_that_contradicts_the_catalogue_is_told(self):
-        euler = SPECIMENS["euler"]._replace(kind="exponential")
+        euler = of_catalogue("euler")._replace(kind="exponential")
         assert not euler.agrees
 
 
@@ -188,14 +189,14 @@ class TestStraight:
 class TestCarried:
     @pytest.mark.parametrize("name", sorted(POINTS))
     def test_multistep_methods_carry_their_points(self, name):
-        shown = SPECIMENS[name].shown
+        shown = of_catalogue(name).shown
         assert shown.multistep and shown.memory == POINTS[name]
 
     @pytest.mark.parametrize("name", sorted(RUNGE_KUTTA | SINGLESTEP | EDM))
     def test_one_step_methods_begin_each_step_afresh(self, name):
         stages = solvers.CATALOGUE[name].stages
         lengths = classify.steps(build(name)[0])
-        assert SPECIMENS[name].shown.one_step and max(lengths) == stages
+        assert of_catalogue(name).shown.one_step and max(lengths) == stages
         full = [length for length in lengths if length == stages]
         assert lengths[: len(full)] == full and len(full) >= 3
 
@@ -228,7 +229,7 @@ class TestSteady:
             expected = ("sigma/alpha", "log-SNR")
         else:
             expected = ("log-SNR",)
-        assert SPECIMENS[name].steady == expected
+        assert of_catalogue(name).steady == expected
 
     def test_steps_of_other_lengths_are_not_the_same(self):
         times = np.linspace(START**0.5, END**0.5, NFE + 1) ** 2

@@ -181,14 +181,8 @@ def example(kind):
     return found[1]
 
 
-# One of them in every run of CI, all of them in `.ci/run --all`.
-EACH = [
-    pytest.param(kind, marks=[] if kind == "nnx" else pytest.mark.exhaustive)
-    for kind in KINDS
-]
-
-
-@pytest.mark.parametrize("kind", EACH)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", KINDS)
 def test_ten_lines_lead_to_a_solver_that_beats_the_catalogue(kind, data, capsys):
     noise = np.random.default_rng(0).normal(size=(1040, 64)).astype(np.float32)
     scope = {
