@@ -149,7 +149,8 @@ def _described(metric: Metric) -> str:
     if (given.func if given else metric) is metrics.psnr:
         bound = inspect.signature(metric).parameters["data_range"]
         return f"psnr (data_range={bound.default:g})"
-    return str(getattr(metric, "__name__", identity.describe(metric)))
+    named = given.func if given else metric
+    return str(getattr(named, "__name__", identity.describe(named)))
 
 
 def measure_all(

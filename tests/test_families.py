@@ -72,7 +72,7 @@ def test_a_free_start_moves_anywhere_in_the_interval():
 
 
 def test_bns_starts_in_the_precision_it_is_given():
-    params = jax.tree.map(np.float32, ALL_SOLVERS["rk4"].params(8, 0))
+    params = jax.tree.map(np.float32, ALL_SOLVERS["rk4"].params(8, None))
     family = families.bns(params)
     for leaf, expected in zip(family.to_params(family.theta), params, strict=True):
         assert leaf.dtype == jnp.float32

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import bns_jax
 from bns_jax import Problem, compare, distill, families, find, metrics, solvers
 from bns_jax.distill.batch import of_rows, reads_path
 from bns_jax.distill.objectives import as_batch_function, as_objective
@@ -210,3 +211,58 @@ def test_an_objective_is_taken_as_it_is():
     assert as_objective(objective) is objective
     assert not objective.is_of_end
     assert as_objective(metrics.mean_squared_error).is_of_end
+
+
+def test_what_is_looked_at_is_what_solvers_are_judged_by():
+    """Of a latent model: the decoded samples, in their range."""
+
+    def decode(x):
+        return 3.0 * x[:, :1]
+
+    problem = Problem(FIELD, decode=decode, data_range=5.0)
+    assert problem.metric is Problem(FIELD, decode=decode, data_range=5.0).metric
+    assert Problem(FIELD).metric is metrics.psnr
+    fitted = distill.fit(FAMILY, problem, TRAIN, VALIDATION, optimizer=ADAM)
+    x = bns_jax.sample(fitted.params, FIELD, VALIDATION.x0, *VALIDATION.args)
+    squares = np.mean((3 * np.asarray(x - VALIDATION.x1)[:, :1]) ** 2, axis=1)
+    expected = np.mean(10 * np.log10(25.0 / squares))
+    assert fitted.val_metric == pytest.approx(expected, rel=1e-6)
+    assert np.mean(
+        distill.evaluate(fitted.params, problem, VALIDATION)
+    ) == pytest.approx(expected, rel=1e-6)
+    assert "decoded" in str(compare(problem, VALIDATION, 2, names=["euler"]))
+
+
+def test_a_problem_remembers_its_guidance():
+    def branch(t, x, *args):
+        return -x
+
+    problem = Problem.guided(branch, lambda t, x, *args: x, 0.5, name="two")
+    x = np.ones((2, 3))
+    np.testing.assert_allclose(problem.field(0.3, x), -2.0 * x)
+    assert (problem.guidance, problem.network_calls) == (0.5, 2)
+    assert Problem.guided(branch, branch, 0).network_calls == 1
+    assert Problem.guided(branch, branch, np.ones(3)).guidance is None
+    assert problem.purpose({"field": "f", "seed": 0}).guidance == 0.5
+    assert problem.purpose({"field": "f", "seed": 0}).identity == {
+        "model": "two",
+        "field": "f",
+    }
+    with pytest.raises(ValueError, match=r"shape of x"):
+        Problem.guided(branch, lambda t, x, *args: x[:, :1], 0.5).identity(x, ())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"draw": 3}, "draw must be a function"),
+        ({"decode": 3}, "decode must be a function"),
+        ({"data_range": 0}, "data_range must be positive"),
+        ({"data": np.array([[np.nan]])}, "data .*finite|finite.*data"),
+    ],
+)
+def test_what_a_problem_cannot_hold_is_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Problem(FIELD, **wrong)
+    with pytest.raises(ValueError, match="how noise is drawn is not said"):
+        Problem(FIELD).draw(3, np.random.default_rng(0))

@@ -91,3 +91,11 @@ def test_a_file_of_an_older_format_is_continued(workdir):
     solver_files.add_measured(MODEL, workdir, 24, ROW, OTHER)
     stated = interchange.load_purpose(path)
     assert (stated.prediction, stated.measured.pairs) == ("epsilon", 24)
+
+
+def test_a_solver_that_is_exact_on_its_pairs_has_a_file(tmp_path):
+    rows = (distill.HistoryRow(0, 0, np.nan, np.inf, 0.0),)
+    fitted = distill.Distilled(solvers.euler(2), rows, 7, 0, np.inf, OF)
+    solver_files.write(MODEL, Workdir(tmp_path), 2, "euler", fitted)
+    metadata = interchange.load_metadata(tmp_path / "solvers" / "bns_2.json")
+    assert metadata["validation_psnr_db"] is None

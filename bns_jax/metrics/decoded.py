@@ -25,11 +25,14 @@ def decoded_psnr(
       metric(x_n, x1) -> (batch,), in dB.
     """
     if decode is not None:
-        return functools.partial(_psnr, decode=decode, data_range=data_range)
+        return functools.partial(psnr_of_decoded, decode=decode, data_range=data_range)
     if data_range != USUAL_RANGE:
         return functools.partial(psnr, data_range=data_range)
     return psnr
 
 
-def _psnr(x: Any, x1: Any, decode: Callable[[Any], Any], data_range: float) -> Any:
+def psnr_of_decoded(
+    x: Any, x1: Any, decode: Callable[[Any], Any], data_range: float
+) -> jax.Array:
+    """PSNR of decode(x) against decode(x1); see `decoded_psnr`."""
     return psnr(decode(x), decode(x1), data_range=data_range)

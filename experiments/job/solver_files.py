@@ -81,7 +81,7 @@ def write(
         return
     metadata = model.facts | {
         "start": start,
-        "validation_psnr_db": round(fitted.val_metric, _DIGITS),
+        "validation_psnr_db": _finite(fitted.val_metric),
         "iteration": fitted.iteration,
         "forwards": fitted.forwards,
         "history": _digest(fitted.history),
