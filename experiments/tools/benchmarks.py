@@ -5,6 +5,7 @@ python -m experiments.tools.benchmarks
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import numpy as np
 
 import bns_jax
 from bns_jax import solvers
+from bns_jax.derivatives import inside_a_loop
 from experiments.run import cli
 from experiments.run.config import Config
 from experiments.run.progress import quiet
@@ -27,7 +29,7 @@ _FEATURES = 96
 
 
 def main(config: Config) -> None:
-    """Prints the overhead of `sample`, of its import, and its backward memory."""
+    """Prints the overhead of `sample`, its import and gradients, and their memory."""
     del config
     quiet()
     device = jax.devices()[0]
@@ -35,6 +37,7 @@ def main(config: Config) -> None:
     _sampling_overhead()
     _import_overhead()
     _backward_memory()
+    _unrolled_gradients()
 
 
 def _sampling_overhead() -> None:
@@ -90,6 +93,36 @@ def _backward_memory() -> None:
     for nfe in (8, 16, 32):
         more = (bytes_needed(nfe) - base) / x0.nbytes
         print(f"  n = {nfe:2d}  {more:6.1f}, {more / (nfe - 4):.2f} per evaluation")
+
+
+def _unrolled_gradients() -> None:
+    """On CPU: gradients of convolutions without a loop, against those in one."""
+    print("\ngradients without a loop against those in one, and when that pays")
+    field, x0 = jax.tree_util.Partial(_network, _weights()), jnp.ones(_SHAPE)
+
+    def loss(params: bns_jax.NSParams) -> jax.Array:
+        return jnp.sum(jnp.square(bns_jax.sample(params, field, x0)))
+
+    def compiled(
+        params: bns_jax.NSParams, around: contextlib.AbstractContextManager
+    ) -> tuple[float, Callable[[], object]]:
+        start = time.perf_counter()
+        with around:
+            program = jax.jit(jax.grad(loss)).lower(params).compile()
+        return time.perf_counter() - start, lambda: program(params)
+
+    for nfe in (4, 8, 16):
+        params = jax.tree.map(jnp.asarray, solvers.midpoint(nfe))
+        jax.clear_caches()
+        without, unrolled = compiled(params, contextlib.nullcontext())
+        jax.clear_caches()
+        within, scanned = compiled(params, inside_a_loop())
+        fast, slow = map(np.median, _interleaved(unrolled, scanned))
+        print(
+            f"  n = {nfe:2d}  compiles in {without / within:.1f} times the time, runs "
+            f"{slow / fast:.1f} times as fast: pays after "
+            f"{max(0.0, (without - within) / (slow - fast)):.0f} gradients"
+        )
 
 
 def _interleaved(
