@@ -4,7 +4,7 @@
 
 draws mutants of `bns_jax` from a seed: another sign, operator, index, comparison or
 order of arguments, or a `raise` that is gone. Each is made in a copy of the project.
-Tests named after its module run first, then the fast suite, up to the first failure.
+The tests nearest to it run first, then the fast suite, up to the first failure.
 Those that survive are listed last: each is equivalent, or lacks a test.
 """
 
@@ -16,6 +16,7 @@ import dataclasses
 import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,8 @@ from experiments.run.config import Config, option
 ROOT = pathlib.Path(__file__).parents[2]
 _LEFT_OUT = {".git", ".venv", "runs", "site", "__pycache__"}
 _SECONDS = 1200
+_NEAREST = 6
+_DEFINED = (ast.FunctionDef, ast.ClassDef)
 _OPERATORS: dict[type, Any] = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -170,7 +173,7 @@ def _is_index(node: ast.expr) -> bool:
 
 
 def caught_by(mutant: Mutant) -> str:
-    """What noticed: tests named after the module, or the suite; "" for nobody.
+    """What noticed: the tests nearest to it, or the suite; "" for nobody.
 
     Args:
       mutant: to be made in a copy of the project.
@@ -180,19 +183,28 @@ def caught_by(mutant: Mutant) -> str:
         ignore = shutil.ignore_patterns(*_LEFT_OUT)
         shutil.copytree(ROOT, copy, ignore=ignore)
         (copy / mutant.path).write_text(mutant.source)
-        nearest = [f"tests/{name}" for name in _named_after(mutant.path)]
+        nearest = _nearest(mutant)
         for who, tests in (("its tests", nearest), ("the suite", ["tests"])):
             if tests and not _passes(copy, tests):
                 return who
     return ""
 
 
-def _named_after(path: pathlib.Path) -> list[str]:
-    """The test files that are named after a module or its package."""
-    names = {path.stem, path.parent.name} - {"bns_jax", "__init__"}
-    found = sorted((ROOT / "tests").glob("test_*.py"))
-    stems = {name.rstrip("s") for name in names}
-    return [f.name for f in found if any(stem in f.stem for stem in stems)]
+def _nearest(mutant: Mutant) -> list[str]:
+    """The test files named after a module or its package, and those that name its own."""
+    path = mutant.path
+    stems = {name.rstrip("s") for name in (path.stem, path.parent.name)}
+    tree = ast.parse((ROOT / path).read_text())
+    own = [node.name for node in tree.body if isinstance(node, _DEFINED)]
+    public = [name for name in own if not name.startswith("_")]
+    found = {
+        file.name: sum(re.search(rf"\b{name}\b", text) is not None for name in public)
+        + len(public) * any(stem in file.stem for stem in stems - {"bns_jax"})
+        for file in (ROOT / "tests").glob("test_*.py")
+        if (text := file.read_text())
+    }
+    nearest = sorted(found, key=lambda name: (-found[name], name))[:_NEAREST]
+    return [f"tests/{name}" for name in nearest if found[name]]
 
 
 def _passes(copy: pathlib.Path, tests: list[str]) -> bool:
