@@ -13,7 +13,7 @@ from experiments.bench_distill import __main__ as bench_distill
 from experiments.run import cli
 from experiments.run.config import Hosts, options, text
 from experiments.taxonomy import __main__ as taxonomy
-from experiments.tools import pod, soak
+from experiments.tools import mutants, pod, soak
 
 CONFIGS = [
     digits.DigitsConfig,
@@ -24,6 +24,7 @@ CONFIGS = [
     taxonomy.TaxonomyConfig,
     pod.PodConfig,
     soak.SoakConfig,
+    mutants.MutantsConfig,
 ]
 OTHERS = {
     "nfe": (2, 10),

@@ -191,7 +191,7 @@ def caught_by(mutant: Mutant) -> str:
 
 
 def _nearest(mutant: Mutant) -> list[str]:
-    """The test files named after a module or its package, and those that name its own."""
+    """The test files named after its module or package, or naming what is in it."""
     path = mutant.path
     stems = {name.rstrip("s") for name in (path.stem, path.parent.name)}
     tree = ast.parse((ROOT / path).read_text())
