@@ -123,20 +123,12 @@ def test_an_experiment(monkeypatch, tmp_path, capsys):
     )
     with programs.usual():
         made.main(config)
-        test = ground_truth.pairs(
-            (model := catalogue.mixture(0.2)),
-            *flat(model.draw(4, np.random.default_rng((0, 2)))),
-            rtol=1e-3,
-            atol=1e-3,
-        )
+        model = catalogue.mixture(0.2)
+        x0, args = model.draw(4, np.random.default_rng((0, 2)))
+        test = ground_truth.pairs(model, x0, *args, rtol=1e-3, atol=1e-3)
         x = ns.sample(
             solvers.ddim(2, model.scheduler), model.field, test.x0, *test.args
         )
         expected = np.mean(metrics.psnr(x, test.x1))
     assert f"2 {expected:.2f} dB" in capsys.readouterr().out
     assert "--solver=ddim" in (tmp_path / "run.flags").read_text().splitlines()
-
-
-def flat(drawn):
-    x0, args = drawn
-    return x0, *args
