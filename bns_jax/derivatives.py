@@ -33,8 +33,8 @@ def unrolling_helps() -> bool:
 
     On two cores, for convolutions of 96 features, it compiles in 1.4, 1.9 and 4.1 times
     the time at n = 4, 8 and 16, and runs 2.4 to 2.6 times as fast, as printed by
-    `python -m experiments.tools.benchmarks`: the first gradient earns it back, and so it
-    is always taken. It stores what the field computes on the way, whatever
+    `python -m experiments.tools.benchmarks`: the first gradient earns it back, so it is
+    always taken. It stores what the field computes on the way, whatever
     `jax.checkpoint` asks for: the compiler finds it again in the forward pass.
 
     Returns:

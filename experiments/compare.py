@@ -11,7 +11,7 @@ import collections
 import dataclasses
 from typing import TYPE_CHECKING
 
-from experiments.job.config import CHECKPOINTS, RunConfig, solvers_option
+from experiments.job.config import RunConfig, solvers_option
 from experiments.run import cli, session
 from experiments.run.config import changed, option, text
 
@@ -36,7 +36,7 @@ class CompareConfig(RunConfig):
 
 def main(config: CompareConfig) -> None:
     """Runs the comparison."""
-    with session.running(config, config.model not in CHECKPOINTS):
+    with session.running(config):
         if config.list:
             print(_describe())
         else:

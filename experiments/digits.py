@@ -14,7 +14,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING
 
-from experiments.job.config import CHECKPOINTS, JobConfig
+from experiments.job.config import JobConfig
 from experiments.run import cli, session
 from experiments.run.config import Config, option
 
@@ -54,7 +54,7 @@ def main(config: DigitsConfig) -> None:
     from experiments.run.workdir import Workdir
 
     workdir = Workdir(config.folder())
-    with session.running(config, config.model not in CHECKPOINTS):
+    with session.running(config):
         if config.stage == "pretrain":
             workdir.claim(config.shaping(PretrainConfig))
             _pretrain(config, workdir)

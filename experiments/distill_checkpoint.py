@@ -74,7 +74,7 @@ def main(config: CheckpointConfig) -> None:
     from experiments.run.workdir import Workdir
 
     workdir = Workdir(config.folder())
-    with session.running(config, small=False):
+    with session.running(config):
         model = _model(config)
         main_job.check(model, config)
         is_run = config.stage != "estimate"

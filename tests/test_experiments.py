@@ -520,8 +520,9 @@ class TestCpuOfASmallNetwork:
     PROGRAM = """
 import os, sys
 from experiments.run import session
-from experiments.run.config import Hosts
-with session.running(Hosts(), small=sys.argv[1:] != ["large"]):
+from experiments.job.config import RunConfig
+model = "adm64" if sys.argv[1:] == ["large"] else "digits"
+with session.running(RunConfig(model=model)):
     import jax
     print(jax.device_count(), os.environ["XLA_FLAGS"].split())
 """

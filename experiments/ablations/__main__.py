@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from experiments.job.config import CHECKPOINTS, PairsConfig, RunConfig
+from experiments.job.config import PairsConfig, RunConfig
 from experiments.run import cli, session
 from experiments.run.config import option
 
@@ -42,7 +42,7 @@ class AblationsConfig(RunConfig, PairsConfig):
 
 def main(config: AblationsConfig) -> None:
     """Runs the studies that --studies names."""
-    with session.running(config, config.model not in CHECKPOINTS):
+    with session.running(config):
         _run(config)
 
 

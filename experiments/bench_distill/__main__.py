@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from experiments.job.config import CHECKPOINTS, PairsConfig, RunConfig
+from experiments.job.config import PairsConfig, RunConfig
 from experiments.run import cli, session
 from experiments.run.config import changed, option
 
@@ -51,7 +51,7 @@ class BenchConfig(RunConfig, PairsConfig):
 
 def main(config: BenchConfig) -> None:
     """Runs the benchmark."""
-    with session.running(config, config.model not in CHECKPOINTS):
+    with session.running(config):
         _run(config)
 
 

@@ -96,6 +96,11 @@ class RunConfig(Hosts, ModelConfig, TruthConfig):
         super().__post_init__()
         check_nfe(self)
 
+    @property
+    def is_small(self) -> bool:
+        """Whether the network is: the published ones are not."""
+        return self.model not in CHECKPOINTS
+
     def folder(self, kind: str = "") -> str:
         """The --workdir, or what it is if left out.
 

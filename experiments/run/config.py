@@ -171,3 +171,8 @@ class Hosts(Config):
     start_timeout: int = option(
         120, "Seconds to wait for the other processes.", least=1, shapes=False
     )
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the network is, so that a CPU works on it as several devices."""
+        return True

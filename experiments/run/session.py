@@ -31,7 +31,7 @@ _ending = threading.Lock()
 
 
 @contextlib.contextmanager
-def running(config: Hosts, small: bool = True) -> Iterator[None]:
+def running(config: Hosts) -> Iterator[None]:
     """The main block of an experiment.
 
     Errors that name what is wrong end it with that line and code 1, as does a package
@@ -41,7 +41,6 @@ def running(config: Hosts, small: bool = True) -> Iterator[None]:
 
     Args:
       config: of the run.
-      small: whether the network is, which shapes how a CPU works on it.
     """
     from jax.errors import JaxRuntimeError
 
@@ -51,7 +50,7 @@ def running(config: Hosts, small: bool = True) -> Iterator[None]:
 
     quiet()
     several = config.num_processes is not None
-    if small and not several:
+    if config.is_small and not several:
         _set_up_cpu()
     if several:
         dump_filter.start(_PROCESS_0_IS_GONE.format(config.coordinator_address))
