@@ -92,7 +92,7 @@ def _costs(rows: Sequence[Row]) -> list[list[str]]:
         "gain over the best other": lambda row: f"{row.gain_db:+.2f}",
         "from (95 % interval)": lambda row: f"{row.low_db:.2f}",
         "to": lambda row: f"{row.high_db:.2f}",
-        "training minus validation": lambda row: f"{row.overfit_db:+.2f}",
+        "training minus test": lambda row: f"{row.overfit_db:+.2f}",
         "forwards to distil it": lambda row: f"{row.forwards:,}",
         "seconds": lambda row: f"{row.seconds:.0f}",
     }
