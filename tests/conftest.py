@@ -19,6 +19,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# Programs raise what they would warn of. An entry of the cache that another process is
+# still writing is compiled again.
+os.environ.setdefault(
+    "PYTHONWARNINGS",
+    "error,ignore:Error reading persistent compilation cache entry:UserWarning",
+)
 
 import jax
 import numpy as np

@@ -528,7 +528,7 @@ with session.running(RunConfig(model=model)):
 """
 
     def begin(self, *flags, **env):
-        command = [sys.executable, "-W", "error", "-c", self.PROGRAM, *flags]
+        command = [sys.executable, "-c", self.PROGRAM, *flags]
         env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""} | env
         ran = subprocess.run(
             command, cwd=ROOT, env=env, capture_output=True, text=True, check=True

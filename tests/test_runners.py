@@ -76,7 +76,7 @@ def run_without_jax(chosen, tmp_path_factory):
     for name, params in chosen.items():
         interchange.save(folder / f"{name}.json", params)
     subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM, str(folder)],
+        [sys.executable, "-c", PROGRAM, str(folder)],
         check=True,
         env=os.environ | {"PYTHONPATH": str(RUNNER.parent)},
     )
