@@ -1,4 +1,4 @@
-"""What a number given from outside must be: one rule for every constructor."""
+"""What numbers given from outside must be: one rule for every constructor."""
 
 from __future__ import annotations
 
@@ -90,3 +90,27 @@ def fraction(name: str, value: Any) -> float:
     if not 0.0 <= number <= 1.0:
         raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
     return number
+
+
+def numbers(name: str, values: Any) -> np.ndarray:
+    """Real numbers as NumPy's float64.
+
+    Args:
+      name: of the argument, for the message.
+      values: an array of NumPy or JAX, or nested lists of numbers.
+
+    Returns:
+      The numbers, of any shape and value.
+
+    Raises:
+      ValueError: if they are no numbers, complex, or rows of different lengths.
+    """
+    refusal = f"{name} must be real numbers, got {values!r:.60}"
+    try:
+        given = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(refusal) from error
+    # Those of ml_dtypes, such as bfloat16, have kind V.
+    if given.dtype.kind not in "biufV":
+        raise ValueError(refusal)
+    return given.astype(np.float64, copy=False)

@@ -143,6 +143,15 @@ CALLS = {
     "resamples": lambda o: metrics.bootstrap_interval(np.ones(4), resamples=o),
     "file": interchange.load,
     "nfe": ns.num_params,
+    "algorithm of from_solver": lambda o: bns_jax.from_solver(o, 2),
+    "Gaussian": lambda o: metrics.frechet_distance(GAUSSIAN, o),
+    "images": lambda o: metrics.image_statistics(o, lambda x: x[:, 0, 0]),
+    "features of statistics": lambda o: metrics.image_statistics(IMAGES, o),
+    "times of a grid": grids.from_times,
+    "times to resample": grids.resampled,
+    "a grid": lambda o: solvers.euler(2, grid=o),
+    "alphas": schedulers.from_alphas_cumprod,
+    "sigmas": lambda o: solvers.from_sigmas("euler", o, COND_OT),
 }
 
 
@@ -151,6 +160,21 @@ def test_another_kind_of_object_is_named_with_what_was_expected(name):
     came = r"got .*(other|Other|None|euler)"
     with pytest.raises((ValueError, TypeError), match=rf"(expected|must be) .*{came}"):
         CALLS[name](OTHER)
+
+
+@pytest.mark.parametrize("values", ["a", None, [[1.0], [1.0, 0.5]], [1j, 0.5]])
+@pytest.mark.parametrize(
+    "read",
+    [
+        grids.from_times,
+        grids.resampled,
+        schedulers.from_alphas_cumprod,
+        lambda values: solvers.from_sigmas("euler", values, COND_OT),
+    ],
+)
+def test_what_is_no_row_of_numbers_is_named(read, values):
+    with pytest.raises(ValueError, match="must be real numbers, got"):
+        read(values)
 
 
 @pytest.mark.parametrize("name", ["ddim", "euler", "euler@karras"])

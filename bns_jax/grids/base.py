@@ -44,8 +44,11 @@ def from_times(times: Sequence[float] | Array) -> Grid:
 
     Returns:
       The grid, which raises ValueError at any other number of steps.
+
+    Raises:
+      ValueError: if they are no numbers.
     """
-    values = np.asarray(times, np.float64)
+    values = scalars.numbers("times", times)
 
     def grid(steps: int) -> np.ndarray:
         if values.shape != (steps + 1,):
@@ -70,7 +73,7 @@ def resampled(times: Sequence[float] | Array) -> Grid:
     Raises:
       ValueError: if there are fewer than two, or they are not finite and sorted.
     """
-    values = np.asarray(times, np.float64)
+    values = scalars.numbers("times", times)
     laid = values.ndim == 1 and len(values) > 1 and np.all(np.isfinite(values))
     if not laid or np.any(np.diff(values) < 0):
         raise ValueError(f"expected two or more finite, sorted times, got {times}")
@@ -117,7 +120,9 @@ def times(grid: GridLike | None, steps: int) -> np.ndarray:
     steps = scalars.count("the number of steps of a grid", steps)
     if grid is None:
         grid = uniform()
-    laid = np.asarray((grid if callable(grid) else from_times(grid))(steps), np.float64)
+    laid = scalars.numbers(
+        "times", (grid if callable(grid) else from_times(grid))(steps)
+    )
     if laid.shape != (steps + 1,) or not np.all(np.isfinite(laid)):
         raise ValueError(
             f"a grid of {steps} steps needs {steps + 1} finite times, got {laid}"

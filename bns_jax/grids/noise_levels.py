@@ -178,7 +178,7 @@ def at_levels(scheduler: Scheduler, levels: Array) -> np.ndarray:
     """
     check_scheduler(scheduler)
     with np.errstate(divide="ignore"):
-        snr = 1.0 / np.asarray(levels, np.float64)
+        snr = 1.0 / scalars.numbers("levels", levels)
     return np.asarray(scheduler.snr_inverse(snr)).clip(0.0, 1.0)
 
 

@@ -102,4 +102,6 @@ def image_statistics(
     Raises:
       ValueError: if the samples are no images, or fewer than two.
     """
+    kinds.check_function("features", features, "features(images)")
+    kinds.check("images, or an iterable of them", samples, (Array, Iterable), "samples")
     return statistics(as_bytes(samples, batch, value_range), features, batch)

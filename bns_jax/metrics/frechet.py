@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bns_jax import kinds
 from bns_jax.metrics.checks import check_real
 
 _SLACK = 1e-4
@@ -75,6 +76,7 @@ def check(given: Gaussian) -> Gaussian:
       ValueError: unless they are (d,) and (d, d), finite, and the covariance symmetric.
       TypeError: if one is no array of numbers.
     """
+    kinds.check("a mean and a covariance (metrics.Gaussian)", given, tuple)
     for part in given:
         check_real(part)
     mean, covariance = (np.asarray(part, np.float64) for part in given)

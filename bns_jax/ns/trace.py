@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bns_jax import scalars
+from bns_jax import kinds, scalars
 from bns_jax.ns.params import NSParams
 from bns_jax.typing import Array, Sample, Solver, Time, VelocityField
 
@@ -67,6 +67,7 @@ def from_solver(algorithm: Solver, nfe: int) -> NSParams:
         steps depend on the data, cannot be traced. Under a trace the values are not
         there, and only the calls are counted.
     """
+    kinds.check_function("algorithm", algorithm, "algorithm(vf, x0)")
     nfe = scalars.count("nfe", nfe)
     times, rows = _run(algorithm, np.eye(nfe + 1))
     if not any(isinstance(value, jax.core.Tracer) for value in (times, rows)):

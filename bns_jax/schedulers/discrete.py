@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bns_jax import scalars
 from bns_jax.schedulers.base import with_namespace
 from bns_jax.schedulers.variance_preserving import VariancePreserving
 from bns_jax.typing import Array, Time
@@ -190,7 +191,7 @@ def from_alphas_cumprod(alphas_cumprod: Sequence[float] | Array) -> DiscreteVP:
     Raises:
       ValueError: if the values are not such a sequence.
     """
-    values = np.asarray(alphas_cumprod, np.float64)
+    values = scalars.numbers("alphas_cumprod", alphas_cumprod)
     decreasing = values.ndim == 1 and len(values) > 0 and np.all(np.diff(values) < 0)
     if not decreasing or not (values[-1] >= 0 and 0 < values[0] < 1):
         raise ValueError(

@@ -189,7 +189,7 @@ def from_timesteps(
 
 def _table(name: str, values: Array, least: int) -> np.ndarray:
     """The values in float64, checked: a last one may repeat the one before."""
-    table = np.asarray(values, np.float64)
+    table = scalars.numbers(name, values)
     fits = table.ndim == 1 and len(table) >= least and not np.any(np.isnan(table))
     if fits:
         with np.errstate(invalid="ignore"):
