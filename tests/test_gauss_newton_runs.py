@@ -10,6 +10,7 @@ from bns_jax.distill.state import initial_state
 
 from . import problems, searches
 from .fields import wavy
+from .laws import first_of
 
 NFE = 3
 
@@ -67,7 +68,11 @@ def test_eight_devices_give_the_run_of_one(problem, short):
 
 
 @pytest.mark.parametrize(
-    "optimizer", [distill.adam(5e-3), distill.gauss_newton()], ids=["adam", "gn"]
+    "optimizer",
+    [
+        pytest.param(distill.adam(5e-3), marks=pytest.mark.exhaustive, id="adam"),
+        pytest.param(distill.gauss_newton(), id="gauss_newton"),
+    ],
 )
 def test_microbatches_give_the_run_of_the_whole_batch(problem, optimizer):
     settings = {"optimizer": optimizer, "iterations": 3}
@@ -92,7 +97,7 @@ def test_a_field_that_is_not_finite_stops_the_run_with_its_time(problem, tmp_pat
     label = np.ones(64, int)
     train = train._replace(args=(label + 1,))
     validation = validation._replace(args=(label[:40],))
-    start = families.bns(solvers.euler(4))
+    start = families.bns(solvers.euler(2))
     message = r"from iteration 1 to 10 was finite: the field is not finite at t = 0\.5;"
     data = (blind, train, validation)
     with pytest.raises(ValueError, match=message):
@@ -116,7 +121,7 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("name", list(FAMILIES))
+@pytest.mark.parametrize("name", first_of(FAMILIES, "constrained"))
 def test_every_family_ends_above_its_start(problem, name):
     result = fit(problem, FAMILIES[name], batch=None, iterations=4)
     assert result.val_metric > result.history[0].val_metric + 3
@@ -129,13 +134,11 @@ def test_every_family_ends_above_its_start(problem, name):
         np.testing.assert_allclose(b[-1] @ times, 0.5, atol=1e-12)
 
 
-def test_ten_times_fewer_forwards_than_adam_end_higher():
-    problem = problems.shifted_problem()
-    start = families.bns(solvers.midpoint(4))
-    fast = fit(problem, start, batch=40, iterations=4)
-    slow = fit(problem, start, optimizer=distill.adam(), batch=40, iterations=200)
+def test_ten_times_fewer_forwards_than_adam_end_higher(problem):
+    fast = fit(problem, iterations=4)
+    slow = fit(problem, optimizer=distill.adam(), iterations=100, evaluate_every=50)
     assert 10 * fast.forwards < slow.forwards
-    assert fast.val_metric > slow.val_metric + 10
+    assert fast.val_metric > slow.val_metric + 3
 
 
 # --- losses of the path --------------------------------------------------------------
@@ -179,6 +182,7 @@ def single(double):
         )
 
 
+@pytest.mark.exhaustive
 def test_single_precision_alone_gets_as_far():
     alone, with_double = single(False), single(True)
     assert alone.params.b.dtype == np.float32

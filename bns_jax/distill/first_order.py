@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import jax
@@ -40,14 +40,18 @@ def adam(
     if schedule not in ("polynomial", "cosine"):
         raise ValueError(f'schedule must be "polynomial" or "cosine", got {schedule!r}')
 
-    def trainer(iterations: int) -> Trainer:
-        if schedule == "polynomial":
-            rate = optax.polynomial_schedule(learning_rate, 0.0, 1, iterations)
-        else:
-            rate = optax.cosine_decay_schedule(learning_rate, iterations)
-        return _first_order(optax.adam(rate))
-
+    trainer = partial(_adam, learning_rate, schedule)
     return Optimizer(trainer, f"adam({learning_rate}, {schedule})")
+
+
+@lru_cache
+def _adam(learning_rate: float, schedule: str, iterations: int) -> Trainer:
+    """The same for equal settings, so that their steps are equal."""
+    if schedule == "polynomial":
+        rate = optax.polynomial_schedule(learning_rate, 0.0, 1, iterations)
+    else:
+        rate = optax.cosine_decay_schedule(learning_rate, iterations)
+    return _first_order(optax.adam(rate))
 
 
 def recipe(name: Literal["images", "text_to_image", "audio"]) -> Optimizer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
@@ -11,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh
 
 from bns_jax import checkpoint as checkpoints
 from bns_jax import ns, pairs, parallel
 from bns_jax.distill.batch import Batch
+from bns_jax.distill.compiled import jitted
 from bns_jax.distill.distilled import Distilled
 from bns_jax.distill.evaluate import mean_over_misses
 from bns_jax.distill.evaluate import measure as measure_pairs
@@ -23,11 +22,12 @@ from bns_jax.distill.finite import report_not_finite
 from bns_jax.distill.loop import Loop
 from bns_jax.distill.losses import psnr_loss
 from bns_jax.distill.objectives import AnyObjective, Metric
-from bns_jax.distill.optimizer import Goal, Optimizer, Trainer
+from bns_jax.distill.optimizer import Optimizer
 from bns_jax.distill.record import RunRecord
 from bns_jax.distill.report import Report, as_report
 from bns_jax.distill.search import Search
 from bns_jax.distill.state import TrainerState, initial_state
+from bns_jax.distill.step import make_step
 from bns_jax.distill.stopping import is_stale
 from bns_jax.families import Family
 from bns_jax.moved import moved
@@ -152,8 +152,8 @@ class _Run:
         """
         self.search, self.report = search, report
         self.mesh, self.vf = search.problem.mesh, search.problem.place()
-        self.to_params = jax.jit(search.family.to_params)
-        self.step = make_step(search.trainer, search.goal, self.mesh)
+        self.to_params = jitted(search.family.to_params)
+        self.step = make_step(search.trainer, search.task, self.mesh)
 
     def from_start(self, checkpoint: epath.PathLike | None) -> Distilled:
         """All of it, or what a checkpoint leaves to do."""
@@ -249,34 +249,3 @@ class _Run:
             record.identity,
             mean_over_misses(trained),
         )
-
-
-def make_step(
-    trainer: Trainer, goal: Callable[[Any, Batch], Goal], mesh: Mesh | None = None
-) -> Callable[..., tuple[TrainerState, jax.Array]]:
-    """The jitted training step.
-
-    Args:
-      trainer: its update.
-      goal: goal(vf, batch) -> what is minimized.
-      mesh: the devices, on each of which the state lies.
-
-    Returns:
-      step(vf, state, batch) -> (state, loss); the loss of a rejected step is nan.
-    """
-
-    @partial(jax.jit, donate_argnums=1, out_shardings=parallel.replicated(mesh))
-    def step(
-        vf: Any, state: TrainerState, batch: Batch
-    ) -> tuple[TrainerState, jax.Array]:
-        key = jax.random.fold_in(state.key, state.step)
-        update = trainer.update(goal(vf, batch), state.theta, state.opt_state, key)
-        state = state._replace(
-            step=state.step + 1,
-            theta=update.theta,
-            opt_state=update.opt_state,
-            rejected=state.rejected + update.rejected.astype(jnp.int32),
-        )
-        return state, jnp.where(update.rejected, jnp.nan, update.loss)
-
-    return step

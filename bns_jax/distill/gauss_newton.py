@@ -8,7 +8,7 @@ formed. The last row of b enters x_n linearly and is solved for exactly.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -89,17 +89,26 @@ def gauss_newton(
     sketches = scalars.count("sketches", sketches)
     damping = scalars.positive("damping", damping)
 
-    init = partial(_init, damping)
-    update = partial(_update, memory, sketches, double)
-
-    def trainer(iterations: int) -> Trainer:
-        del iterations
-        return Trainer(init, update, 1 + 2 + 2 * sketches + len(_DAMPINGS))
-
+    made = _trainer(memory, sketches, damping, double)
     name = f"gauss_newton({memory}, {sketches}, {damping}, {double})"
     return Optimizer(
-        trainer, name, batch=260, iterations=32, evaluate_every=4, patience=1
+        lambda iterations: made,
+        name,
+        batch=260,
+        iterations=32,
+        evaluate_every=4,
+        patience=1,
     )
+
+
+@lru_cache
+def _trainer(
+    memory: float, sketches: int, damping: float, double: bool | None
+) -> Trainer:
+    """The same for equal settings, so that their steps are equal."""
+    init = partial(_init, damping)
+    update = partial(_update, memory, sketches, double)
+    return Trainer(init, update, 1 + 2 + 2 * sketches + len(_DAMPINGS))
 
 
 def _init(damping: float, theta: Any) -> GaussNewtonState:

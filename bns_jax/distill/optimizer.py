@@ -117,7 +117,9 @@ class Update(NamedTuple):
     rejected: jax.Array
 
 
-class _UpdateFn(Protocol):
+class UpdateFn(Protocol):
+    """How a trainer makes a step."""
+
     def __call__(
         self, goal: Goal, theta: Any, opt_state: Any, key: jax.Array
     ) -> Update:
@@ -138,7 +140,7 @@ class Trainer(NamedTuple):
     """
 
     init: Callable[[Any], Any]
-    update: _UpdateFn
+    update: UpdateFn
     cost: int
     probe: Callable[[Any], Probe] | None = None
 

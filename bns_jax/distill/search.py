@@ -12,6 +12,7 @@ import numpy as np
 from bns_jax import identity, parallel, scalars
 from bns_jax.distill.batch import Batch, of_rows, reads_path
 from bns_jax.distill.checks import check_inputs, check_shapes
+from bns_jax.distill.compiled import jitted
 from bns_jax.distill.gauss_newton import gauss_newton
 from bns_jax.distill.losses import psnr_loss
 from bns_jax.distill.objectives import (
@@ -24,7 +25,8 @@ from bns_jax.distill.objectives import (
     bare,
     named,
 )
-from bns_jax.distill.optimizer import Goal, Optimizer, Trainer
+from bns_jax.distill.optimizer import Optimizer, Trainer
+from bns_jax.distill.step import Task
 from bns_jax.families import Family
 from bns_jax.pairs import Pairs
 from bns_jax.problem import Problem
@@ -126,7 +128,7 @@ class Search:
         Raises:
           ValueError: naming what returns another shape, tree or dtype.
         """
-        check_shapes(self.goal(vf, self.batch(0)), self.family, self.metric)
+        check_shapes(self.task.on(vf, self.batch(0)), self.family, self.metric)
 
     @property
     def nfe(self) -> int:
@@ -151,21 +153,14 @@ class Search:
     @cached_property
     def reads_path(self) -> bool:
         """Whether the objective looks at the true trajectories."""
-        losses = partial(_losses, self.objective, self.family)
+        losses = partial(_Losses(self.task), self.family.theta)
         return reads_path(losses, of_rows(self.train, np.arange(1)))
 
-    def goal(self, vf: Any, batch: Batch) -> Goal:
-        """The objective of one batch as a function of theta.
-
-        Args:
-          vf: the field.
-          batch: leaves (B, ...).
-
-        Returns:
-          goal(theta) -> the weighted mean loss.
-        """
-        to_params, microbatch = self.family.to_params, self.optimizer.microbatch
-        return Goal(to_params, vf, batch, self.objective, microbatch)
+    @property
+    def task(self) -> Task:
+        """What is fitted to what."""
+        microbatch = self.optimizer.microbatch
+        return Task(self.family.to_params, self.objective, microbatch)
 
     def batch(self, iteration: int) -> Batch:
         """The pairs of one step, filled up by such of weight 0 to what devices divide.
@@ -196,7 +191,7 @@ class Search:
         path = (train.times, train.path) if self.reads_path else ()
         weights = train.weights_or_ones
         steps = self.trainer.probe(theta) if self.trainer.probe else []
-        losses = jax.jit(partial(_losses, self.objective, self.family))(on_train)
+        losses = jitted(_Losses(self.task))(theta, on_train)
         judged = self.metric(on_validation.x0, on_validation)
         return {
             "batch": self.batch_size,
@@ -217,12 +212,18 @@ class Search:
         }
 
 
-def _losses(objective: Objective, family: Family, batch: Batch) -> jax.Array:
+@dataclasses.dataclass(frozen=True)
+class _Losses:
     """What a loss answers where x_n is the noise; others are told of x' = -x."""
-    x = batch.x0
-    if not objective.is_of_end:
-        x = objective.rollout(family.to_params, family.theta, _decay, batch)
-    return objective.loss(x, batch)
+
+    __name__ = "losses"
+    task: Task
+
+    def __call__(self, theta: Any, batch: Batch) -> jax.Array:
+        objective, x = self.task.objective, batch.x0
+        if not objective.is_of_end:
+            x = objective.rollout(self.task.to_params, theta, _decay, batch)
+        return objective.loss(x, batch)
 
 
 def _decay(t: Any, x: Sample, *args: Any) -> Sample:

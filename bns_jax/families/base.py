@@ -14,6 +14,8 @@ class Family(NamedTuple):
     Attributes:
       theta: where the search starts, a pytree of floating-point arrays.
       to_params: to_params(theta) -> NSParams over the original field; differentiable.
+        Where it is hashable, and equal to that of another family of the same kind, a
+        search in the second family runs the program compiled for the first.
     """
 
     theta: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -45,20 +46,29 @@ def bns(init: NSParams, *, free_start: bool = False) -> Family:
       ValueError: if `init` is no valid solver (see `ns.validate`).
     """
     validate(init)
-    n = len(init.a)
-    pinned = np.asarray(init.times)[: 0 if free_start else 1]
-    earliest = 0.0 if free_start else float(pinned[0])
-    lower = np.tril_indices(n)
-
-    def to_params(theta: BNSTheta) -> NSParams:
-        first = jnp.asarray(pinned, theta.times.dtype)
-        times = jnp.sort(jnp.clip(theta.times, earliest, 1.0))
-        b = jnp.zeros((n, n), theta.b.dtype).at[lower].set(theta.b)
-        return NSParams(jnp.concatenate([first, times]), theta.a, b)
-
-    free = init.times[len(pinned) :]
+    pinned = () if free_start else (float(init.times[0]),)
+    free, lower = init.times[len(pinned) :], np.tril_indices(len(init.a))
     theta = BNSTheta(*map(_floating, (free, init.a, np.asarray(init.b)[lower])))
-    return Family(theta, to_params)
+    return Family(theta, _Free(pinned))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Free:
+    """The solver that theta is.
+
+    Attributes:
+      pinned: t_0, where it does not move.
+    """
+
+    __name__ = "to_params"
+    pinned: tuple[float, ...]
+
+    def __call__(self, theta: BNSTheta) -> NSParams:
+        n, earliest = len(theta.a), sum(self.pinned)
+        first = jnp.asarray(self.pinned, theta.times.dtype)
+        times = jnp.sort(jnp.clip(theta.times, earliest, 1.0))
+        b = jnp.zeros((n, n), theta.b.dtype).at[np.tril_indices(n)].set(theta.b)
+        return NSParams(jnp.concatenate([first, times]), theta.a, b)
 
 
 def _floating(leaf: Array) -> Array:

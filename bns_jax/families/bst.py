@@ -7,6 +7,7 @@ Those numbers are what is learned.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -163,9 +164,20 @@ def bst(base: str, nfe: int) -> Family:
       ValueError: if `base` is another name, or nfe is not a positive multiple of its
         evaluations per step.
     """
-    step, stages = find_base(base, nfe)
+    method = find_base(base, nfe)
+    theta = BSTTheta(*map(jnp.zeros, (nfe - 1, nfe, nfe, nfe)))
+    return Family(theta, _Transformed(method))
 
-    def to_params(theta: BSTTheta) -> NSParams:
+
+@dataclasses.dataclass(frozen=True)
+class _Transformed:
+    """The base method under the transformation that theta is."""
+
+    __name__ = "to_params"
+    base: Base
+
+    def __call__(self, theta: BSTTheta) -> NSParams:
+        nfe, (step, stages) = len(theta.rates), self.base
         steps = [*map(Knots, *by_step(knots_of(theta), stages))]
 
         def algorithm(vf: VelocityField, x: Sample) -> Sample:
@@ -174,6 +186,3 @@ def bst(base: str, nfe: int) -> Family:
             return x
 
         return from_solver(algorithm, nfe)
-
-    theta = BSTTheta(*map(jnp.zeros, (nfe - 1, nfe, nfe, nfe)))
-    return Family(theta, to_params)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -56,13 +58,22 @@ def constrained(family: Family, degree: int) -> Family:
         raise ValueError(f"degree must lie in 1 .. nfe = {nfe}, got {degree}")
     times = np.asarray(start.times)
     distinct = 1 + np.cumsum(np.diff(times, prepend=times[0]) > _APART)
-    conditions = np.minimum(degree, distinct)
+    conditions = tuple(np.minimum(degree, distinct).tolist())
+    return Family(family.theta, _Projected(family.to_params, conditions))
 
-    def to_params(theta: Any) -> NSParams:
-        times, a, b = map(jnp.asarray, family.to_params(theta))
-        return NSParams(times, jnp.ones_like(a), _project(times, b, conditions))
 
-    return Family(family.theta, to_params)
+@dataclasses.dataclass(frozen=True)
+class _Projected:
+    """The members of a family, made exact for polynomials of these degrees by row."""
+
+    __name__ = "to_params"
+    to_params: Callable[[Any], NSParams]
+    conditions: tuple[int, ...]
+
+    def __call__(self, theta: Any) -> NSParams:
+        times, a, b = map(jnp.asarray, self.to_params(theta))
+        projected = _project(times, b, np.asarray(self.conditions))
+        return NSParams(times, jnp.ones_like(a), projected)
 
 
 def _project(times: jax.Array, b: jax.Array, conditions: np.ndarray) -> jax.Array:

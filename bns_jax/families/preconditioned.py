@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from bns_jax import kinds
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from bns_jax import kinds, scalars
 from bns_jax.families.base import Family
+from bns_jax.ns import NSParams
 from bns_jax.scale_time import fold, precondition
-from bns_jax.schedulers import Scheduler
+from bns_jax.schedulers import Scheduler, check_scheduler
 
 
 def preconditioned(family: Family, scheduler: Scheduler, sigma_0: float) -> Family:
@@ -27,5 +32,20 @@ def preconditioned(family: Family, scheduler: Scheduler, sigma_0: float) -> Fami
       ValueError: unless sigma_0 > 0.
     """
     kinds.check("a family, such as families.bns(solver)", family, Family)
-    scale_time = precondition(scheduler, sigma_0)
-    return Family(family.theta, lambda theta: fold(family.to_params(theta), scale_time))
+    check_scheduler(scheduler)
+    sigma_0 = scalars.positive("sigma_0", sigma_0)
+    return Family(family.theta, _Folded(family.to_params, scheduler, sigma_0))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Folded:
+    """The members of a family over a wider source, as solvers of the model."""
+
+    __name__ = "to_params"
+    to_params: Callable[[Any], NSParams]
+    scheduler: Scheduler
+    sigma_0: float
+
+    def __call__(self, theta: Any) -> NSParams:
+        scale_time = precondition(self.scheduler, self.sigma_0)
+        return fold(self.to_params(theta), scale_time)

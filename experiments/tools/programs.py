@@ -13,9 +13,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bns_jax import distill, families, ns, parallel, reference, solvers
-from bns_jax.distill import Batch, Goal, Objective, Optimizer
-from bns_jax.distill.fit import make_step
+from bns_jax.distill import Batch, Objective, Optimizer
 from bns_jax.distill.state import initial_state
+from bns_jax.distill.step import Task, make_step
 from bns_jax.families import Family
 from bns_jax.typing import VelocityField
 from experiments.tools.collectives import bytes_per_call, collectives, has_float64
@@ -69,9 +69,10 @@ def _step(
     """One training step, as `distill.fit` runs it."""
     trainer = optimizer.trainer(optimizer.iterations)
     objective = Objective(distill.pairwise(distill.psnr_loss))
-    goal = partial(Goal, family.to_params, objective=objective)
     (batch,) = {leaf.shape[0] for leaf in jax.tree.leaves(x0)}
-    step: Callable[..., Any] = make_step(trainer, goal, mesh)
+    step: Callable[..., Any] = make_step(
+        trainer, Task(family.to_params, objective), mesh
+    )
     start = jax.eval_shape(lambda: initial_state(family, trainer, 0))
     weights: Any = jax.ShapeDtypeStruct((batch,), jnp.float32)
     rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
