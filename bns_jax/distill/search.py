@@ -130,7 +130,7 @@ class Search:
         """
         check_shapes(self.task.on(vf, self.batch(0)), self.family, self.metric)
 
-    @property
+    @cached_property
     def nfe(self) -> int:
         """Evaluations of the solver."""
         return len(self.family.to_params(self.family.theta).a)
