@@ -14,11 +14,11 @@ if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
     older = "xla_cpu_disable_new_fusion_emitters"
     os.environ["XLA_FLAGS"] = f"--xla_backend_extra_options={older}"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    # Of this run alone: its workers and its programs find the variables set.
+    # Of this run alone: its workers and its programs find the variable set.
     compiled = tempfile.TemporaryDirectory()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Programs raise what they would warn of. An entry of the cache that another process is
 # still writing is compiled again.
 os.environ.setdefault(
