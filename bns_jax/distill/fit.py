@@ -66,6 +66,9 @@ def fit(
 ) -> Distilled:
     """Fits a family of solvers to ground-truth pairs.
 
+    A second search of the same kind, as with another seed, start or other weights of
+    the field, compiles nothing; a loss of one's own is compiled for each search.
+
     Args:
       family: where to search and from where; `families.bns(solver)`.
       vf: the field, called as vf(t, x, *args) with a batch and a scalar t, its weights

@@ -192,7 +192,7 @@ class Search:
         weights = train.weights_or_ones
         steps = self.trainer.probe(theta) if self.trainer.probe else []
         losses = jitted(_Losses(self.task))(theta, on_train)
-        judged = self.metric(on_validation.x0, on_validation)
+        judged = jitted(self.metric)(on_validation.x0, on_validation)
         return {
             "batch": self.batch_size,
             "iterations": self.optimizer.iterations,
