@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bns_jax.derivatives import differentiate_as
 from bns_jax.ns.params import NSParams
 from bns_jax.traced_field import TracedField
 from bns_jax.typing import Array, Sample, wider
 
-# Matrix products, whose transposes are some too: sums over broadcast products and
-# updates of single rows are far slower in a backward pass on CPU, and copy Y.
+# A matrix product, whose transposes are some too: sums over broadcast products are far
+# slower in a backward pass on CPU, and copy Y.
 _product = functools.partial(jnp.tensordot, precision="highest")
 
 
@@ -53,7 +54,8 @@ def iterates(
         b_j = jnp.where(number >= j, b_j, jnp.zeros_like(b_j))
         column, u = call(field.arrays, t_j, b_j, x)
         Y = jax.tree.map(jnp.add, Y, column)
-        return (Y, _row(Y, number == j, x)), u if keep_velocities else None
+        x = jax.tree.map(lambda y, x: _row(y, j).astype(x.dtype), Y, x)
+        return (Y, x), u if keep_velocities else None
 
     calls = number, params.times, params.b.T
     start = _outer(params.a, x0, x0), x0
@@ -71,10 +73,8 @@ def _outer(coefficients: Array, u: Sample, x: Sample) -> Sample:
     return jax.tree.map(outer, u, x)
 
 
-def _row(Y: Sample, chosen: Array, like: Sample) -> Sample:
-    """The row that is chosen, of the dtypes of `like`."""
+def _row_as_product(y: Array, j: Array) -> Array:
+    return _product((jnp.arange(len(y)) == j).astype(y.dtype), y, 1)
 
-    def row(y: Array, like: Array) -> Array:
-        return _product(chosen.astype(y.dtype), y, 1).astype(like.dtype)
 
-    return jax.tree.map(row, Y, like)
+_row = differentiate_as(_row_as_product, lambda y, j: y[j])
