@@ -20,7 +20,11 @@ _in_a_loop = ContextVar("_in_a_loop", default=False)
 
 @contextlib.contextmanager
 def inside_a_loop() -> Iterator[None]:
-    """While a loop around the sampler is traced, in which unrolling gains nothing."""
+    """While a loop around the sampler is traced, in which unrolling gains nothing.
+
+    Yields:
+      Nothing.
+    """
     token = _in_a_loop.set(True)
     try:
         yield
@@ -51,6 +55,9 @@ def differentiate_as(
     Args:
       other: closes over no tracer.
       function: likewise, of the same pytrees of arrays.
+
+    Returns:
+      A function of the same arguments.
     """
     call = jax.custom_jvp(function)
 

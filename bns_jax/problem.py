@@ -193,7 +193,11 @@ class Problem:
         )
 
     def place(self) -> Any:
-        """The field as a pytree on the devices of the mesh."""
+        """The field as a pytree on the devices of the mesh.
+
+        Returns:
+          A callable pytree.
+        """
         return parallel.place(self.pytree, self.mesh)
 
     def check_args(self, args: tuple[Any, ...]) -> None:
@@ -213,6 +217,9 @@ class Problem:
         Args:
           x0: noise, leaves (N, ...) of which a few are looked at.
           args: their conditioning, all of which is checked.
+
+        Returns:
+          The names, checksums and probes of `identity`.
 
         Raises:
           ValueError: if the field mixes its samples, or returns or refuses something;

@@ -37,6 +37,9 @@ def trace(vf: VelocityField, t: Array, x: Sample, args: tuple[Any, ...]) -> Trac
       x: a sample, likewise.
       args: conditioning.
 
+    Returns:
+      The field, and its arrays.
+
     Raises:
       ValueError: if it does not return something like x.
     """

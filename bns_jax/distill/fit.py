@@ -1,4 +1,8 @@
-"""The search for a solver: batches in, the solver of the best validation out."""
+"""The search for a solver: batches in, the solver of the best validation out.
+
+A second search of the same kind, as with another seed, start or other weights of the
+field, compiles nothing; a loss of one's own is compiled for each search.
+"""
 
 from __future__ import annotations
 
@@ -65,9 +69,6 @@ def fit(
     report: Report | Progress | None = None,
 ) -> Distilled:
     """Fits a family of solvers to ground-truth pairs.
-
-    A second search of the same kind, as with another seed, start or other weights of
-    the field, compiles nothing; a loss of one's own is compiled for each search.
 
     Args:
       family: where to search and from where; `families.bns(solver)`.

@@ -184,7 +184,11 @@ class Search:
         return batch
 
     def identity(self) -> dict[str, Any]:
-        """What tells its result from that of others, as JSON values."""
+        """What tells its result from that of others, as JSON values.
+
+        Returns:
+          JSON values by name; see `bns_jax.identity`.
+        """
         train, validation, theta = self.train, self.validation, self.family.theta
         one = np.arange(1)
         on_train, on_validation = of_rows(train, one), of_rows(validation, one)

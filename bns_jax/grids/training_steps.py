@@ -81,6 +81,9 @@ def timesteps(
       final: whether the last step leads to clean data ("zero") or to step 0
         ("sigma_min"), which is set_alpha_to_one=False of diffusers' DDIM.
 
+    Returns:
+      The grid.
+
     Raises:
       ValueError: if an option is none of these; by the grid, if there are more steps
         than in training, the offset moves one out of 0 .. T - 1, or more than the first
@@ -107,6 +110,9 @@ def steps_of_training(
       steps: of the training; those of the scheduler, or 1000, if left out.
       name: of that argument.
 
+    Returns:
+      The number that the scheduler holds, None if it holds none, and the training's.
+
     Raises:
       ValueError: if the scheduler holds more.
     """
@@ -123,6 +129,14 @@ def steps_of_training(
 def held(k: np.ndarray, own: int, steps: int) -> np.ndarray:
     """Steps k of the training as those that a scheduler holds, the first `own`.
 
+    Args:
+      k: (n,), decreasing steps of the training.
+      own: how many steps the scheduler holds.
+      steps: how many the training had.
+
+    Returns:
+      (n,), the first at most own - 1.
+
     Raises:
       ValueError: if more than the first are others.
     """
@@ -136,6 +150,10 @@ def held(k: np.ndarray, own: int, steps: int) -> np.ndarray:
 
 def check_path(grid: GridLike | None, scheduler: Any) -> None:
     """Refuses training steps of another table than that of the scheduler.
+
+    Args:
+      grid: of any kind.
+      scheduler: of the model.
 
     Raises:
       ValueError: naming both numbers of steps.
@@ -157,12 +175,22 @@ def at_steps(k: Array, training_steps: int, final: str = "zero") -> np.ndarray:
       k: (n,), decreasing.
       training_steps: T.
       final: "zero" (clean data, t = 1) or "sigma_min" (step 0, t = 1 - 1 / T).
+
+    Returns:
+      (n + 1,), float64.
     """
     last = -1.0 if final == "zero" else 0.0
     return 1.0 - (np.append(np.asarray(k, np.float64), last) + 1.0) / training_steps
 
 
 def check_final(final: str) -> None:
-    """Raises ValueError unless it is "zero" or "sigma_min"."""
+    """Refuses what is no end of a grid.
+
+    Args:
+      final: "zero" or "sigma_min".
+
+    Raises:
+      ValueError: if it is another.
+    """
     if final not in ("zero", "sigma_min"):
         raise ValueError(f'final must be "zero" or "sigma_min", got {final!r}')

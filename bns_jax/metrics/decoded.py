@@ -34,5 +34,15 @@ def decoded_psnr(
 def psnr_of_decoded(
     x: Any, x1: Any, decode: Callable[[Any], Any], data_range: float
 ) -> jax.Array:
-    """PSNR of decode(x) against decode(x1); see `decoded_psnr`."""
+    """PSNR of decode(x) against decode(x1); see `decoded_psnr`.
+
+    Args:
+      x: samples, leaves (batch, ...).
+      x1: what they should be, likewise.
+      decode: from samples to what is compared.
+      data_range: of that.
+
+    Returns:
+      (batch,), in dB.
+    """
     return psnr(decode(x), decode(x1), data_range=data_range)

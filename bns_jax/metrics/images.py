@@ -55,6 +55,9 @@ def to_bytes(images: Array, value_range: Range | None = None) -> np.ndarray:
 def check_channels(shape: tuple[int, ...]) -> None:
     """Refuses images that have their channels first.
 
+    Args:
+      shape: of a batch of images.
+
     Raises:
       ValueError: if the second axis alone can be that of channels.
     """
@@ -71,6 +74,13 @@ def check_range(images: np.ndarray, value_range: Range | None) -> Range:
     """The range of floating-point images, as said or [-1, 1].
 
     Samples overshoot their range; but never upwards alone, as those of another do.
+
+    Args:
+      images: of floating-point numbers.
+      value_range: what was said of them.
+
+    Returns:
+      Black and white.
 
     Raises:
       ValueError: if they are not finite, lie far outside of the range, or if it was not
@@ -122,7 +132,16 @@ def _ends(value_range: Range) -> Range:
 def as_bytes(
     samples: Array | Iterable[Array], batch: int, value_range: Range | None = None
 ) -> Iterator[np.ndarray]:
-    """Images as 8 bits, chunk by chunk; an array too, so that none is held twice."""
+    """Images as 8 bits, chunk by chunk; an array too, so that none is held twice.
+
+    Args:
+      samples: images (N, height, width, channels), or an iterable of such arrays.
+      batch: how many of an array come at once.
+      value_range: of floating-point images; see `to_bytes`.
+
+    Yields:
+      uint8 images.
+    """
     if isinstance(samples, Array):
         for start in range(0, len(samples), batch):
             yield to_bytes(samples[start : start + batch], value_range)

@@ -23,6 +23,12 @@ def of_network(network: Record) -> WeightSet | None:
     """What a pickled network and the layers inside it hold; None if it is none.
 
     It has a fault if its layers are no layers, contain one another, or are too many.
+
+    Args:
+      network: what a pickle holds.
+
+    Returns:
+      Its tensors, settings and kinds of layers.
     """
     if not any(kind in network.attributes for kind in _PARTS):
         return None
@@ -64,7 +70,14 @@ def _parts(layer: Record) -> list[tuple[str, Any]]:
 
 
 def plain_entries(entries: Mapping[Any, Any]) -> Settings:
-    """The entries that are a number or a text."""
+    """The entries that are a number or a text.
+
+    Args:
+      entries: values by name, or by anything else.
+
+    Returns:
+      Those with a name, as Python's numbers and texts.
+    """
     plain = {
         name: value.item() if isinstance(value, np.generic) else value
         for name, value in entries.items()

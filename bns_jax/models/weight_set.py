@@ -43,6 +43,9 @@ class WeightSet:
     def read(self) -> Tensors:
         """Its tensors.
 
+        Returns:
+          The arrays by name, and what could not be read.
+
         Raises:
           ValueError: if it has a fault, or a tensor is damaged.
         """
@@ -59,11 +62,22 @@ class WeightSet:
         return found
 
     def by_bare_name(self) -> dict[str, str]:
-        """Name without wrappers and dots, as some averages have it -> its name."""
+        """Name without wrappers and dots, as some averages have it -> its name.
+
+        Returns:
+          A name for each tensor.
+        """
         return {_WRAPPED.sub("", name).replace(".", ""): name for name in self.values}
 
     def average_of(self, raw: WeightSet) -> WeightSet | None:
-        """The same by the names of raw weights; None if they are of something else."""
+        """The same by the names of raw weights; None if they are of something else.
+
+        Args:
+          raw: the weights that were averaged.
+
+        Returns:
+          A set of the names in `raw`.
+        """
         own, others = self.by_bare_name(), raw.by_bare_name()
         common = {name: own[bare] for bare, name in others.items() if bare in own}
         if 2 * len(common) < max(len(own), 1):
@@ -78,5 +92,12 @@ _WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
 
 
 def holds_tensor(value: Any) -> bool:
-    """Whether a value is an array, or the record of one."""
+    """Whether a value is an array, or the record of one.
+
+    Args:
+      value: anything that a file held.
+
+    Returns:
+      True if it is.
+    """
     return isinstance(value, np.ndarray) or is_tensor(value)

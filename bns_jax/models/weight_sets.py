@@ -74,7 +74,14 @@ def _sets_in(content: Mapping[Any, Any], seen: set[int]) -> dict[str, WeightSet]
 
 
 def is_average(name: str) -> bool:
-    """Whether something of this name is an average."""
+    """Whether something of this name is an average.
+
+    Args:
+      name: of a set of tensors, such as "model_ema".
+
+    Returns:
+      True if it is.
+    """
     snake = re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
     return bool(_AVERAGED.search(snake))
 
@@ -174,6 +181,9 @@ def flat(values: dict[str, Any]) -> WeightSet:
 
     Args:
       values: name -> an array, or the record of one.
+
+    Returns:
+      The set; with a fault if it cannot be said which tensors are meant.
     """
     groups = _by_prefix(values)
     averages = {name: of for name, of in groups.items() if is_average(name)}
