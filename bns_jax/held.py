@@ -1,20 +1,24 @@
 """Callables whose arrays jit cannot see, compared by these arrays too.
 
-A function is one value to `jax.jit`, whatever it closes over. Where an array that it
-holds was exchanged since, as training in place does, the compiled program would answer
-for the old one.
+A function is one value to `jax.jit`, whatever it closes over. Where an array or a
+number that it holds was exchanged since, as training in place does, or a cell of a
+notebook that is run again, the compiled program would answer for the old one.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+from types import CodeType, ModuleType
 from typing import Any
 
 import jax
 import numpy as np
 
-_PLAIN = (bool, int, float, complex, str)
+_PLAIN = bool | int | float | complex | str
+_LIBRARIES = {"bns_jax", "builtins", "equinox", "flax", "haiku", "jax", "jaxlib"}
+_LIBRARIES |= {"numpy", "optax", "torch"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,7 +27,7 @@ class Holding:
 
     Attributes:
       function: the callable itself.
-      held: arrays, by identity, and numbers of its own attributes.
+      held: arrays, by identity, and numbers, of closures, attributes and global names.
     """
 
     function: Any
@@ -80,43 +84,88 @@ class UnboundMethod:
 
 
 def as_it_is(function: Any) -> Any:
-    """The function, together with the arrays that it holds now if there are any.
+    """The function, together with what it holds now if there is anything.
 
     Args:
-      function: a callable that is no pytree.
+      function: a callable that is no pytree; anything else comes back as it is.
 
     Returns:
       A `Holding`, or the function itself.
     """
+    if not callable(function):
+        return function
     held = tuple(_held(function, set()))
     return Holding(function, held) if held else function
 
 
+def of_library(value: Any) -> bool:
+    """Whether a function, a class or an object is of a library, not of the user.
+
+    Args:
+      value: anything.
+
+    Returns:
+      True by the name of the module that it, or its class, is of.
+    """
+    module = getattr(value, "__module__", None) or type(value).__module__
+    return module.partition(".")[0] in _LIBRARIES
+
+
 def _held(function: Any, seen: set[int]) -> list[Any]:
-    """The concrete arrays in closures, and in attributes together with numbers."""
+    """Arrays and numbers in closures, attributes, and global names of its module."""
     if id(function) in seen:
         return []
     seen.add(id(function))
-    found: list[Any] = []
-    for value in _cells(function):
-        found += _arrays(value, seen)
-    if not inspect.isroutine(function):
-        for value in getattr(function, "__dict__", {}).values():
-            own = [value] if isinstance(value, _PLAIN) else _arrays(value, seen)
-            found += own
-    return found
+    own = [] if inspect.isroutine(function) else _attributes(function)
+    within = (*_cells(function), *_globals(function), *own)
+    return [leaf for value in within for leaf in _leaves(value, seen)]
 
 
-def _arrays(value: Any, seen: set[int]) -> list[Any]:
+def _leaves(value: Any, seen: set[int]) -> list[Any]:
     found: list[Any] = []
+    # Numbers in a list are no settings: a function may note its calls in one.
+    numbers = not isinstance(value, list)
     for leaf in jax.tree.leaves(value):
         if isinstance(leaf, jax.Array | np.ndarray):
             found += [] if isinstance(leaf, jax.core.Tracer) else [leaf]
+        elif isinstance(leaf, _PLAIN):
+            found += [leaf] if numbers else []
         elif inspect.ismethod(leaf):
-            found += _arrays(leaf.__self__, seen)
-        elif inspect.isfunction(leaf):
+            found += _leaves(leaf.__self__, seen)
+        elif inspect.isfunction(leaf) or _has_attributes(leaf):
             found += _held(leaf, seen)
     return found
+
+
+def _has_attributes(value: Any) -> bool:
+    if isinstance(value, functools.partial):
+        return True
+    is_object = hasattr(value, "__dict__") and not isinstance(value, type | ModuleType)
+    return is_object and not of_library(type(value))
+
+
+def _attributes(value: Any) -> list[Any]:
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    method = inspect.getattr_static(type(value), "__call__", None)
+    return [method, *getattr(value, "__dict__", {}).values()]
+
+
+def _globals(function: Any) -> list[Any]:
+    """What the global names stand for that a user's function reads."""
+    if not inspect.isfunction(function) or of_library(function):
+        return []
+    home = function.__globals__
+    values = [home[name] for name in _names(function.__code__) if name in home]
+    # Functions from elsewhere are left to whoever wrote them.
+    return [value for value in values if getattr(value, "__globals__", home) is home]
+
+
+@functools.cache
+def _names(code: CodeType) -> tuple[str, ...]:
+    """The names in a function and in those that are defined in it."""
+    inner = [part for part in code.co_consts if isinstance(part, CodeType)]
+    return (*code.co_names, *(name for part in inner for name in _names(part)))
 
 
 def _cells(function: Any) -> list[Any]:
@@ -130,6 +179,6 @@ def _cells(function: Any) -> list[Any]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, _PLAIN):
-        return type(one) is type(other) and one == other
-    return one is other
+    if one is other:
+        return True
+    return isinstance(one, _PLAIN) and type(one) is type(other) and one == other

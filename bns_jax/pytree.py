@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from bns_jax.held import UnboundMethod, as_it_is
+from bns_jax.held import Holding, UnboundMethod, as_it_is
 
 _ARRAYS = (jax.Array, np.ndarray, np.generic)
 
@@ -91,13 +91,29 @@ class _Static(NamedTuple):
         return hash(tuple(map(type, self.values)))
 
 
+class Current(functools.partial[Any]):
+    """A `jax.tree_util.Partial` whose function counts as what it holds at each call."""
+
+
+def _parts_of(call: Current) -> tuple[Any, Any]:
+    return (call.args, call.keywords), as_it_is(call.func)
+
+
+def _of_parts(function: Any, parts: Any) -> Current:
+    function = function.function if isinstance(function, Holding) else function
+    return Current(function, *parts[0], **parts[1])
+
+
+jax.tree_util.register_pytree_node(Current, _parts_of, _of_parts)
+
+
 def as_pytree(function: Any) -> Any:
     """A callable that may be an argument of a jitted function.
 
-    Plain functions become the static part of a `jax.tree_util.Partial`, what a
-    `functools.partial` holds its arguments. Callables that are pytrees (`Partial`,
-    modules of NNX and Equinox) come back as they are if all their leaves are arrays;
-    otherwise the other leaves become static.
+    Plain functions become the static part of a `Current`, what a partial function holds
+    its arguments. Modules of NNX and Equinox and other callables that are pytrees come
+    back as they are if all their leaves are arrays; otherwise the other leaves become
+    static.
 
     Args:
       function: any callable.
@@ -111,14 +127,13 @@ def as_pytree(function: Any) -> Any:
     if not callable(function):
         raise ValueError(f"expected a function, got {type(function).__name__}")
     if isinstance(function, functools.partial):
-        bound = function.args, function.keywords
-        function = jax.tree_util.Partial(function.func, *bound[0], **bound[1])
+        function = Current(function.func, *function.args, **function.keywords)
     if inspect.ismethod(function) and _has_arrays(function.__self__):
         # The weights of its module travel as arguments, as those of the module do.
         owner = _arrays_apart(function.__self__)
-        return jax.tree_util.Partial(UnboundMethod(function.__func__), owner)
+        return Current(UnboundMethod(function.__func__), owner)
     if jax.tree_util.treedef_is_leaf(jax.tree.structure(function)):
-        return jax.tree_util.Partial(as_it_is(function))
+        return Current(function)
     return _arrays_apart(function)
 
 
@@ -138,7 +153,7 @@ def _arrays_apart(tree: Any) -> Any:
     paired = list(zip(leaves, are_arrays, strict=True))
     return Partitioned(
         [leaf if is_array else None for leaf, is_array in paired],
-        tuple(None if is_array else leaf for leaf, is_array in paired),
+        tuple(None if is_array else as_it_is(leaf) for leaf, is_array in paired),
         structure,
     )
 

@@ -1,5 +1,7 @@
 """A field that was changed in place is another field."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,8 @@ import pytest
 from flax import nnx
 
 import bns_jax
-from bns_jax import distill, ground_truth, solvers
+from bns_jax import distill, ground_truth, solvers, velocity
+from bns_jax.pairs import Pairs
 from tests.laws import count_compilations, first_of
 
 X0 = np.ones((4, 2))
@@ -79,6 +82,59 @@ def of_object(as_array):
     return plain, plain.set
 
 
+def of_plain(make):
+    plain = Plain(True)
+    return make(plain), plain.set
+
+
+RATE, WEIGHTS = 0.5, {"w": jnp.asarray(0.5)}
+
+
+def reads_a_number(t, x):
+    return RATE * x
+
+
+def reads_weights(t, x):
+    return jax.tree.map(lambda x: WEIGHTS["w"] * x, x)
+
+
+def through_another(t, x):
+    return reads_weights(t, x)
+
+
+def of_globals(field):
+    def change(w):
+        global RATE, WEIGHTS
+        RATE, WEIGHTS = w, {"w": jnp.asarray(w)}
+
+    change(0.5)
+    return field, change
+
+
+def of_a_number():
+    rate = 0.5
+
+    def change(w):
+        nonlocal rate
+        rate = w
+
+    return lambda t, x: rate * x, change
+
+
+def scaled(t, x, w):
+    return w * x
+
+
+def bound(make):
+    """A closure that was handed on before it changed."""
+    network = Network()
+    return make(closure(network)), network.set
+
+
+def calls(field, t, x):
+    return field(t, x)
+
+
 FIELDS = {
     "method": lambda: of_network(lambda n: n.velocity),
     "method of an outer module": lambda: of_network(lambda n: Outer(n).velocity),
@@ -86,27 +142,84 @@ FIELDS = {
     "closure over a closure": lambda: of_network(nested),
     "object with a number": lambda: of_object(False),
     "object with an array": lambda: of_object(True),
+    "closure over an object": lambda: of_plain(lambda p: lambda t, x: p(t, x)),
+    "global number": lambda: of_globals(reads_a_number),
+    "global weights": lambda: of_globals(reads_weights),
+    "global weights of another function": lambda: of_globals(through_another),
+    "partial": lambda: of_globals(functools.partial(calls, through_another)),
+    "Partial": lambda: of_globals(jax.tree_util.Partial(calls, reads_weights)),
+    "number of a closure": of_a_number,
+    "velocity of a closure": lambda: bound(lambda f: velocity.guided(f, f, 0.0)),
 }
 
 
-@pytest.mark.parametrize("name", first_of(FIELDS, "closure", "object with an array"))
-def test_a_field_that_was_changed_in_place_answers_for_itself(name, tmp_path):
-    make = FIELDS[name]
-    field, change = make()
+KEPT = "closure", "object with an array", "global weights of another function"
+
+
+@pytest.mark.parametrize("name", first_of(FIELDS, *KEPT))
+def test_a_field_that_was_changed_in_place_answers_for_itself(name):
+    field, change = FIELDS[name]()
     np.testing.assert_allclose(bns_jax.sample(EULER, field, X0), 1.5)
-    pairs = ground_truth.pairs(field, X0, directory=tmp_path)
-    np.testing.assert_allclose(pairs.x1, np.exp(0.5), rtol=1e-4)
     with count_compilations() as compiled:
         bns_jax.sample(EULER, field, X0)
     assert not compiled
     change(-1.0)
     np.testing.assert_allclose(bns_jax.sample(EULER, field, X0), 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", first_of([*KEPT, "method", "partial"], "closure"))
+def test_pairs_of_a_field_that_was_changed_in_place_are_its_own(name, tmp_path):
+    field, change = FIELDS[name]()
+    pairs = ground_truth.pairs(field, X0, directory=tmp_path)
+    np.testing.assert_allclose(pairs.x1, np.exp(0.5), rtol=1e-4)
+    change(-1.0)
     solved = ground_truth.pairs(field, X0)
     np.testing.assert_allclose(solved.x1, np.exp(-1.0), rtol=1e-4)
     reached = distill.evaluate(EULER, field, solved, lambda x, y: (x - y)[:, 0])
     np.testing.assert_allclose(reached, -np.exp(-1.0), rtol=1e-4)
     with pytest.raises(ValueError, match="of another configuration; field"):
         ground_truth.pairs(field, X0, directory=tmp_path)
+
+
+def of_closure(network):
+    return lambda x, x1: network.velocity(0.0, x - x1)[:, 0]
+
+
+class Metric:
+    factor = 0.5
+
+    def __call__(self, x, x1):
+        return self.factor * (x - x1)[:, 0]
+
+
+def of_attribute():
+    metric = Metric()
+    return metric, lambda w: setattr(metric, "factor", w)
+
+
+METRICS = {"closure": lambda: of_network(of_closure), "attribute": of_attribute}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_that_was_changed_in_place_answers_for_itself(name):
+    metric, change = METRICS[name]()
+    data = Pairs.of(X0, 2 * X0)
+    for factor in (0.5, -1.0):
+        change(factor)
+        reached = distill.evaluate(EULER, lambda t, x: 0.0 * x, data, metric)
+        np.testing.assert_allclose(reached, -factor)
+
+
+def test_calls_that_are_noted_compile_nothing_again():
+    noted = []
+
+    def field(t, x):
+        noted.append(1)
+        return x
+
+    for _ in range(3):
+        bns_jax.sample(EULER, field, X0)
+    assert noted == [1]
 
 
 def test_weights_of_a_method_are_arguments():

@@ -15,7 +15,8 @@ from typing import Any
 
 import jax
 
-_LIBRARIES = {"bns_jax", "jax", "numpy", "optax", "builtins"}
+from bns_jax.held import of_library
+
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _KEPT = 64
 """Programs; the one that was not called for longest makes room."""
@@ -70,7 +71,7 @@ def _held(value: Any) -> list[Any] | None:
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, tuple):
         return [*value]
-    if not _is_of_library(value):
+    if not of_library(value):
         return None
     if hasattr(value, "__wrapped__"):
         return [value.__wrapped__]
@@ -87,11 +88,6 @@ def _of_routine(value: Any) -> list[Any] | None:
         return owner + [cell.cell_contents for cell in cells]
     except ValueError:  # One is filled later.
         return None
-
-
-def _is_of_library(value: Any) -> bool:
-    module = getattr(value, "__module__", None) or type(value).__module__
-    return module.partition(".")[0] in _LIBRARIES
 
 
 def _is_frozen(value: Any) -> bool:

@@ -12,6 +12,7 @@ from bns_jax import ns, pairs, parallel, probing
 from bns_jax.checks import check_per_sample
 from bns_jax.distill.batch import Batch, of_rows, reads_path
 from bns_jax.distill.objectives import BatchFunction, Metric, as_batch_function
+from bns_jax.held import as_it_is
 from bns_jax.metrics import psnr
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
@@ -80,12 +81,12 @@ def measure(
     """
     size = PER_DEVICE * parallel.batch_devices(mesh)
     vf, of_batch = parallel.place(as_pytree(vf), mesh), as_batch_function(metric)
-    params, values = jax.tree.map(on_host, params), []
+    params, judge, values = jax.tree.map(on_host, params), as_it_is(of_batch), []
     one = of_rows(data, np.arange(1))
     with_path = reads_path(lambda batch: of_batch(batch.x0, batch), one)
     for rows, kept in parallel.batches(data.size, size, mesh):
         batch = parallel.shard(of_rows(data, rows, with_path=with_path), mesh)
-        values.append(on_host(score(of_batch, params, vf, batch))[:kept])
+        values.append(on_host(score(judge, params, vf, batch))[:kept])
     return np.concatenate(values)
 
 
