@@ -82,6 +82,8 @@ def usual():
     logging.getLogger().addHandler(shown)
     for setting, value in _USUAL.items():
         jax.config.update(setting, value)
+    # What was there before is none of the program's, and too much to look through.
+    gc.freeze()
     try:
         yield
     finally:
@@ -95,6 +97,7 @@ def usual():
         preemption._received.clear()
         # Of what is gone with a process, the lock of its folder.
         gc.collect()
+        gc.unfreeze()
 
 
 def started(name: str, *arguments: str) -> subprocess.Popen:
