@@ -68,9 +68,8 @@ def test_a_family(monkeypatch):
     for one in (family, families.constrained(family, 1)):
         fitted = distill.fit(one, FIELD, train, validation, optimizer=optimizer)
         assert fitted.val_metric >= fitted.history[0].val_metric
-    # For x' = -(1 + t) x a row's best factor is not 1.
-    best = distill.fit(family, FIELD, train, validation, optimizer=optimizer)
-    assert best.val_metric > best.history[0].val_metric + 20
+        if one is family:  # For x' = -(1 + t) x a row's best factor is not 1.
+            assert fitted.val_metric > fitted.history[0].val_metric + 20
     scaled = families.preconditioned(family, schedulers.cond_ot(), 2.0)
     ns.validate(scaled.to_params(scaled.theta))
 
