@@ -123,7 +123,7 @@ def test_from_a_file_of_weights_to_solver_files_and_pictures(
     counted = dict(line.split()[:3:2] for line in _estimate(done.stdout, "distill"))
     spent = int(rows["bns"]["forwards"]) + 2 * 2 * 8
     assert counted == {"distill": f"{spent:,}"}
-    if kind == "safetensors":
+    if kind == "pickle":
         before = contents(workdir / "pairs")
         again = run(name, path, workdir, *flags, "--stage=distill")
         assert again.returncode == 0, again.stderr

@@ -3,6 +3,8 @@
 `tests/fixtures/inception.py` says how their figures were made.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,13 +12,15 @@ import pytest
 
 from bns_jax import metrics
 from bns_jax.models import inception
+from bns_jax.models.inception import weights
 from bns_jax.models.inception.images import interpolation
-from bns_jax.models.inception.weights import parameter_shapes
 from tests import weight_files
 from tests.fixtures import inception as theirs
 from tests.laws import first_of
 
 GIVEN = theirs.read()
+# The network is traced once, whatever is loaded into it.
+weights.parameter_shapes = functools.cache(weights.parameter_shapes)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +139,7 @@ def test_every_tensor_of_the_published_file_is_accounted_for(params):
     leaves = jax.tree.leaves(params)
     assert sum(leaf.size for leaf in leaves) == convolutions + biases == 21_768_352
     assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float32)}
-    shapes = jax.tree.map(jnp.shape, parameter_shapes())
+    shapes = jax.tree.map(jnp.shape, weights.parameter_shapes())
     assert jax.tree.map(np.shape, params) == shapes
 
 
