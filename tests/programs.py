@@ -97,7 +97,6 @@ def usual():
         preemption._received.clear()
         # Of what is gone with a process, the lock of its folder.
         gc.collect()
-        gc.unfreeze()
 
 
 def started(name: str, *arguments: str) -> subprocess.Popen:
