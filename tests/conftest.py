@@ -1,5 +1,6 @@
 """Settings of the suite: float64, nothing implicit, eight devices, quick compiling."""
 
+import gc
 import os
 import tempfile
 import zlib
@@ -55,6 +56,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if values <= met:
                 item.add_marker("exhaustive")
             met |= values
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays, and is too much to look through again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _values(item: pytest.Item) -> set[tuple]:

@@ -82,6 +82,8 @@ def usual():
     logging.getLogger().addHandler(shown)
     for setting, value in _USUAL.items():
         jax.config.update(setting, value)
+    # What was there before is none of the program's, and too much to look through.
+    gc.freeze()
     try:
         yield
     finally:

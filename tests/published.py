@@ -4,6 +4,7 @@
 of the published sizes.
 """
 
+import functools
 import json
 import math
 import pathlib
@@ -16,7 +17,12 @@ from bns_jax.models import convert, edm
 from bns_jax.models.adm import ADM, ADMConfig
 from bns_jax.models.dit import DiT, DiTConfig
 from bns_jax.models.edm import EDMConfig, EDMDenoiser
+from bns_jax.models.network import Network
+from bns_jax.models.pretrained import Pretrained
 from bns_jax.models.published import PUBLISHED
+
+# An architecture is traced once, whatever is loaded into it.
+Network.shapes = functools.cache(Network.shapes)
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "checkpoints"
 KINDS = {
@@ -25,6 +31,33 @@ KINDS = {
     "dit": (DiT, DiTConfig),
     "sit": (DiT, DiTConfig),
 }
+LEAST = {
+    "adm": {
+        "image_size": 4,
+        "num_classes": 5,
+        "width": 32,
+        "multipliers": [1],
+        "blocks": 1,
+        "attention": [],
+        "head_channels": 32,
+    },
+    "edm": {
+        "image_size": 4,
+        "width": 16,
+        "multipliers": [1],
+        "blocks": 1,
+        "attention": [],
+    },
+    "dit": {
+        "image_size": 4,
+        "num_classes": 5,
+        "width": 24,
+        "depth": 1,
+        "heads": 2,
+    },
+}
+LEAST["sit"] = LEAST["dit"]
+"""Architectures so small that they compile soon."""
 FILES = sorted(path.stem for path in FIXTURES.glob("*.npz"))
 
 
@@ -43,6 +76,23 @@ def random_tensors(layout, seed):
             values *= 0.1
         tensors[name] = values.astype(np.float32)
     return tensors
+
+
+def least(name, seed=0, **changes):
+    """The smallest relative of a published checkpoint, and the tensors of its file."""
+    config = LEAST[name[:3]] | changes
+    network = PUBLISHED[name].changed(config).network(np.float32, remat=False)
+    return config, random_tensors(convert.layout(network.shapes()), seed)
+
+
+@functools.cache
+def loaded(name):
+    """The smallest relative of a published checkpoint, as from its file."""
+    config, tensors = least(name)
+    origin = PUBLISHED[name].changed(config)
+    network = origin.network(np.float32, remat=False)
+    params = jax.device_put(convert.to_flax(tensors, network.shapes()))
+    return Pretrained(origin, network, params, origin.scheduler)
 
 
 class Fixture:

@@ -161,7 +161,8 @@ def test_found_solvers_beat_the_known_ones_and_say_so(problem, found):
 def test_pairs_without_a_path_are_searched_as_well(problem):
     vf, train, validation = problem
     bare = [Pairs.of(data.x0, data.x1) for data in (train, validation)]
-    found = bns_jax.find(vf, *bare, [2, 3], optimizer=newton(2, 32))
+    # As many evaluations and steps as above, whose programs are compiled.
+    found = bns_jax.find(vf, *bare, [2, 4], optimizer=newton(4, 32))
     assert all(fit.val_metric > found.known.best(n).mean for n, fit in found.items())
 
 

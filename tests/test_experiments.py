@@ -4,6 +4,7 @@ import ast
 import contextlib
 import csv
 import dataclasses
+import json
 import os
 import pathlib
 import re
@@ -26,16 +27,18 @@ import bns_jax
 from bns_jax import distill, interchange, models, parallel, solvers
 from bns_jax.models import UNet, UNetConfig, weights
 from bns_jax.solvers import COMMON
+from experiments.ablations import studies as ablations
 from experiments.bench_distill import duel
 from experiments.job import comparison, main_job, optimizers
 from experiments.job.config import JobConfig
-from experiments.models import catalogue
+from experiments.models import catalogue, pretrain
 from experiments.models.mixture import Mixture
 from experiments.report.table import Row
 from experiments.run import lock
 from tests import programs
 from tests.fields import Gaussian
-from tests.laws import ALL_SCHEDULERS, assert_close
+from tests.laws import ALL_SCHEDULERS, assert_close, first_of
+from tests.test_pretrain import OneWeight
 
 ROOT = programs.ROOT
 # As many pairs of each split: the solver of the ground truth is compiled once.
@@ -190,8 +193,7 @@ def test_the_network_that_ships_is_distilled_without_a_word_on_stderr(tmp_path):
 @pytest.fixture(scope="module")
 def by_algorithm_2(tmp_path_factory):
     """A run that was left alone, its flags, and what it said."""
-    flags = ["--optimizer=adam", "--init=midpoint", "--sigma_0=2"]
-    flags = [*MIXTURE, *flags]
+    flags = [*MIXTURE, "--optimizer=adam", "--init=midpoint"]
     workdir = tmp_path_factory.mktemp("algorithm_2")
     return workdir, flags, digits(workdir, *flags)
 
@@ -231,10 +233,8 @@ def test_a_run_that_was_stopped_continues_to_the_same_solver(by_algorithm_2, tmp
     assert (tmp_path / solver).read_bytes() == (undisturbed / solver).read_bytes()
 
 
-@pytest.mark.parametrize(
-    "number",
-    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive)],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_ends_a_program_in_order(tmp_path, number):
     flags = (f"--workdir={tmp_path}", *MIXTURE)
     with programs.started("digits", *flags) as process:
@@ -270,7 +270,7 @@ def test_an_artefact_of_another_run_is_refused_by_name(by_algorithm_2, tmp_path)
     for named in (
         "optimizer: there 'adam(0.0005, polynomial)', here 'adam(0.001, polynomial)'",
         "init: there 'midpoint', here 'euler'",
-        "sigma_0: there 2.0, here 3.0",
+        "sigma_0: there 1.0, here 3.0",
         "iterations: there 2, here 5",
     ):
         assert named in refused.stderr
@@ -381,16 +381,19 @@ def test_names_and_weights_that_are_not_there_are_named():
 
 @pytest.mark.parametrize("init", ["best", "previous"])
 def test_other_starts_by_flags(tmp_path, init):
-    done = digits(tmp_path, *MIXTURE, f"--init={init}", "--nfe=1,2")
+    flags = {"best": ["--optimizer=adam", "--sigma_0=2"], "previous": ["--nfe=2,4"]}
+    done = digits(tmp_path, *MIXTURE, f"--init={init}", *flags[init])
     assert done.returncode == 0, done.stderr
-    starts = [
-        interchange.load_metadata(tmp_path / "solvers" / f"bns_{nfe}.json")["start"]
-        for nfe in (1, 2)
+    found = [
+        interchange.load_metadata(path)
+        for path in sorted((tmp_path / "solvers").iterdir())
     ]
+    starts = [metadata["start"] for metadata in found]
     if init == "previous":
-        assert starts == ["greedy", "bns_1"]
+        assert starts == ["greedy", "bns_2"]
     else:
         assert set(starts) <= set(COMMON)
+        assert found[0]["identity"]["sigma_0"] == 2.0
 
 
 def test_a_damaged_solver_is_made_again_and_the_others_are_left(finished, tmp_path):
@@ -415,11 +418,14 @@ def test_a_damaged_solver_is_made_again_and_the_others_are_left(finished, tmp_pa
         pytest.param(["figure11", "start"], marks=pytest.mark.exhaustive),
     ],
 )
-def test_ablations(tmp_path, studies):
-    flags = ("--model=mixture", "--nfe=2", "--iterations=1", "--train_pairs=32")
-    counts = ("--most_train_pairs=32", "--validation_pairs=32", "--test_pairs=32")
-    rest = (f"--studies={','.join(studies)}", "--rtol=1e-2", "--devices=1")
-    done = experiment("ablations", tmp_path, *flags, *counts, *rest)
+def test_ablations(tmp_path, monkeypatch, studies):
+    monkeypatch.setattr(ablations, "_TRAIN_PAIRS", (8,))
+    # As the main job above, whose programs are compiled.
+    flags = ("--model=mixture", "--nfe=2", "--iterations=2", "--train_pairs=8")
+    counts = ("--most_train_pairs=32", "--validation_pairs=8", "--test_pairs=8")
+    rest = ("--rtol=1e-2", "--atol=1e-2", "--devices=1")
+    given = (*flags, *counts, *rest, f"--studies={','.join(studies)}")
+    done = experiment("ablations", tmp_path, *given)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     settings = {}
@@ -433,7 +439,7 @@ def test_ablations(tmp_path, studies):
             assert row["psnr_db"] in done.stdout
         assert (tmp_path / f"{study}.png").read_bytes()[1:4] == b"PNG"
     if "train_pairs" in studies:
-        assert settings["train_pairs"] == {"32"}
+        assert settings["train_pairs"] == {"8"}
     else:
         assert len(settings["figure11"]) == 3
         assert settings["start"] == {"euler", "midpoint", "best known", "greedy"}
@@ -514,50 +520,80 @@ def test_a_microbatch_divides_its_batch_and_is_for_cpus(monkeypatch):
     assert optimizers.cached(model, optimizer, 260).microbatch is None
 
 
+BEGIN = """
+import json, os, sys, warnings
+import jax
+from bns_jax import distill, parallel
+from experiments.run import preemption, progress, session
+from experiments.job.config import RunConfig
+
+warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+
+def begin(model, said="", count=None, platforms="cpu", path="."):
+    os.environ["XLA_FLAGS"] = said
+    sys.path.insert(0, path)
+    jax.config.update("jax_platforms", platforms)
+    if count:
+        jax.config.update("jax_num_cpu_devices", count)
+    with session.running(RunConfig(model=model)):
+        print(jax.device_count(), os.environ["XLA_FLAGS"].split(), flush=True)
+
+for given in json.loads(sys.argv[1]):
+    child = os.fork()
+    if not child:
+        begin(**given)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+SAID = [
+    "--xla_force_host_platform_device_count=3",
+    "--xla_backend_optimization_level=2",
+]
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """What programs see, each forked from one that has imported all and begun none."""
+    folder = tmp_path_factory.mktemp("plugins")
+    (folder / "jax_plugins" / "one").mkdir(parents=True)
+    plugin = folder / "jax_plugins" / "one" / "__init__.py"
+    plugin.write_text("def initialize(): pass")
+    cases = {
+        "small": {"model": "digits"},
+        "large": {"model": "adm64"},
+        "said": {"model": "digits", "said": " ".join(SAID)},
+        "may have an accelerator": {
+            "model": "digits",
+            "count": 3,
+            "platforms": "",
+            "path": str(folder),
+        },
+    }
+    command = [sys.executable, "-c", BEGIN, json.dumps([*cases.values()])]
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    lines = [line.split(maxsplit=1) for line in ran.stdout.splitlines()]
+    ended = [(int(count), ast.literal_eval(xla)) for count, xla in lines]
+    assert len(ended) == len(cases), ran.stderr
+    return dict(zip(cases, ended, strict=True))
+
+
 class TestCpuOfASmallNetwork:
     """The devices that jax sees once a program has begun, and how it compiles."""
 
-    PROGRAM = """
-import os, sys
-from experiments.run import session
-from experiments.job.config import RunConfig
-model = "adm64" if sys.argv[1:] == ["large"] else "digits"
-with session.running(RunConfig(model=model)):
-    import jax
-    print(jax.device_count(), os.environ["XLA_FLAGS"].split())
-"""
-
-    def begin(self, *flags, **env):
-        command = [sys.executable, "-c", self.PROGRAM, *flags]
-        env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""} | env
-        ran = subprocess.run(
-            command, cwd=ROOT, env=env, capture_output=True, text=True, check=True
-        )
-        count, xla = ran.stdout.split(maxsplit=1)
-        return int(count), ast.literal_eval(xla)
-
-    def test_there_is_one_per_core(self):
-        (count, xla), cores = self.begin(), len(os.sched_getaffinity(0))
+    def test_there_is_one_per_core(self, begun):
+        (count, xla), cores = begun["small"], len(os.sched_getaffinity(0))
         assert count <= cores and (2 * count > cores or count == 8)
         assert xla == ["--xla_backend_optimization_level=1"]
 
-    @pytest.mark.exhaustive
-    def test_a_large_one_has_the_whole_cpu(self):
-        assert self.begin("large") == (1, [])
+    def test_a_large_one_has_the_whole_cpu(self, begun):
+        assert begun["large"] == (1, [])
 
-    def test_as_many_as_the_user_says_compiled_as_the_user_says(self):
-        said = [
-            "--xla_force_host_platform_device_count=3",
-            "--xla_backend_optimization_level=2",
-        ]
-        assert self.begin(XLA_FLAGS=" ".join(said)) == (3, said)
+    def test_as_many_as_the_user_says_compiled_as_the_user_says(self, begun):
+        assert begun["said"] == (3, SAID)
 
-    def test_it_compiles_as_ever_if_there_may_be_an_accelerator(self, tmp_path):
-        (tmp_path / "jax_plugins" / "one").mkdir(parents=True)
-        plugin = tmp_path / "jax_plugins" / "one" / "__init__.py"
-        plugin.write_text("def initialize(): pass")
-        env = {"JAX_PLATFORMS": "", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-        assert self.begin(JAX_NUM_CPU_DEVICES="3", **env) == (3, [])
+    def test_it_compiles_as_ever_if_there_may_be_an_accelerator(self, begun):
+        assert begun["may have an accelerator"] == (3, [])
 
 
 class TestCompare:
@@ -655,8 +691,10 @@ def test_shipped_weights_are_small_and_enough():
     assert count == metadata["figures"]["weights"] >= 300_000
 
 
-def test_pretraining_writes_weights_and_resumes(tmp_path, monkeypatch):
+@pytest.mark.parametrize("network", first_of([OneWeight, UNet], OneWeight))
+def test_pretraining_writes_weights_and_its_state(tmp_path, monkeypatch, network):
     monkeypatch.setattr(models, "UNetConfig", lambda: TINY)
+    monkeypatch.setattr(pretrain, "UNet", network)
     done = digits(
         tmp_path, "--stage=pretrain", "--pretrain_iterations=2", "--devices=1"
     )
@@ -681,12 +719,15 @@ def test_readme_example_runs(tmp_path, monkeypatch):
     text = (ROOT / "README.md").read_text()
     example = re.search(r"<!-- example -->\n```python\n(.*?)```", text, re.S)[1]
     # The same lines over a small network, with fewer steps.
-    example = example.replace(
-        "nfe=[4, 8])",
-        "nfe=8, optimizer=bns_jax.distill.gauss_newton().replace(iterations=2))",
-    )
-    example = example.replace("520, 256)", "52, 26)")
-    assert "iterations=2)" in example and "52, 26" in example
+    few = "nfe=2, optimizer=bns_jax.distill.adam(1e-2).replace(iterations=2))"
+    for there, here in (
+        ("nfe=[4, 8])", few),
+        ("bns_8.json", "bns_2.json"),
+        ("params[8]", "params[2]"),
+        ("520, 256)", "52, 26)"),
+    ):
+        assert there in example
+        example = example.replace(there, here)
     rng = np.random.default_rng(0)
     scope = {
         "net": Conditional(rng.normal(size=(3, 3))),
@@ -696,4 +737,4 @@ def test_readme_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(example, scope)
     assert scope["images"].shape == (80, 3)
-    assert (tmp_path / "bns_8.json").exists()
+    assert (tmp_path / "bns_2.json").exists()

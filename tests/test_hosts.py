@@ -187,6 +187,7 @@ def test_when_a_process_is_killed_the_other_ends_with_a_line(tmp_path, killed):
     assert pair[1 - killed].returncode != 0
 
 
+@pytest.mark.exhaustive
 def test_when_process_0_fails_alone_the_other_ends_with_its_reason(tmp_path):
     with pair_that_ends(tmp_path, "--failing=1") as (pair, _):
         said = [process.communicate(timeout=60)[1] for process in pair]

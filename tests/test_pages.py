@@ -64,13 +64,14 @@ def test_a_family(monkeypatch):
         np.testing.assert_array_equal(got, expected)
     ns.validate(family.to_params(family.theta * 3.0))
     train, validation = make_pairs(16), make_pairs(16, seed=1)
-    optimizer = distill.gauss_newton().replace(iterations=3)
-    for one in (family, families.constrained(family, 1)):
+    for one, optimizer, least in (
+        # For x' = -(1 + t) x a row's best factor is not 1.
+        (family, distill.gauss_newton(), 20),
+        (families.constrained(family, 1), distill.adam(1e-2), 0),
+    ):
+        optimizer = optimizer.replace(batch=16, iterations=3)
         fitted = distill.fit(one, FIELD, train, validation, optimizer=optimizer)
-        assert fitted.val_metric >= fitted.history[0].val_metric
-    # For x' = -(1 + t) x a row's best factor is not 1.
-    best = distill.fit(family, FIELD, train, validation, optimizer=optimizer)
-    assert best.val_metric > best.history[0].val_metric + 20
+        assert fitted.val_metric >= fitted.history[0].val_metric + least
     scaled = families.preconditioned(family, schedulers.cond_ot(), 2.0)
     ns.validate(scaled.to_params(scaled.theta))
 

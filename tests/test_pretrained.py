@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 import bns_jax
 from bns_jax import parallel, solvers
 from bns_jax.models import (
+    convert,
     edm_precondition,
     pretrained,
     published,
@@ -21,10 +22,11 @@ from bns_jax.models import (
     state_dict,
 )
 from bns_jax.models.edm_unet import EDMConfig, EDMUNet
+from bns_jax.models.published import PUBLISHED
 from bns_jax.models.tensors import Tensors
 from tests import weight_files
 from tests.laws import first_of
-from tests.published import FIXTURES, Fixture, error
+from tests.published import FIXTURES, Fixture, error, least, loaded
 from tests.weight_files import FORMATS
 
 SMALL = {
@@ -65,11 +67,10 @@ def test_a_file_becomes_the_weights_of_the_network(load, name):
         np.testing.assert_array_equal(got, expected)
 
 
-def inputs(fixture, scale=1.0):
-    _, x, label = fixture.given
-    rng = np.random.default_rng(3)
-    classes = (label,) if fixture.network.config.num_classes else ()
-    return jnp.asarray(scale * rng.normal(size=x.shape), jnp.float32), classes
+def inputs(config, scale=1.0):
+    x = scale * np.random.default_rng(3).normal(size=(3, *config.image_shape))
+    label = jnp.array([0, config.num_classes - 1, 2])
+    return jnp.asarray(x, jnp.float32), (label,) if config.num_classes else ()
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -93,9 +94,9 @@ def velocity(field, t, x, *classes):
 
 @pytest.mark.parametrize("name", ["adm64", "adm128", "dit_xl_2"])
 @pytest.mark.parametrize("step", [0, 300, 950])
-def test_noise_predictions_become_velocities_at_their_steps(load, name, step):
-    model, fixture = load(name)
-    x, classes = inputs(fixture)
+def test_noise_predictions_become_velocities_at_their_steps(name, step):
+    model = loaded(name)
+    x, classes = inputs(model.config)
     steps = len(model.scheduler.log_alphas) - 1
     t = 1.0 - (step + 1) / steps
     # The velocity is the slope of the path through both ends (Table 1).
@@ -109,17 +110,17 @@ def test_noise_predictions_become_velocities_at_their_steps(load, name, step):
     assert error(velocity(model.field(), near, x, *classes), expected) < 1e-3
 
 
-def test_a_flow_model_is_its_velocity(load):
-    model, fixture = load("sit_xl_2")
-    x, classes = inputs(fixture)
+def test_a_flow_model_is_its_velocity():
+    model = loaded("sit_xl_2")
+    x, classes = inputs(model.config)
     expected = raw(model, 0.3, x, classes)
     assert error(velocity(model.field(), 0.3, x, *classes), expected) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["adm64", "sit_xl_2"])
-def test_guidance_mixes_with_the_null_label(load, name):
-    model, fixture = load(name)
-    x, (label,) = inputs(fixture)
+def test_guidance_mixes_with_the_null_label(name):
+    model = loaded(name)
+    x, (label,) = inputs(model.config)
     null = jnp.full_like(label, model.config.num_classes)
     cond, uncond = (velocity(model.field(), 0.6, x, y) for y in (label, null))
     got = velocity(model.field(0.5), 0.6, x, label)
@@ -129,9 +130,9 @@ def test_guidance_mixes_with_the_null_label(load, name):
 
 
 @pytest.mark.parametrize("name", ["dit_xl_2", "sit_xl_2"])
-def test_guidance_of_the_leading_channels_leaves_the_rest_conditional(load, name):
-    model, fixture = load(name)
-    x, (label,) = inputs(fixture)
+def test_guidance_of_the_leading_channels_leaves_the_rest_conditional(name):
+    model = loaded(name)
+    x, (label,) = inputs(model.config)
     cond, all_guided, got = (
         velocity(field, 0.6, x, label)
         for field in (model.field(), model.field(0.5), model.field(0.5, channels=3))
@@ -145,16 +146,16 @@ def test_guidance_of_the_leading_channels_leaves_the_rest_conditional(load, name
             model.field(0.5, channels=channels)
 
 
-def test_guidance_needs_classes(load):
-    model, _ = load("edm_cifar10_uncond_ve")
+def test_guidance_needs_classes():
+    model = loaded("edm_cifar10_uncond_ve")
     with pytest.raises(ValueError, match="guidance needs a class-conditional network"):
         model.field(0.2)
 
 
 @pytest.mark.parametrize("label", [[0, 6, 1], [-1, 0, 0]])
-def test_a_label_out_of_range_is_named(load, label):
-    model, fixture = load("adm64")
-    x, _ = inputs(fixture)
+def test_a_label_out_of_range_is_named(label):
+    model = loaded("adm64")
+    x, _ = inputs(model.config)
     message = rf"labels run from 0 to 4, and 5 is none; got \[{[6, -1][label[0]]}\]"
     with pytest.raises(ValueError, match=message):
         model.field()(0.5, x, np.array(label))
@@ -162,9 +163,9 @@ def test_a_label_out_of_range_is_named(load, label):
         model.field()(0.5, x)
 
 
-def test_solvers_run_on_it(load):
-    model, fixture = load("sit_xl_2")
-    x, classes = inputs(fixture)
+def test_solvers_run_on_it():
+    model = loaded("sit_xl_2")
+    x, classes = inputs(model.config)
     out = bns_jax.sample(solvers.midpoint(4), model.field(1.5), x, *classes)
     assert out.shape == x.shape
     assert np.all(np.isfinite(out))
@@ -300,18 +301,16 @@ LEVEL_600 = np.sqrt(
     (np.sin(0.5 * np.pi / 1.008) / np.sin(0.5 * np.pi * 0.6 / 1.008)) ** 2 - 1
 )
 DENOISERS = [
-    ("EDMPrecond", "edm_ddpmpp_tiny", "edm_cifar10_cond_vp", 0.25, {}),
+    ("EDMPrecond", "edm_cifar10_cond_vp", 0.25, {}),
     (
         "VPPrecond",
-        "edm_ddpmpp_tiny",
         "edm_cifar10_cond_vp",
         None,
         {"beta_d": 19.9, "beta_min": 0.1, "M": 1000},
     ),
-    ("VEPrecond", "edm_ncsnpp_tiny", "edm_cifar10_uncond_ve", None, {}),
+    ("VEPrecond", "edm_cifar10_uncond_ve", None, {}),
     (
         "iDDPMPrecond",
-        "edm_dhariwal_tiny",
         "edm_imagenet64",
         None,
         {"C_1": 0.001, "C_2": 0.008, "M": 1000},
@@ -319,12 +318,14 @@ DENOISERS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "small", "name", "data", "constants"), DENOISERS)
+@pytest.mark.parametrize(("kind", "name", "data", "constants"), DENOISERS)
 def test_a_pickle_says_how_its_network_is_preconditioned(
-    tmp_path, kind, small, name, data, constants
+    tmp_path, kind, name, data, constants
 ):
-    fixture = Fixture(small)
-    tensors = dict(fixture.tensors)
+    # Of the last one a head has 64 channels.
+    config, tensors = least(name, width=64 if kind == "iDDPMPrecond" else 16)
+    network = PUBLISHED[name].changed(config).network(np.float32, remat=False)
+    params = convert.to_flax(tensors, network.shapes())["model"]
     if kind == "iDDPMPrecond":  # noise and variance, and its levels
         for part in ("weight", "bias"):
             old = tensors[f"model.out_conv.{part}"]
@@ -332,7 +333,7 @@ def test_a_pickle_says_how_its_network_is_preconditioned(
         tensors["u"] = np.zeros(1001)
     path = tmp_path / "network.pkl"
     path.write_bytes(weight_files.network(tensors, kind, data, **constants))
-    model = pretrained.load(name, path, config=unsaid(fixture))
+    model = pretrained.load(name, path, config=config)
     assert edm_precondition.CLASSES[kind] == model.config.preconditioning
     sigma = LEVEL_600
     got = edm_precondition.scalings(model.config, jnp.array([sigma], jnp.float32))
@@ -340,12 +341,11 @@ def test_a_pickle_says_how_its_network_is_preconditioned(
     np.testing.assert_allclose(np.concatenate(got), expected, rtol=1e-5, atol=1e-3)
     if kind in ("VPPrecond", "VEPrecond"):
         return  # the network is one of the others
-    x, classes = inputs(fixture, sigma)
+    x, classes = inputs(network.config, sigma)
     skip, out, given, noise = table_1(kind, sigma, data)
-    inner = EDMUNet(fixture.network.config)
     told = jnp.full(len(x), noise, jnp.float32)
-    label = fixture.given[2]
-    raw = apply(inner, fixture.params["model"], told, jnp.float32(given) * x, label)
+    inner = EDMUNet(network.config)
+    raw = apply(inner, params, told, jnp.float32(given) * x, *classes)
     denoised = skip * np.asarray(x, np.float64) + out * np.asarray(raw, np.float64)
     expected = -80.0 * (np.asarray(x) - denoised) / sigma
     got = velocity(model.field(), 1 - sigma / 80, x, *classes)

@@ -338,8 +338,8 @@ class TestCommand:
     def test_bad_flags_are_named_before_anything_is_written(
         self, tmp_path, flags, message
     ):
-        workdir = f"--workdir={tmp_path}/run"
-        refused = programs.run("taxonomy", workdir, *flags)
+        shared = (f"--workdir={tmp_path}/run", "--solvers=euler")
+        refused = programs.run("taxonomy", *shared, *flags)
         assert refused.returncode == 1
         assert message in refused.stderr
         assert not (tmp_path / "run").exists()

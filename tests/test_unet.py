@@ -11,6 +11,7 @@ import pytest
 
 from bns_jax.models import UNet, UNetConfig
 from bns_jax.models.unet import GroupNorm
+from tests.laws import first_of
 
 CONFIG = UNetConfig(
     image_shape=(4, 8, 2), num_classes=3, channels=(4, 8), embedding=8, groups=2
@@ -127,18 +128,20 @@ def test_an_impossible_architecture_is_refused(kwargs, message):
         UNetConfig(**kwargs)
 
 
-@pytest.mark.parametrize("shape", [(3, 12), (3, 5, 12), (3, 4, 2, 12)])
+@pytest.mark.parametrize(
+    "shape", first_of([(3, 12), (3, 5, 12), (3, 4, 2, 12)], (3, 4, 2, 12))
+)
 def test_group_norm_is_that_of_flax(shape):
     rng = np.random.default_rng(2)
     scale, bias = jnp.asarray(rng.normal(size=(2, 12)))
     params, h = {"params": {"scale": scale, "bias": bias}}, rng.normal(size=shape)
-    own = GroupNorm(4).apply(params, jnp.asarray(h))
+    own = jax.jit(GroupNorm(4).apply)(params, jnp.asarray(h))
     with jax.numpy_dtype_promotion("standard"):
-        flax = nn.GroupNorm(4).apply(params, jnp.asarray(h))
+        flax = jax.jit(nn.GroupNorm(4).apply)(params, jnp.asarray(h))
     np.testing.assert_allclose(own, flax, rtol=1e-12)
 
 
 def test_group_norm_of_what_does_not_vary_is_its_bias():
     params = {"params": {"scale": jnp.ones(4), "bias": jnp.arange(4.0)}}
-    out = GroupNorm(2).apply(params, jnp.full((2, 3, 3, 4), 1e3))
+    out = jax.jit(GroupNorm(2).apply)(params, jnp.full((2, 3, 3, 4), 1e3))
     np.testing.assert_allclose(out, np.broadcast_to(np.arange(4.0), out.shape))

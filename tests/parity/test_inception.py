@@ -92,6 +92,7 @@ class Network:
         return torch.mean(x, (2, 3))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("shape", [(1, 32, 32, 3), (1, 331, 310, 3)])
 def test_features(shape):
     weights = theirs.random_weights(theirs.read()["shapes"])
