@@ -89,18 +89,23 @@ FIELDS = {
 }
 
 
-@pytest.mark.parametrize("name", first_of(FIELDS, "closure", "object with an array"))
-def test_a_field_that_was_changed_in_place_answers_for_itself(name, tmp_path):
-    make = FIELDS[name]
-    field, change = make()
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_that_was_changed_in_place_is_sampled_anew(name):
+    field, change = FIELDS[name]()
     np.testing.assert_allclose(bns_jax.sample(EULER, field, X0), 1.5)
-    pairs = ground_truth.pairs(field, X0, directory=tmp_path)
-    np.testing.assert_allclose(pairs.x1, np.exp(0.5), rtol=1e-4)
     with count_compilations() as compiled:
         bns_jax.sample(EULER, field, X0)
     assert not compiled
     change(-1.0)
     np.testing.assert_allclose(bns_jax.sample(EULER, field, X0), 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", first_of(FIELDS, "object with an array"))
+def test_a_field_that_was_changed_in_place_answers_for_itself(name, tmp_path):
+    field, change = FIELDS[name]()
+    pairs = ground_truth.pairs(field, X0, directory=tmp_path)
+    np.testing.assert_allclose(pairs.x1, np.exp(0.5), rtol=1e-4)
+    change(-1.0)
     solved = ground_truth.pairs(field, X0)
     np.testing.assert_allclose(solved.x1, np.exp(-1.0), rtol=1e-4)
     reached = distill.evaluate(EULER, field, solved, lambda x, y: (x - y)[:, 0])
