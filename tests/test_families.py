@@ -144,7 +144,6 @@ def test_a_source_of_unit_width_changes_no_family(scheduler):
     first_cases(
         [*((name, 5.0) for name in ALL_SCHEDULERS), ("cond_ot", 0.5), ("ve", 0.5)],
         ("zero_terminal", 5.0),
-        ("cond_ot", 5.0),
         ("ve", 0.5),
     ),
 )
