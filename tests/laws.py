@@ -199,6 +199,14 @@ def first_of(values: Iterable[Any], *kept: Any) -> list[Any]:
     return [v if v in kept else pytest.param(v, marks=exhaustive) for v in values]
 
 
+def first_cases(cases: Iterable[tuple], *kept: tuple) -> list[Any]:
+    """`first_of` where a case has a value for each of several names."""
+    return [
+        c if c in kept else pytest.param(*c, marks=pytest.mark.exhaustive)
+        for c in cases
+    ]
+
+
 def run(params: NSParams, vf: Callable[..., Any], x0: np.ndarray) -> np.ndarray:
     """Every iterate of eq. 11, one term after another, in NumPy."""
     times, a, b = map(np.asarray, params)

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from bns_jax import schedulers, velocity
+from bns_jax import Problem, identity, schedulers, velocity
 from bns_jax.pairs import Pairs
+from bns_jax.reference import Reference
 
 from .fields import wavy
 
@@ -138,3 +139,13 @@ def wavy_problem(dtype=np.float64):
         wavy_pairs(64, seed=1, dtype=dtype),
         wavy_pairs(40, seed=2, dtype=dtype),
     )
+
+
+def what_differs(field, other, x0, *args):
+    """Why a folder of pairs of one field is not one of the other, in order."""
+    count = len(jax.tree.leaves(x0)[0])
+    there, here = (
+        Reference.of(Problem.of(vf), count, None, 1e-5, 1e-5, "highest").facts(x0, args)
+        for vf in (field, other)
+    )
+    return identity.differences(there, here)

@@ -15,7 +15,9 @@ from experiments.tools.collectives import (
     has_float64,
 )
 
-NFE, DIMENSION, BATCH = 3, 64, 1024
+from .laws import first_of
+
+NFE, DIMENSION, BATCH = 2, 64, 1024
 
 
 def text_of(function, *args):
@@ -87,7 +89,9 @@ def lowered():
     )
 
 
-@pytest.mark.parametrize("name", ["sample", "Gauss-Newton step", "Adam step"])
+@pytest.mark.parametrize(
+    "name", first_of(["sample", "Gauss-Newton step", "Adam step"], "Gauss-Newton step")
+)
 def test_only_the_numbers_of_the_solver_cross_between_devices(lowered, name):
     found = collectives(lowered[name].compile().as_text())
     assert {one.kind for one in found} <= {"all-reduce"}

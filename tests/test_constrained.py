@@ -12,13 +12,14 @@ from jax.test_util import check_grads
 from numpy.polynomial import Polynomial
 
 from bns_jax import families, ns, schedulers
-from tests.laws import ALL_SOLVERS, assert_close, random_params, run
+from tests.laws import ALL_SOLVERS, assert_close, first_of, random_params, run
 
 DEGREES = [1, 2, 3]
 STARTS = ["euler", "midpoint", "heun", "rk3", "rk4", "ab3", "ddim", "edm_heun"]
 
 each_degree = pytest.mark.parametrize("degree", DEGREES)
-each_start = pytest.mark.parametrize("start", STARTS)
+degree_three = pytest.mark.parametrize("degree", first_of(DEGREES, 3))
+each_start = pytest.mark.parametrize("start", first_of(STARTS, "heun", "ab3"))
 
 
 def start_params(start, nfe=8):
@@ -28,12 +29,19 @@ def start_params(start, nfe=8):
 
 def perturbed(theta, seed, scale):
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: leaf + scale * rng.normal(size=leaf.shape), theta)
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) + scale * rng.normal(size=leaf.shape), theta
+    )
 
 
 def member(family, scale=0.0, seed=0):
     """The start, or a member near it."""
     return jax.jit(family.to_params)(perturbed(family.theta, seed, scale))
+
+
+def jitted(family):
+    """The same, of which `constrained` asks the start of one program."""
+    return family._replace(to_params=jax.jit(family.to_params))
 
 
 def moments(params, degree):
@@ -76,7 +84,7 @@ def test_every_member_is_exact_for_polynomials(start, degree):
         assert np.max(np.abs(got.b)) < 30.0 or scale == 0.1
 
 
-@each_degree
+@degree_three
 def test_iterates_follow_a_trajectory_of_polynomial_velocity(rng, degree):
     """Run as a solver, each iterate is the sample at its own time."""
     family = families.constrained(families.bns(random_params(rng, 6)), degree)
@@ -90,7 +98,7 @@ def test_iterates_follow_a_trajectory_of_polynomial_velocity(rng, degree):
     assert_close(got[degree - 1 :], expected[degree - 1 :], 1e-11 * size)
 
 
-@each_degree
+@degree_three
 def test_the_change_is_the_least_that_does_it(rng, degree):
     """Row by row, that of NumPy's pseudo-inverse."""
     params = random_params(rng, 7)
@@ -121,6 +129,7 @@ def test_one_step_of_order_two_satisfies_degree_two(start):
 @each_degree
 def test_constraining_twice_is_constraining_once(start, degree):
     once = families.constrained(families.bns(start_params(start, 4)), degree)
+    once = jitted(once)
     twice = families.constrained(once, degree)
     assert_close(member(twice, 0.01).b, member(once, 0.01).b, 1e-12)
 
@@ -148,12 +157,10 @@ def six_evaluations(degree):
     return family.theta, jax.jit(family.to_params)
 
 
-@given(
-    times=st.lists(st.sampled_from([-1.0, 0.0, 0.3, 0.3, 0.8, 2.0]), min_size=5),
-    degree=st.sampled_from(DEGREES),
-)
-@settings(max_examples=30, deadline=None, derandomize=True)
-def test_times_that_meet_leave_a_finite_solver(times, degree):
+@degree_three
+@given(times=st.lists(st.sampled_from([-1.0, 0.0, 0.3, 0.3, 0.8, 2.0]), min_size=5))
+@settings(max_examples=10, deadline=None, derandomize=True)
+def test_times_that_meet_leave_a_finite_solver(degree, times):
     """It keeps as many conditions as are left to keep."""
     start, to_params = six_evaluations(degree)
     params, pull = jax.vjp(to_params, start._replace(times=jnp.asarray(times[:5])))
@@ -163,14 +170,14 @@ def test_times_that_meet_leave_a_finite_solver(times, degree):
     assert all(np.all(np.isfinite(leaf)) for leaf in gradient)
 
 
-@each_degree
+@degree_three
 def test_constrained_families_are_differentiable(degree):
     family = families.constrained(families.bns(start_params("midpoint", 4)), degree)
     theta = perturbed(family.theta, seed=0, scale=0.02)
     check_grads(jax.jit(family.to_params), (theta,), order=1, modes=["rev"])
 
 
-@each_degree
+@degree_three
 def test_the_first_time_need_not_be_zero(rng, degree):
     params = random_params(rng, 5)
     family = families.bns(params, free_start=True)
@@ -181,9 +188,9 @@ def test_the_first_time_need_not_be_zero(rng, degree):
 
 
 def test_the_last_of_two_combinators_has_its_way():
-    family = families.bns(start_params("midpoint", 4))
+    family = families.bns(start_params("midpoint", 2))
     path = schedulers.cosine()
-    kept = families.constrained(families.preconditioned(family, path, 3.0), 2)
+    kept = families.constrained(jitted(families.preconditioned(family, path, 3.0)), 2)
     lost = families.preconditioned(families.constrained(family, 2), path, 3.0)
     got = member(kept)
     assert_exact(got, room(np.asarray(got.times), 2))
@@ -191,7 +198,7 @@ def test_the_last_of_two_combinators_has_its_way():
 
 
 def test_scale_time_solvers_can_be_constrained():
-    family = families.constrained(families.bst("midpoint", 6), 2)
+    family = families.constrained(jitted(families.bst("midpoint", 4)), 2)
     got = member(family, 0.1)
     assert_exact(got, room(np.asarray(got.times), 2))
 

@@ -7,7 +7,7 @@ import pytest
 
 from bns_jax import ground_truth, schedulers, velocity
 from tests.fields import Gaussian
-from tests.laws import assert_close, first_of
+from tests.laws import assert_close
 
 X = jnp.asarray([-1.3, 0.2, 2.4])
 
@@ -166,16 +166,27 @@ def test_a_branch_of_another_shape_is_named(which):
         vf(0.5, IMAGES)
 
 
-@pytest.mark.parametrize("shape", first_of([(5,), (5, 1)], (5, 1)), ids=str)
-def test_pairs_solve_each_sample_at_its_own_scale(shape):
-    """The exact flow of x' = (1 + w) x - w (-x) = (1 + 2 w) x."""
-    w = np.linspace(-0.5, 0.5, 5)
-    vf = velocity.guided(lambda t, x: x, lambda t, x: -x, w.reshape(shape))
-    x0 = np.random.default_rng(0).normal(size=(5, 2))
-    solved = ground_truth.pairs(vf, x0, rtol=1e-9, atol=1e-9, chunk=2)
-    assert_close(solved.x1, np.exp(1 + 2 * w)[:, None] * x0, 1e-7)
-    assert solved.args == ()
-    by_argument = velocity.guided(lambda t, x: x, lambda t, x: -x, None)
-    again = ground_truth.pairs(by_argument, x0, w, rtol=1e-9, atol=1e-9, chunk=2)
-    assert_close(again.x1, solved.x1, 1e-12)
-    assert_close(again.args[0], w, 0.0)
+def solved_of_scales(held, *given):
+    """Pairs of x' = (1 + w) x - w (-x) = (1 + 2 w) x, whose flow is exact."""
+    vf = velocity.guided(lambda t, x: x, lambda t, x: -x, held)
+    solved = ground_truth.pairs(vf, NOISE, *given, rtol=1e-9, atol=1e-9, chunk=2)
+    assert_close(solved.x1, np.exp(1 + 2 * OWN_SCALES)[:, None] * NOISE, 1e-7)
+    return solved
+
+
+NOISE = np.random.default_rng(0).normal(size=(5, 2))
+OWN_SCALES = np.linspace(-0.5, 0.5, 5)
+
+
+def test_pairs_solve_each_sample_at_the_scale_that_is_its_argument():
+    solved = solved_of_scales(None, OWN_SCALES)
+    assert_close(solved.args[0], OWN_SCALES, 0.0)
+
+
+@pytest.mark.exhaustive
+def test_pairs_solve_each_sample_at_its_own_scale():
+    by_argument = solved_of_scales(None, OWN_SCALES)
+    for shape in ((5,), (5, 1)):
+        solved = solved_of_scales(OWN_SCALES.reshape(shape))
+        assert_close(by_argument.x1, solved.x1, 1e-12)
+        assert solved.args == ()

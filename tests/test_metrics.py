@@ -211,7 +211,7 @@ def test_the_interval_covers_the_mean_as_often_as_it_says(rng):
 
 def test_the_interval_is_that_of_the_normal_distribution(rng):
     # Its half width is 1.96 standard errors, and falls as 1 / sqrt(N).
-    for count in (400, 6400):
+    for count in (400, 1600):
         values = rng.normal(size=count)
         low, high = metrics.bootstrap_interval(values)
         width = 2 * 1.96 * np.std(values) / np.sqrt(count)

@@ -57,9 +57,9 @@ def field(weights):
 
 @pytest.fixture(scope="module")
 def chosen():
-    """A random solver for each NFE, and the whole catalogue at one."""
+    """A random solver for some NFE, and the whole catalogue at one."""
     rng = np.random.default_rng(0)
-    every = {f"random_{n}": random_params(rng, n) for n in range(1, 17)}
+    every = {f"random_{n}": random_params(rng, n) for n in (1, 2, 3, 16)}
     return every | solvers.build_all(solvers.ALL, 8, schedulers.vp())
 
 

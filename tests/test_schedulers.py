@@ -8,7 +8,7 @@ import pytest
 import bns_jax
 from bns_jax import schedulers, solvers, velocity
 from tests.laws import ALL_SCHEDULERS as ONE_OF_EACH
-from tests.laws import assert_close
+from tests.laws import assert_close, first_cases
 
 ALL_SCHEDULERS = ONE_OF_EACH | {
     "constant_beta": schedulers.vp(10.0, 10.0),
@@ -135,9 +135,9 @@ def test_numbers_give_numpy_float64_whatever_the_configuration(scheduler, name):
 
 @each_scheduler
 def test_jax_dtypes_are_kept(scheduler):
-    t = jnp.asarray([0.25, 0.5], jnp.float32)
+    t = jax.ShapeDtypeStruct((2,), jnp.float32)
     for name in FUNCTIONS:
-        assert getattr(scheduler, name)(t).dtype == jnp.float32
+        assert jax.eval_shape(getattr(scheduler, name), t).dtype == jnp.float32
 
 
 @pytest.mark.parametrize(
@@ -241,18 +241,24 @@ def test_discrete_schedule_tends_to_the_continuous_one():
     assert_close(path.sigma(INTERIOR), vp.sigma(INTERIOR), 1e-5)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("steps", [996, 1000])
+@pytest.mark.parametrize(
+    ("steps", "dtype"),
+    first_cases(
+        [(steps, dtype) for steps in (996, 1000) for dtype in (np.float32, np.float64)],
+        (996, np.float32),
+        (1000, np.float64),
+    ),
+)
 def test_timesteps_of_whole_steps_are_whole(steps, dtype):
     """A network's table is read by timestep(t).astype(int)."""
     path = schedulers.from_alphas_cumprod(np.linspace(0.99, 0.01, steps))
     k = np.arange(steps)
     t = (1.0 - (k + 1) / steps).astype(dtype)
-    given = t if dtype is np.float64 else jnp.asarray(t)
-    np.testing.assert_array_equal(np.asarray(path.timestep(given)).astype(int), k)
-    slope = jax.grad(lambda t: jnp.sum(path.timestep(t)))(jnp.asarray(t[1:-1]))
-    np.testing.assert_allclose(slope, -float(steps), rtol=1e-6)
-    between = path.timestep(given[:-1] - dtype(0.5 / steps))
+    timestep = path.timestep if dtype is np.float64 else jax.jit(path.timestep)
+    np.testing.assert_array_equal(np.asarray(timestep(t)).astype(int), k)
+    gradient = jax.jit(jax.grad(lambda t: jnp.sum(path.timestep(t))))
+    np.testing.assert_allclose(gradient(t[1:-1]), -float(steps), rtol=1e-6)
+    between = timestep(t - dtype(0.5 / steps))[:-1]
     np.testing.assert_allclose(between, k[:-1] + 0.5, rtol=1e-5, atol=1e-3)
 
 
@@ -274,7 +280,7 @@ def test_zero_terminal_snr(last):
     inside = np.linspace(0.0, 0.001, 7)
     for derivative in (path.d_alpha(inside), path.d_sigma(inside)):
         assert np.all(np.isfinite(derivative))
-    slope = jax.vmap(jax.grad(path.alpha))(jnp.asarray(inside))
+    slope = jax.jit(jax.vmap(jax.grad(path.alpha)))(inside)
     assert np.all(np.isfinite(slope))
     times = path.snr_inverse(path.snr(inside))
     np.testing.assert_allclose(times, inside, atol=1e-12)
