@@ -29,15 +29,19 @@ def start(line: str) -> None:
       line: instead of a dump.
     """
     import subprocess
+    import warnings
 
     reader, writer = os.pipe()
-    # Of a session of its own, so that Ctrl-C does not end it first.
-    subprocess.Popen(
-        [sys.executable, "-S", "-E", __file__, line],
-        stdin=reader,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with warnings.catch_warnings():
+        # It outlives this process, and nobody waits for it.
+        warnings.simplefilter("ignore", ResourceWarning)
+        # Of a session of its own, so that Ctrl-C does not end it first.
+        subprocess.Popen(
+            [sys.executable, "-S", "-E", __file__, line],
+            stdin=reader,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
     sys.stderr.flush()
     os.dup2(writer, 2)
     os.close(reader)
