@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,18 +15,19 @@ from bns_jax.checks import check_per_sample
 from bns_jax.distill.evaluate import score
 from bns_jax.distill.objectives import BatchFunction
 from bns_jax.distill.optimizer import Goal, Optimizer
-from bns_jax.families import Family
+from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 
 
 def check_inputs(
-    optimizer: Optimizer, family: Family, train: Pairs, validation: Pairs
+    optimizer: Optimizer, theta: Any, start: NSParams, train: Pairs, validation: Pairs
 ) -> None:
     """Everything that can be wrong with the data, found before the work starts.
 
     Args:
       optimizer: of the run.
-      family: to be fitted.
+      theta: where it starts, in the numbers of the family.
+      start: the same as a solver.
       train: pairs.
       validation: pairs; some from noise of training pairs are warned of.
 
@@ -43,9 +45,9 @@ def check_inputs(
             f"batch is larger than the data: expected at most {train.size} training "
             f"pairs, got {batch}"
         )
-    ns.validate(family.to_params(family.theta))
+    ns.validate(start)
     residuals = sum(np.size(leaf) for leaf in jax.tree.leaves(train.x1))
-    free = sum(np.size(leaf) for leaf in jax.tree.leaves(family.theta))
+    free = sum(np.size(leaf) for leaf in jax.tree.leaves(theta))
     if residuals < free:
         raise ValueError(
             f"{free} parameters cannot be fitted to {residuals} residuals: expected "
@@ -64,22 +66,24 @@ def check_inputs(
         )
 
 
-def check_shapes(goal: Goal, family: Family, metric: BatchFunction) -> None:
+def check_shapes(
+    goal: Goal, theta: Any, start: NSParams, metric: BatchFunction
+) -> None:
     """Checks the field, the objective and the metric without computing anything.
 
     Args:
       goal: an example of the objective on a batch.
-      family: to be fitted.
+      theta: where it starts, in the numbers of the family.
+      start: the same as a solver.
       metric: of a batch.
 
     Raises:
       ValueError: if the field returns another tree, shape or dtype than that of x, or
         the objective or the metric no number per sample.
     """
-    batch, params = goal.batch, family.to_params(family.theta)
-    scored = partial(score, metric, params, goal.vf)
+    batch, scored = goal.batch, partial(score, metric, start, goal.vf)
     returned = {
-        "objective": jax.eval_shape(goal.losses, family.theta, batch),
+        "objective": jax.eval_shape(goal.losses, theta, batch),
         "metric": jax.eval_shape(scored, batch),
     }
     for name, values in returned.items():

@@ -28,6 +28,7 @@ from bns_jax.distill.objectives import (
 from bns_jax.distill.optimizer import Optimizer, Trainer
 from bns_jax.distill.step import Task
 from bns_jax.families import Family
+from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 from bns_jax.problem import Problem
 from bns_jax.pytree import checksum
@@ -114,7 +115,8 @@ class Search:
 
     def check(self) -> None:
         """What can be wrong with it, before anything is computed."""
-        check_inputs(self.optimizer, self.family, self.train, self.validation)
+        data = self.train, self.validation
+        check_inputs(self.optimizer, self.family.theta, self.start, *data)
         if self.optimizer.microbatch is not None:
             parallel.check_divisible(self.optimizer.microbatch, self.problem.mesh)
         self.problem.check_args(self.validation.args)
@@ -128,12 +130,18 @@ class Search:
         Raises:
           ValueError: naming what returns another shape, tree or dtype.
         """
-        check_shapes(self.task.on(vf, self.batch(0)), self.family, self.metric)
+        goal = self.task.on(vf, self.batch(0))
+        check_shapes(goal, self.family.theta, self.start, self.metric)
 
     @cached_property
+    def start(self) -> NSParams:
+        """The solver that it starts from."""
+        return self.family.to_params(self.family.theta)
+
+    @property
     def nfe(self) -> int:
         """Evaluations of the solver."""
-        return len(self.family.to_params(self.family.theta).a)
+        return len(self.start.a)
 
     @property
     def batch_size(self) -> int:
@@ -209,7 +217,7 @@ class Search:
             ),
             **identity.of_function("metric", bare(self.metric), identity.probe(judged)),
             "nfe": self.nfe,
-            "start": checksum((theta, self.family.to_params(theta))),
+            "start": checksum((theta, self.start)),
             **self.problem.identity(train.x0, train.args),
             "train": checksum((train.x0, train.x1, train.args, weights, *path)),
             "validation": checksum((validation.x0, validation.x1, validation.args)),
