@@ -528,4 +528,4 @@ def test_ten_times_the_pairs_take_no_more_memory(tmp_path):
         command = [sys.executable, "-c", MEMORY, str(count), str(tmp_path / str(count))]
         return int(subprocess.run(command, check=True, capture_output=True).stdout)
 
-    assert peak(20_000) < 1.1 * peak(2_000)
+    assert peak(10_000) < 1.1 * peak(1_000)
