@@ -191,16 +191,15 @@ def _check_drawn(call, inputs, examples):
     check()
 
 
-@pytest.mark.parametrize("examples", first_of([4, 40], 4))
+@pytest.mark.parametrize("examples", first_of([4, 20], 4))
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_any_array_is_refused_by_name_or_taken_as_its_copy(name, examples):
-    _check_drawn(FUNCTIONS[name], arrays(), examples)
+    shapes = SHAPES if examples > 4 else [(3, 2), (3,), ()]
+    _check_drawn(FUNCTIONS[name], arrays(shapes), examples)
 
 
-@pytest.mark.parametrize("examples", first_of([2, 6], 2))
-@pytest.mark.parametrize(
-    "name", first_of(SLOW, "ground_truth.pairs", "conventions.check", "greedy", "fit")
-)
+@pytest.mark.parametrize("examples", first_of([2, 4], 2))
+@pytest.mark.parametrize("name", first_of(SLOW, "conventions.check", "greedy", "fit"))
 def test_long_work_refuses_first_or_takes_any_layout(name, examples):
     _check_drawn(SLOW[name], arrays([(3, 2), (3,), (0, 2), ()]), examples)
 

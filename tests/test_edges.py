@@ -123,7 +123,7 @@ def test_pairs_of_16_bits_are_fitted(dtype):
         decay_like,
         half(PAIRS),
         half(other),
-        optimizer=distill.gauss_newton().replace(iterations=2),
+        optimizer=distill.adam(1e-2).replace(iterations=2),
     )
     assert found.val_metric > found.history[0].val_metric
 
@@ -226,7 +226,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", first_of(WRONG, "swapped", "shuffled"))
+@pytest.mark.parametrize("name", first_of(WRONG, "shuffled"))
 def test_pairs_that_the_field_does_not_make_are_refused(name):
     x0, x1 = data_pairs()
     given = distill.greedy(to_data, pairs.Pairs.of(x0, x1), 2)

@@ -22,7 +22,6 @@ from tests.laws import (
 NFE = 4
 
 each_solver = pytest.mark.parametrize("solver", list(ALL_SOLVERS))
-each_scheduler = pytest.mark.parametrize("scheduler", list(ALL_SCHEDULERS))
 
 FAMILY = families.bns(ALL_SOLVERS["heun"].params(NFE, None))
 TO_PARAMS = jax.jit(FAMILY.to_params)
@@ -128,7 +127,8 @@ def test_bns_is_differentiable():
     np.testing.assert_array_equal(jacobian.b.a, np.zeros((NFE, NFE, NFE)))
 
 
-@pytest.mark.parametrize("scheduler", first_of(ALL_SCHEDULERS, "vp"))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("scheduler", list(ALL_SCHEDULERS))
 def test_a_source_of_unit_width_changes_no_family(scheduler):
     path = ALL_SCHEDULERS[scheduler]
     grid = grids.uniform(0.003, 0.996)  # away from nodes of tables

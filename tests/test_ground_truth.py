@@ -90,15 +90,26 @@ def test_plain_fields_meet_the_closed_form_as_the_tolerance_shrinks(name):
     assert np.all(np.diff(calls) > 0)
 
 
+DISCRETE = schedulers.from_alphas_cumprod(np.linspace(0.99, 0.3, 20))
+
+
+def doubtful(t, x, broken):
+    """The optimal network of noise, but for the samples of which it knows none late."""
+    noise = problems.model("epsilon", DISCRETE).network(t, x)
+    return jnp.where(broken[:, None] & (t > 0.6), jnp.nan, noise)
+
+
+DOUBTFUL = velocity.from_epsilon(doubtful, DISCRETE)
+
+
 def test_model_times_are_shared_with_the_field_not_with_its_coordinates():
     # A discrete-time model whose alpha_0 is far from 0 starts in the middle of the
     # cond-OT path; its own times still run from 0 to 1.
-    scheduler = schedulers.from_alphas_cumprod(np.linspace(0.99, 0.3, 20))
     x0 = problems.noise(3)
-    solved = solve(problems.model("epsilon", scheduler), x0)
+    solved = solve(DOUBTFUL, x0, np.zeros(3, bool))
     # log alpha is only piecewise linear, so the field has kinks.
-    assert_close(solved.x1, problems.flow(scheduler, x0, 1.0), 1e-4)
-    assert_close(solved.path[1], problems.flow(scheduler, x0, TIMES[1]), 1e-4)
+    assert_close(solved.x1, problems.flow(DISCRETE, x0, 1.0), 1e-4)
+    assert_close(solved.path[1], problems.flow(DISCRETE, x0, TIMES[1]), 1e-4)
 
 
 # --- counting and independence -------------------------------------------------------
@@ -226,12 +237,8 @@ def test_a_blow_up_is_named_by_its_time():
 
 
 def test_a_model_that_turns_non_finite_is_named_by_its_own_time():
-    def network(t, x):
-        return jnp.where(t > 0.6, jnp.nan, jnp.zeros_like(x))
-
-    field = velocity.from_data(network, schedulers.vp())
-    sample, time, steps = failure(field, problems.noise(2))
-    assert sample == 0
+    sample, time, steps = failure(DOUBTFUL, problems.noise(3), np.arange(3) > 0)
+    assert sample == 1
     assert 0.5 < time <= 0.6
     assert steps < 200
 

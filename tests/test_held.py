@@ -170,8 +170,8 @@ def test_a_field_that_was_changed_in_place_answers_for_itself(name):
 @pytest.mark.parametrize("name", first_of([*KEPT, "method", "partial"], "closure"))
 def test_pairs_of_a_field_that_was_changed_in_place_are_its_own(name, tmp_path):
     field, change = FIELDS[name]()
-    pairs = ground_truth.pairs(field, X0, directory=tmp_path)
-    np.testing.assert_allclose(pairs.x1, np.exp(0.5), rtol=1e-4)
+    solved = ground_truth.pairs(field, X0, directory=tmp_path)
+    np.testing.assert_allclose(solved.x1, np.exp(0.5), rtol=1e-4)
     change(-1.0)
     solved = ground_truth.pairs(field, X0)
     np.testing.assert_allclose(solved.x1, np.exp(-1.0), rtol=1e-4)

@@ -15,7 +15,7 @@ from .fields import wavy
 from .laws import first_cases, first_of
 
 NFE, COUNT = 3, 20
-HUBER = distill.huber_loss(0.2)
+PSNR, HUBER = (distill.psnr_loss, False), (distill.huber_loss(0.2), True)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_the_last_row_is_weighted_least_squares(batch, tree):
 
 @pytest.mark.parametrize(
     ("loss", "double"),
-    first_cases([PSNR := (distill.psnr_loss, False), (HUBER, True)], PSNR),
+    first_cases([PSNR, HUBER], PSNR),
     ids=["psnr", "huber"],
 )
 def test_the_loss_that_is_reached_is_that_of_the_result(batch, loss, double):
@@ -128,6 +128,7 @@ def test_preconditioning_leaves_the_last_row_free(batch, nfe, sigma_0):
     np.testing.assert_allclose(reached, after, rtol=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_theta_is_kept_where_no_last_row_is_free(batch):
     # There are as many conditions as numbers in it.
     family = families.constrained(families.bns(solvers.euler(NFE)), NFE)

@@ -91,17 +91,17 @@ def test_a_single_number_is_a_sample():
     assert_close(got, run(PARAMS, wavy, np.float64(0.3))[-1], 1e-12)
 
 
+PRECISIONS = [
+    (jnp.float64, jnp.float64, 1e-12),
+    (jnp.float32, jnp.float32, 1e-5),
+    (jnp.bfloat16, jnp.float32, 0.05),
+    (jnp.float16, jnp.float32, 0.01),
+]
+
+
 @pytest.mark.parametrize(
     ("dtype", "time", "tolerance"),
-    first_cases(
-        PRECISIONS := [
-            (jnp.float64, jnp.float64, 1e-12),
-            (jnp.float32, jnp.float32, 1e-5),
-            (jnp.bfloat16, jnp.float32, 0.05),
-            (jnp.float16, jnp.float32, 0.01),
-        ],
-        *PRECISIONS[:3],
-    ),
+    first_cases(PRECISIONS, *PRECISIONS[:3]),
 )
 @pytest.mark.parametrize("coefficients", [jnp.float32, jnp.float64])
 def test_dtypes_of_x_are_kept(dtype, time, tolerance, coefficients):

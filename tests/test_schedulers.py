@@ -85,7 +85,6 @@ def test_inverses_stay_on_the_path(scheduler):
         [0, 1],
         [False, True],
         np.array([0, 1], np.int8),
-        jnp.array([0, 1]),
         jnp.array([False, True]),
         jnp.array([0, 1], jnp.int16),
     ],
@@ -105,12 +104,14 @@ def test_whole_times_are_times(scheduler, ends):
 
 
 @each_scheduler
-@pytest.mark.parametrize("name", ["alpha", "sigma"])
-def test_derivatives_are_those_of_autodiff(scheduler, name):
-    t = jnp.asarray(INTERIOR)
-    _, autodiff = jax.jvp(getattr(scheduler, name), (t,), (jnp.ones_like(t),))
-    closed = getattr(scheduler, f"d_{name}")(INTERIOR)
-    np.testing.assert_allclose(closed, autodiff, rtol=1e-9, atol=1e-12)
+def test_derivatives_are_those_of_autodiff(scheduler):
+    @jax.jit
+    def autodiff(t):
+        both = scheduler.alpha, scheduler.sigma
+        return [jax.jvp(f, (t,), (jnp.ones_like(t),))[1] for f in both]
+
+    closed = scheduler.d_alpha(INTERIOR), scheduler.d_sigma(INTERIOR)
+    np.testing.assert_allclose(closed, autodiff(INTERIOR), rtol=1e-9, atol=1e-12)
 
 
 @each_scheduler

@@ -66,7 +66,7 @@ def test_order_on_a_gaussian_path(solver, scheduler):
     known, path = ALL_SOLVERS[solver], ALL_SCHEDULERS[scheduler]
     # One width for each entry of X0, so that no error changes its sign unseen.
     field, steps = Gaussian(path, std=STDS), np.array([64, 128])
-    steps *= 8 if known.even_in == "rho" else 2 if known.order > 2 else known.order
+    steps *= 16 if known.even_in == "rho" else 4 if known.order > 2 else known.order
     slope = order_of_convergence(known, path, field, steps)
     assert known.order - 0.2 < slope < max(known.order, known.upto) + 0.2
 
@@ -226,7 +226,8 @@ def test_more_steps_bring_it_to_the_flow(solver, scheduler):
     known, path = ALL_SOLVERS[solver], ALL_SCHEDULERS[scheduler]
     field, grid = Gaussian(path, std=STDS), grids.uniform(START, END)
     expected, errors = field.flow(START, END, X0), []
-    for steps in (16, 128):
+    # A table has kinks, over which the errors fall less evenly.
+    for steps in (16, 128 if scheduler in SMOOTH_SCHEDULERS else 256):
         algorithm = known.algorithm(known.nfe_of(steps), path, grid=grid)
         errors.append(np.max(np.abs(algorithm(field.velocity, X0) - expected)))
     assert errors[1] < errors[0] / 4
