@@ -61,7 +61,12 @@ def counted():
     return (count, train, validation), calls
 
 
-OPTIMIZERS = {"gauss_newton": distill.gauss_newton, "adam": distill.adam}
+SGD = optax.sgd(1e-3)
+OPTIMIZERS = {
+    "gauss_newton": distill.gauss_newton,
+    "adam": distill.adam,
+    "with_optax": lambda: distill.with_optax(SGD),
+}
 
 
 def search(problem, family, optimizer, **settings):

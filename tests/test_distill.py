@@ -28,6 +28,7 @@ from . import problems, searches
 from .laws import first_of
 
 NFE, BATCH = 4, 16
+UPHILL = distill.with_optax(optax.scale(0.1))
 
 
 @pytest.fixture(scope="module")
@@ -430,7 +431,7 @@ def test_a_line_search_asks_for_the_loss(problem, tx, gain):
 
 
 def test_a_run_that_only_gets_worse_returns_its_start(problem):
-    result = fit(problem, optimizer=distill.with_optax(optax.scale(0.1)))
+    result = fit(problem, optimizer=UPHILL)
     assert result.iteration == 0
     for got, start in zip(result.params, solvers.midpoint(NFE), strict=True):
         np.testing.assert_array_equal(got, start)
@@ -497,7 +498,7 @@ def test_a_weight_of_three_is_the_pair_three_times(problem):
 def worsening(problem, **kwargs):
     return fit(
         problem,
-        optimizer=distill.with_optax(optax.scale(0.1)),
+        optimizer=UPHILL,
         iterations=20,
         evaluate_every=2,
         **kwargs,

@@ -59,6 +59,7 @@ def test_a_killed_run_continues_bit_for_bit(problem, short, tmp_path):
     assert_same_run(fit(problem, checkpoint=tmp_path), short)
 
 
+@pytest.mark.exhaustive
 def test_eight_devices_give_the_run_of_one(problem, short):
     # A microbatch of one sample per device, too.
     laid = fit(problem, mesh=parallel.data_mesh(), microbatch=8)
@@ -151,6 +152,7 @@ def test_a_loss_of_the_whole_path_is_refused_before_the_start(problem, tmp_path)
     assert not directory.exists()
 
 
+@pytest.mark.exhaustive
 def test_adam_lowers_the_loss_of_the_whole_path(problem):
     loss = distill.bespoke_loss("midpoint")
     run = fit(

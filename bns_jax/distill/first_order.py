@@ -99,6 +99,7 @@ def with_optax(tx: optax.GradientTransformation, name: str = "with_optax") -> Op
     return Optimizer(trainer, name)
 
 
+@lru_cache
 def _first_order(tx: optax.GradientTransformation) -> Trainer:
     # Line searches, of which there is one in L-BFGS, ask for the loss elsewhere.
     tx = optax.with_extra_args_support(tx)
