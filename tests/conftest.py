@@ -1,5 +1,6 @@
 """Settings of the suite: float64, nothing implicit, eight devices, quick compiling."""
 
+import gc
 import os
 import tempfile
 import zlib
@@ -36,6 +37,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+# Programs and their traces are many objects and hardly any garbage.
+gc.set_threshold(200_000, 20, 1000)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
@@ -55,6 +60,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if values <= met:
                 item.add_marker("exhaustive")
             met |= values
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays; the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _values(item: pytest.Item) -> set[tuple]:
