@@ -37,6 +37,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+# Programs and their traces are many objects and hardly any garbage.
+gc.set_threshold(200_000, 20, 1000)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

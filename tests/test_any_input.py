@@ -249,6 +249,13 @@ def test_what_is_read_by_numpy_may_be_of_the_other_byte_order():
     )
 
 
+def test_what_is_no_number_is_named():
+    with pytest.raises(TypeError, match="times must be real numbers, got <U1"):
+        COND_OT.alpha("x")
+    with pytest.raises(TypeError, match=r"x0 must be an array of numbers, got"):
+        ground_truth.pairs(field, np.full((3, 2), "x"))
+
+
 COUNTS = {
     "euler": solvers.euler,
     "ddim": lambda n: solvers.ddim(n, COND_OT),

@@ -222,7 +222,7 @@ def test_rates_at_the_end_of_known_powers(source, target, d_t, d_s):
 SMOOTH_ENDS = [name for name in SMOOTH_SCHEDULERS if name not in VARIANCE_PRESERVING]
 
 
-@pytest.mark.parametrize("scheduler", first_of(["cond_ot", "cosine", "ve"], "cond_ot"))
+@pytest.mark.parametrize("scheduler", first_of(SMOOTH_ENDS, "cond_ot"))
 def test_autodiff_of_t_is_finite_at_the_ends(scheduler):
     change = precondition(ALL_SCHEDULERS[scheduler], 5.0)
 
