@@ -177,6 +177,7 @@ def measure_all(
     report = report or on_terminal("compare", "solvers")
     metric, field, mesh = metric or problem.metric, problem.place(), problem.mesh
     answers = probing.look(field, data.x0, data.args, mesh)
+    probing.check_pairs(field, data, mesh)
     kept = ResultsStore(directory, _identity(problem.pytree, answers, data, metric))
     results = []
     for (name, nfe), params in chosen.items():

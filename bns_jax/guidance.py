@@ -78,6 +78,19 @@ class GuidedVelocity:
         schedulers = [getattr(vf, "scheduler", None) for vf in (self.cond, self.uncond)]
         return schedulers[0] if schedulers[0] == schedulers[1] else None
 
+    @property
+    def prediction(self) -> str | None:
+        """What the network of the conditional field predicts, where it says so."""
+        return getattr(self.cond, "prediction", None)
+
+    @property
+    def scales(self) -> tuple[float, float] | None:
+        """The least and the largest scale; None where it is an argument, or traced."""
+        w = self.scale
+        if w is None or isinstance(w, jax.core.Tracer):
+            return None
+        return float(np.min(w)), float(np.max(w))
+
     def ends(self, t: Time, x: Sample, *args: Any) -> Any:
         """The guided ends: they combine as the velocities do, both being linear.
 

@@ -21,6 +21,7 @@ from bns_jax import (
     velocity,
 )
 from bns_jax.checks import check_finite, check_rows
+from bns_jax.guidance import GuidedVelocity
 from bns_jax.metrics.psnr import USUAL_RANGE
 from bns_jax.purpose import Measured, Purpose
 from bns_jax.pytree import as_pytree
@@ -52,8 +53,9 @@ class Problem:
         when they are continued: the name of the model, its configuration.
       name: for titles and files.
       guidance: the scale w that is in the field, see `guided`; 0 for none, None where
-        it is no single number.
+        it is no single number. That of a field of `velocity.guided` is read from it.
       guided_channels: how many leading channels are guided; None for all of them.
+        Likewise.
       draw: draws noise and conditioning.
       decode: decode(x) -> what is looked at, an array with the batch in front, as of a
         latent model; None where that is x.
@@ -88,6 +90,11 @@ class Problem:
         if self.scheduler is None:
             own = getattr(self.field, "scheduler", None)
             object.__setattr__(self, "scheduler", own)
+        if isinstance(self.field, GuidedVelocity) and self.guidance == 0.0:
+            ends = self.field.scales
+            single = ends[0] if ends and ends[0] == ends[1] else None
+            object.__setattr__(self, "guidance", single)
+            object.__setattr__(self, "guided_channels", self.field.channels)
         kinds.check_function("draw", self.draw, "draw(count, rng)")
         if self.decode is not None:
             kinds.check_function("decode", self.decode, "decode(x)")
@@ -123,9 +130,7 @@ class Problem:
             field, if the branches differ in shape.
         """
         field = velocity.guided(conditional, unconditional, scale, channels=channels)
-        is_number = scale is not None and np.ndim(scale) == 0
-        w = float(scale) if is_number else None  # type: ignore[arg-type]
-        return cls(field, guidance=w, guided_channels=channels, **settings)
+        return cls(field, **settings)
 
     @classmethod
     def of(cls, given: Problem | VelocityField) -> Problem:
@@ -186,7 +191,7 @@ class Problem:
             scheduler=self.scheduler,
             prediction=stated,
             guidance=self.guidance,
-            guided_channels=self.guided_channels,
+            guided_channels=None if self.guidance is None else self.guided_channels,
             data_range=self.data_range,
             identity={"model": self.facts.get("model", self.name), **of_field},
             measured=measured,

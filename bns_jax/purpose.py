@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-import jax
 import numpy as np
 
 from bns_jax import scalars
@@ -119,7 +118,7 @@ class Purpose:
         prediction, and one of `velocity.guided` its scale; others know nothing.
 
         Args:
-          vf: the field.
+          vf: the field, or a `Problem`, which knows all but what was measured.
           **stated: what else is known; it stands above what the field says.
 
         Returns:
@@ -129,16 +128,14 @@ class Purpose:
           TypeError: if there is no entry of a name.
           ValueError: if one is none of its kind.
         """
+        if callable(own := getattr(vf, "purpose", None)):
+            return dataclasses.replace(own({}), **stated)
         known: dict[str, Any] = {}
-        network = vf
-        if isinstance(vf, GuidedVelocity):
-            network = vf.cond
-            if not (vf.scale is None or isinstance(vf.scale, jax.core.Tracer)):
-                ends = float(np.min(vf.scale)), float(np.max(vf.scale))
-                known["guidance"] = ends if ends[0] < ends[1] else ends[0]
-                known["guided_channels"] = vf.channels
+        if isinstance(vf, GuidedVelocity) and (ends := vf.scales):
+            known["guidance"] = ends if ends[0] < ends[1] else ends[0]
+            known["guided_channels"] = vf.channels
         for name in ("scheduler", "prediction"):
-            known[name] = getattr(network, name, None)
+            known[name] = getattr(vf, name, None)
         return cls(**(known | stated))
 
     @classmethod

@@ -93,7 +93,7 @@ def test_results_are_kept_and_never_those_of_something_else(
     assert len(calls) == 1
     assert other.results[-1].mean == once.results[1].mean
     for changes in (
-        {"vf": lambda t, x: -x},
+        {"vf": lambda t, x: vf(t, x) + 0.02 * x},
         {"data": data._replace(x1=data.x1 + 1)},
         {"metric": metrics.snr},
     ):

@@ -110,6 +110,14 @@ def test_a_field_that_is_not_finite_stops_the_run_with_its_time(problem, tmp_pat
             np.testing.assert_array_equal(got, expected)
 
 
+def test_a_loss_that_is_never_finite_is_said_before_patience_ends(problem):
+    def loss(x, target):
+        return jnp.sqrt(-1.0 - distill.mse_loss(x, target))
+
+    with pytest.raises(ValueError, match="no step from iteration 1 to 4 was finite"):
+        fit(problem, objective=loss, patience=1)
+
+
 def like_of(family):
     return initial_state(family, distill.gauss_newton().trainer(1), seed=0)
 

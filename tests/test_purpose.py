@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
+import bns_jax
 from bns_jax import (
     identity,
     interchange,
@@ -240,3 +241,42 @@ def test_a_field_says_what_it_knows_of_itself():
 def test_the_identity_of_a_field_is_what_the_library_says():
     of_field = identity.of_function("field", net, [0.5])
     assert Purpose(identity=of_field).identity == of_field
+
+
+VP = schedulers.vp()
+NOISE, OTHER = (velocity.from_epsilon(lambda t, x, k=k: k * x, VP) for k in (1.0, 0.5))
+GUIDED = velocity.guided(NOISE, OTHER, 0.5, channels=2)
+PROBLEMS = {
+    "field": lambda: Purpose.of(GUIDED),
+    "problem of the field": lambda: bns_jax.Problem(GUIDED).purpose({}),
+    "guided problem": lambda: bns_jax.Problem.guided(
+        NOISE, OTHER, 0.5, channels=2
+    ).purpose({}),
+    "purpose of the problem": lambda: Purpose.of(bns_jax.Problem(GUIDED)),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_guided_field_says_its_scale_whatever_it_is_in(name):
+    stated = PROBLEMS[name]()
+    assert (stated.guidance, stated.guided_channels) == (0.5, 2)
+    assert stated.prediction == "epsilon"
+    assert stated.scheduler == schedulers.describe(VP)
+
+
+def test_a_problem_of_a_guided_field_counts_two_calls():
+    assert bns_jax.Problem(GUIDED).network_calls == 2
+    assert bns_jax.Problem(NOISE).network_calls == 1
+
+
+def test_what_a_problem_knows_is_in_its_purpose():
+    problem = bns_jax.Problem(NOISE, data_range=9.0, name="mine")
+    stated = Purpose.of(problem, guidance=0.0, nfe=4)
+    assert (stated.data_range, stated.nfe, stated.guidance) == (9.0, 4, 0.0)
+    assert stated.identity == {"model": "mine"}
+
+
+def test_a_scale_per_sample_is_no_number_of_the_problem():
+    field = velocity.guided(NOISE, OTHER, np.array([0.1, 0.7]), channels=1)
+    assert bns_jax.Problem(field).purpose({}).guidance is None
+    assert Purpose.of(field).guidance == (0.1, 0.7)

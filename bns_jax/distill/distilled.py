@@ -47,7 +47,10 @@ class Distilled(NamedTuple):
         """What would help, in words; "" if nothing stands out."""
         gain = self.val_metric - self.history[0].val_metric
         if self.iteration == 0:
-            return "no step was better than the start; more training pairs would help"
+            return (
+                "no validation was better than the start's; more patience "
+                "(optimizer.replace(patience=8)) or more training pairs may help"
+            )
         if self.overfit > _LARGE_GAP * gain:
             return "it fits the training pairs better; more of them would help"
         return ""

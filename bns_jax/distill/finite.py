@@ -47,20 +47,21 @@ class RecentLosses:
         """
         return [float(loss) for loss in self._losses]
 
-    def none_is_finite(self, done: int, look: bool) -> bool:
+    def none_is_finite(self, done: int, look: bool, last: bool = False) -> bool:
         """Whether there are as many as are remembered, and none of them is finite.
 
         Args:
           done: steps of the run; every tenth is looked at.
           look: whether to look at this one too, which waits for the device.
+          last: whether no step will follow: then fewer are enough.
 
         Returns:
           False while there are fewer.
         """
         if not look and done % _MOST_REJECTED:
             return False
-        full = len(self) == self._losses.maxlen
-        return full and not np.any(np.isfinite(self.values()))
+        enough = len(self) == self._losses.maxlen or (last and len(self) > 0)
+        return enough and not np.any(np.isfinite(self.values()))
 
 
 def report_not_finite(

@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 
 from bns_jax import checkpoint as checkpoints
-from bns_jax import ns, pairs, parallel
+from bns_jax import ns, pairs, parallel, probing
 from bns_jax.distill.batch import Batch
 from bns_jax.distill.compiled import jitted
 from bns_jax.distill.distilled import Distilled
@@ -163,6 +163,7 @@ class _Run:
         """All of it, or what a checkpoint leaves to do."""
         search, optimizer = self.search, self.search.optimizer
         identity = search.identity()
+        probing.check_pairs(self.vf, search.train, self.mesh)
         start = initial_state(search.family, search.trainer, search.seed)
         state = parallel.replicate(start, self.mesh)
         self.check_step(state)
@@ -202,7 +203,7 @@ class _Run:
     def measure(self, record: RunRecord, state: TrainerState) -> TrainerState:
         """Validates a solver, keeps it if it is the best yet, and saves the state."""
         search = self.search
-        params = jax.tree.map(np.asarray, self.to_params(state.theta))
+        params = self.solver(state)
         values = measure_pairs(
             params, self.vf, search.validation, search.metric, self.mesh
         )
@@ -223,6 +224,16 @@ class _Run:
         self.report(row.iteration, total, f"validation {value:.2f}")
         return state
 
+    def solver(self, state: TrainerState) -> ns.NSParams:
+        """The member of the family that theta is now, checked."""
+        params = jax.tree.map(np.asarray, self.to_params(state.theta))
+        try:
+            ns.validate(params)
+        except ValueError as error:
+            error.add_note(f"The family gives this after {int(state.step)} steps.")
+            raise
+        return params
+
     def _with_best(self, state: TrainerState, value: float) -> TrainerState:
         best = np.asarray(value, state.best_metric.dtype)
         return state._replace(
@@ -240,7 +251,6 @@ class _Run:
         """The solver of the best validation, and how it was found."""
         search = self.search
         params = jax.tree.map(np.asarray, self.to_params(state.best_theta))
-        ns.validate(params)
         best = max(record.history, key=lambda row: row.val_metric)
         seen = pairs.first(search.train, search.validation.size)
         trained = measure_pairs(params, self.vf, seen, search.metric, self.mesh)

@@ -68,6 +68,7 @@ class Loop(Generic[S]):
         self._check_finite(state, done, look=True)
         while done < self.iterations:
             if measured and self.is_over():
+                self._check_finite(state, done, look=True, last=True)
                 break
             if self.stop():
                 if not measured:
@@ -85,7 +86,9 @@ class Loop(Generic[S]):
                 state = self.measure(state)
         return state
 
-    def _check_finite(self, state: S, done: int, look: bool) -> None:
-        if self.losses.none_is_finite(done, look):
+    def _check_finite(
+        self, state: S, done: int, look: bool, last: bool = False
+    ) -> None:
+        if self.losses.none_is_finite(done, look, last):
             self.save(state)
             self.fail(state, done, len(self.losses))
