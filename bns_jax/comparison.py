@@ -120,8 +120,9 @@ def compare(
       The results; `print` shows them as a table.
 
     Raises:
-      ValueError: if a name is unknown, no solver exists at one of the NFE, the pairs do
-        not belong together, or the directory holds results of something else.
+      ValueError: if a name is unknown, no solver exists at one of the NFE, all solvers
+        of a name of one's own are at others, the pairs do not belong together, or the
+        directory holds results of something else.
     """
     asked = [nfe] if np.ndim(nfe) == 0 else list(nfe)  # type: ignore[arg-type]
     counts = [scalars.count("nfe", count) for count in asked]
@@ -232,6 +233,11 @@ def _own(
                 f"also[{name!r}][{nfe!r}] must make {nfe!r} evaluations, got a solver "
                 f"of {len(params.a)}"
             )
+    if not any(nfe in several for nfe in counts):
+        raise ValueError(
+            f"also[{name!r}] has none of the {list(counts)} NFE that were asked for, "
+            f"got solvers at {list(several)}"
+        )
     return {(name, nfe): several[nfe] for nfe in counts if nfe in several}
 
 
