@@ -31,7 +31,7 @@ from bns_jax.moved import moved
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 from bns_jax.problem import Problem
-from bns_jax.progress import on_terminal
+from bns_jax.progress import shown
 from bns_jax.pytree import checksum
 from bns_jax.results_store import Result, ResultsStore
 from bns_jax.schedulers import Scheduler
@@ -175,20 +175,20 @@ def measure_all(
     Returns:
       A result per solver, in their order.
     """
-    report = report or on_terminal("compare", "solvers")
     metric, field, mesh = metric or problem.metric, problem.place(), problem.mesh
     answers = probing.look(field, data.x0, data.args, mesh)
     kept = ResultsStore(directory, _identity(problem.pytree, answers, data, metric))
-    results = []
-    for (name, nfe), params in chosen.items():
-        params = jax.tree.map(np.asarray, params)
-        found = parallel.if_everywhere(kept.find(name, nfe, params))
-        if found is None:
-            values = measure(params, field, data, metric, mesh)
-            found = _result(name, nfe, values)
-            kept.add(found, params)
-        results.append(found)
-        report(len(results), len(chosen), f"{name} {nfe}")
+    results: list[Result] = []
+    with shown(report, "compare", "solvers") as told:
+        for (name, nfe), params in chosen.items():
+            params = jax.tree.map(np.asarray, params)
+            found = parallel.if_everywhere(kept.find(name, nfe, params))
+            if found is None:
+                values = measure(params, field, data, metric, mesh)
+                found = _result(name, nfe, values)
+                kept.add(found, params)
+            results.append(found)
+            told(len(results), len(chosen), f"{name} {nfe}")
     return results
 
 
