@@ -177,6 +177,24 @@ def test_what_is_no_row_of_numbers_is_named(read, values):
         read(values)
 
 
+OF_FIELD = {
+    "sample": lambda vf: bns_jax.sample(EULER, vf, X0),
+    "sample_path": lambda vf: bns_jax.sample_path(EULER, vf, X0),
+    "sample_velocities": lambda vf: ns.sample_velocities(EULER, vf, X0),
+    "check": lambda vf: conventions.check(vf, COND_OT, X0),
+    "guided": lambda vf: velocity.guided(vf, field, 1.0),
+    "guided, without": lambda vf: velocity.guided(field, vf, 1.0),
+    "from_v": lambda vf: velocity.from_v(vf, COND_OT),
+    "Problem": bns_jax.Problem,
+}
+
+
+@pytest.mark.parametrize("name", OF_FIELD)
+def test_where_a_field_is_wanted_a_problem_says_where_it_is(name):
+    with pytest.raises(ValueError, match=r"Problem; give its field, problem\.field"):
+        OF_FIELD[name](bns_jax.Problem(field))
+
+
 @pytest.mark.parametrize("name", ["ddim", "euler", "euler@karras"])
 def test_own_solvers_do_not_take_a_name_of_the_catalogue(name):
     with pytest.raises(ValueError, match=f"names of one's own, got '{name}'"):
