@@ -222,9 +222,10 @@ def _own(
             "of the catalogue's; those of the catalogue come by names="
         )
     if not isinstance(several, Mapping):
+        inside = "; the solver is in its .params" if hasattr(several, "params") else ""
         raise ValueError(
             f"also[{name!r}] must be a solver, or solvers by their NFE, got "
-            f"{type(several).__name__}"
+            f"{type(several).__name__}{inside}"
         )
     for nfe, params in several.items():
         ns.validate(params)

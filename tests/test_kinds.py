@@ -195,6 +195,25 @@ def test_where_a_field_is_wanted_a_problem_says_where_it_is(name):
         OF_FIELD[name](bns_jax.Problem(field))
 
 
+OF_SOLVER = {
+    "sample": lambda p, folder: bns_jax.sample(p, field, X0),
+    "sample_path": lambda p, folder: bns_jax.sample_path(p, field, X0),
+    "validate": lambda p, folder: ns.validate(p),
+    "bns": lambda p, folder: families.bns(p),
+    "save": lambda p, folder: interchange.save(folder / "s.json", p),
+    "evaluate": lambda p, folder: distill.evaluate(p, field, PAIRS),
+    "compare": lambda p, folder: compare(also={"mine": p}),
+    "compare, by NFE": lambda p, folder: compare(also={"mine": {2: p}}),
+}
+
+
+@pytest.mark.parametrize("name", OF_SOLVER)
+def test_where_a_solver_is_wanted_a_distilled_one_says_where_it_is(name, tmp_path):
+    distilled = distill.Distilled(EULER, (), 0, 0, 0.0)
+    with pytest.raises(ValueError, match=r"got .*Dist.*; the solver is in its .params"):
+        OF_SOLVER[name](distilled, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["ddim", "euler", "euler@karras"])
 def test_own_solvers_do_not_take_a_name_of_the_catalogue(name):
     with pytest.raises(ValueError, match=f"names of one's own, got '{name}'"):
