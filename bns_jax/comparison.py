@@ -218,8 +218,8 @@ def _own(
     """One's own solvers at the NFE that were asked for."""
     if not isinstance(name, str) or name.partition("@")[0] in solvers.CATALOGUE:
         raise ValueError(
-            f"also: expected names of one's own, got {name!r}, which is no name or one "
-            "of the catalogue's; those of the catalogue come by names="
+            f"also: expected names of one's own, got {name!r:.60}, which is no name or "
+            "one of the catalogue's; those of the catalogue come by names="
         )
     if not isinstance(several, Mapping):
         inside = "; the solver is in its .params" if hasattr(several, "params") else ""

@@ -1,6 +1,8 @@
 """Objects of another kind at any public function: what was expected, and what came."""
 
 import functools
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -175,6 +177,40 @@ def test_another_kind_of_object_is_named_with_what_was_expected(name):
 def test_what_is_no_row_of_numbers_is_named(read, values):
     with pytest.raises(ValueError, match="must be real numbers, got"):
         read(values)
+
+
+class Large:
+    """A network, which prints all of its weights."""
+
+    def __repr__(self):
+        return "<large " + "1.0, " * 10_000
+
+
+OF_VALUE = {
+    "guided": lambda o: velocity.guided(field, field, o),
+    "count": lambda o: pairs.first(PAIRS, o),
+    "finite": lambda o: schedulers.vp(beta_min=o),
+    "options": lambda o: solvers.build("euler", 2, grid=o),
+    "schedule": lambda o: distill.adam(1e-3, schedule=o),
+    "names": lambda o: compare(also={o: EULER}),
+    "save": lambda o: interchange.save(o, EULER),
+    "solver": lambda o: bns_jax.sample(o, field, X0),
+    "fit": lambda o: fit(optimizer=o),
+}
+
+
+@pytest.mark.parametrize("name", OF_VALUE)
+def test_a_value_is_named_without_all_that_it_prints(name):
+    with pytest.raises((ValueError, TypeError)) as error:
+        OF_VALUE[name](Large())
+    assert len(str(error.value)) < 300
+
+
+def test_what_came_is_cut_wherever_it_is_printed():
+    home = pathlib.Path(bns_jax.__file__).parent
+    whole = re.compile(r"""got [^{}"']*\{[^{}]*!r\}""")
+    files = (path for path in home.rglob("*.py") if whole.search(path.read_text()))
+    assert not list(files)
 
 
 OF_FIELD = {
