@@ -31,7 +31,7 @@ from bns_jax.moved import moved
 from bns_jax.ns import NSParams
 from bns_jax.pairs import Pairs
 from bns_jax.problem import Problem
-from bns_jax.progress import on_terminal
+from bns_jax.progress import shown
 from bns_jax.pytree import checksum
 from bns_jax.results_store import Result, ResultsStore
 from bns_jax.schedulers import Scheduler
@@ -120,8 +120,9 @@ def compare(
       The results; `print` shows them as a table.
 
     Raises:
-      ValueError: if a name is unknown, no solver exists at one of the NFE, the pairs do
-        not belong together, or the directory holds results of something else.
+      ValueError: if a name is unknown, no solver exists at one of the NFE, all solvers
+        of a name of one's own are at others, the pairs do not belong together, or the
+        directory holds results of something else.
     """
     asked = [nfe] if np.ndim(nfe) == 0 else list(nfe)  # type: ignore[arg-type]
     counts = [scalars.count("nfe", count) for count in asked]
@@ -174,21 +175,21 @@ def measure_all(
     Returns:
       A result per solver, in their order.
     """
-    report = report or on_terminal("compare", "solvers")
     metric, field, mesh = metric or problem.metric, problem.place(), problem.mesh
     answers = probing.look(field, data.x0, data.args, mesh)
     probing.check_pairs(field, data, mesh)
     kept = ResultsStore(directory, _identity(problem.pytree, answers, data, metric))
-    results = []
-    for (name, nfe), params in chosen.items():
-        params = jax.tree.map(np.asarray, params)
-        found = parallel.if_everywhere(kept.find(name, nfe, params))
-        if found is None:
-            values = measure(params, field, data, metric, mesh)
-            found = _result(name, nfe, values)
-            kept.add(found, params)
-        results.append(found)
-        report(len(results), len(chosen), f"{name} {nfe}")
+    results: list[Result] = []
+    with shown(report, "compare", "solvers") as told:
+        for (name, nfe), params in chosen.items():
+            params = jax.tree.map(np.asarray, params)
+            found = parallel.if_everywhere(kept.find(name, nfe, params))
+            if found is None:
+                values = measure(params, field, data, metric, mesh)
+                found = _result(name, nfe, values)
+                kept.add(found, params)
+            results.append(found)
+            told(len(results), len(chosen), f"{name} {nfe}")
     return results
 
 
@@ -218,13 +219,14 @@ def _own(
     """One's own solvers at the NFE that were asked for."""
     if not isinstance(name, str) or name.partition("@")[0] in solvers.CATALOGUE:
         raise ValueError(
-            f"also: expected names of one's own, got {name!r}, which is no name or one "
-            "of the catalogue's; those of the catalogue come by names="
+            f"also: expected names of one's own, got {name!r:.60}, which is no name or "
+            "one of the catalogue's; those of the catalogue come by names="
         )
     if not isinstance(several, Mapping):
+        inside = "; the solver is in its .params" if hasattr(several, "params") else ""
         raise ValueError(
             f"also[{name!r}] must be a solver, or solvers by their NFE, got "
-            f"{type(several).__name__}"
+            f"{type(several).__name__}{inside}"
         )
     for nfe, params in several.items():
         ns.validate(params)
@@ -233,6 +235,11 @@ def _own(
                 f"also[{name!r}][{nfe!r}] must make {nfe!r} evaluations, got a solver "
                 f"of {len(params.a)}"
             )
+    if not any(nfe in several for nfe in counts):
+        raise ValueError(
+            f"also[{name!r}] has none of the {list(counts)} NFE that were asked for, "
+            f"got solvers at {list(several)}"
+        )
     return {(name, nfe): several[nfe] for nfe in counts if nfe in several}
 
 

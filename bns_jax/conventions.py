@@ -23,7 +23,6 @@ velocity is no conditional mean: ask the branch without it.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -31,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bns_jax import conditioning, residual, scalars, tables
+from bns_jax import conditioning, notices, residual, scalars, tables
 from bns_jax.checks import check_finite, check_rows, check_velocity
 from bns_jax.pytree import as_pytree, on_host
 from bns_jax.schedulers import Scheduler, check_scheduler
@@ -182,11 +181,10 @@ def warn_unlike(x1: Sample, data: Sample) -> None:
     moved = abs(made[0] - clean[0]) / clean[1]
     spread = made[1] / clean[1]
     if moved > _MOVED or not 1 / _SPREAD < spread < _SPREAD:
-        warnings.warn(
+        notices.warn(
             f"the solved samples have mean {made[0]:.3g} and standard deviation "
             f"{made[1]:.3g}, the data {clean[0]:.3g} and {clean[1]:.3g}: is this the "
             "field's scheduler, prediction and time? conventions.check tells",
-            stacklevel=3,
         )
 
 

@@ -26,7 +26,7 @@ def place(path: epath.PathLike, name: str) -> epath.Path:
       ValueError: if it is empty or none; says which argument is.
     """
     if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path):
-        raise ValueError(f"{name} must be a path, got {path!r}")
+        raise ValueError(f"{name} must be a path, got {path!r:.60}")
     return epath.Path(path)
 
 

@@ -17,7 +17,7 @@ from bns_jax.moved import moved
 from bns_jax.pair_store import PairStore
 from bns_jax.pairs import Pairs, concatenate
 from bns_jax.problem import Problem
-from bns_jax.progress import on_terminal
+from bns_jax.progress import shown
 from bns_jax.pytree import checksum
 from bns_jax.reference import Reference
 from bns_jax.typing import Array, Progress, Sample, VelocityField
@@ -88,7 +88,8 @@ def pairs(
     reference = Reference.of(problem, count, save_at, rtol, atol, precision)
     store = _store(directory, reference, x0, args, size)
     solve = partial(reference.solve, x0, args, size=size)
-    solved = _solve_all(solve, count, size, store, report)
+    with shown(report, "pairs", "samples") as told:
+        solved = _solve_all(solve, count, size, store, told)
     if problem.data is not None:
         warn_unlike(solved.x1, problem.data)
     return solved
@@ -116,10 +117,9 @@ def _solve_all(
     count: int,
     size: int,
     store: PairStore | None,
-    report: Progress | None,
+    report: Progress,
 ) -> Pairs:
     """Chunk after chunk; those that the store has are read."""
-    report = report or on_terminal("pairs", "samples")
     shards: list[Pairs] = []
     evaluations = 0
     for index, first in enumerate(range(0, count, size)):

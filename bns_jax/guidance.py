@@ -167,9 +167,9 @@ def _check_scale(scale: Any) -> Array:
     """A concrete guidance scale as an array."""
     values = np.asarray(scale)
     if not (np.issubdtype(values.dtype, np.number) and np.isrealobj(values)):
-        raise ValueError(f"the guidance scale must be a real number, got {scale!r}")
+        raise ValueError(f"the guidance scale must be a real number, got {scale!r:.60}")
     if not np.all(np.isfinite(values)):
-        raise ValueError(f"the guidance scale must be finite, got {scale}")
+        raise ValueError(f"the guidance scale must be finite, got {scale!r:.60}")
     is_array = isinstance(scale, jax.Array | np.ndarray)
     return scale if is_array else values.astype(np.float64)
 

@@ -6,13 +6,12 @@ reads and runs it without JAX.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
-from bns_jax import files, solver_record
+from bns_jax import files, notices, solver_record
 from bns_jax.expectation import check
 from bns_jax.ns import NSParams, validate
 from bns_jax.purpose import Measured as Measured
@@ -74,7 +73,7 @@ def load(path: epath.PathLike, *, expect: Purpose | None = None) -> NSParams:
         )
         if unknown:
             names = ", ".join(unknown)
-            warnings.warn(f"{path} does not state: {names}", stacklevel=2)
+            notices.warn(f"{path} does not state: {names}")
     return params
 
 

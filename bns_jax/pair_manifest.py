@@ -141,7 +141,7 @@ def _as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
             found[str(key)] = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"fingerprint must hold JSON values, got {key}={value!r}: {error}"
+                f"fingerprint must hold JSON values, got {key}={value!r:.60}: {error}"
             ) from error
     return found
 

@@ -48,6 +48,18 @@ class Pairs(NamedTuple):
             return np.ones(self.size)
         return np.asarray(self.weights, np.float64) / np.max(self.weights)
 
+    def __repr__(self) -> str:
+        """What they are, without their numbers; also of what JAX traces."""
+        said = [f"{np.size(self.nfe)} pairs"]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.x0):
+            dtype = getattr(leaf, "dtype", type(leaf).__name__)
+            said.append(f"x0{jax.tree_util.keystr(path)} {dtype} {np.shape(leaf)}")
+        said.append(f"{np.size(self.times)} times on the path")
+        nfe = self.nfe if isinstance(self.nfe, np.ndarray) else np.empty(0)
+        if nfe.size and nfe.dtype.kind in "iuf":
+            said.append(f"NFE {np.mean(nfe):.1f} in the mean")
+        return f"Pairs({', '.join(said)})"
+
     @classmethod
     def of(
         cls,

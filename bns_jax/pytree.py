@@ -125,7 +125,11 @@ def as_pytree(function: Any) -> Any:
       ValueError: if it cannot be called.
     """
     if not callable(function):
-        raise ValueError(f"expected a function, got {type(function).__name__}")
+        # A problem, which is known on higher floors.
+        has_field = callable(getattr(function, "field", None))
+        advice = "; give its field, problem.field" if has_field else ""
+        got = type(function).__name__
+        raise ValueError(f"expected a function, got {got}{advice}")
     if isinstance(function, functools.partial):
         function = Current(function.func, *function.args, **function.keywords)
     if inspect.ismethod(function) and _has_arrays(function.__self__):

@@ -28,9 +28,9 @@ def count(name: str, value: Any, least: int = 1) -> int:
     except TypeError:
         whole = None
     if whole is None:
-        raise ValueError(f"{name} must be a whole number, got {value!r}")
+        raise ValueError(f"{name} must be a whole number, got {value!r:.60}")
     if whole < least:
-        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+        raise ValueError(f"{name} must be at least {least}, got {value!r:.60}")
     return whole
 
 
@@ -50,7 +50,7 @@ def finite(name: str, value: Any, expected: str = "a finite number") -> float:
     """
     real = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
     if not real or not math.isfinite(value):
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
+        raise ValueError(f"{name} must be {expected}, got {value!r:.60}")
     return float(value)
 
 
@@ -69,7 +69,7 @@ def positive(name: str, value: Any) -> float:
     """
     number = finite(name, value, "positive and finite")
     if number <= 0:
-        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+        raise ValueError(f"{name} must be positive and finite, got {value!r:.60}")
     return number
 
 
@@ -88,7 +88,7 @@ def fraction(name: str, value: Any) -> float:
     """
     number = finite(name, value, "a number in [0, 1]")
     if not 0.0 <= number <= 1.0:
-        raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
+        raise ValueError(f"{name} must be a number in [0, 1], got {value!r:.60}")
     return number
 
 

@@ -1,9 +1,7 @@
 """Runs a solver file of bns_jax with NumPy alone. Copy this file, or import it.
 
-    solver = load("bns_8.json")
-    x1 = sample(solver, field, x0)
-
-The file's entries "scheduler", "prediction" and "guidance" say which field it is for.
+solver = load("bns_8.json")
+x1 = sample(solver, field, x0)
 """
 
 import hashlib
@@ -22,14 +20,14 @@ def load(path: str) -> dict[str, Any]:
       path: the file.
 
     Returns:
-      The entries by name, JSON values but for times (n,), a (n,) and b (n, n), float64.
+      The entries by name, JSON values but for times (n,), a (n,) and b (n, n), float64;
+      "scheduler", "prediction" and "guidance" say which field they are for.
 
     Raises:
       ValueError: if it is no solver file of this format, or is damaged.
     """
     with open(path, "rb") as file:
-        text = file.read(MOST_BYTES)
-    record = json.loads(text)
+        record = json.loads(file.read(MOST_BYTES))
     found = record.get("format") if isinstance(record, dict) else None
     if found != FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT}, got {found!r:.100}")
@@ -51,19 +49,22 @@ def sample(solver: dict[str, Any], field: Any, x0: Any, *args: Any) -> Any:
 
     Args:
       solver: of `load`.
-      field: the velocity u, called as field(t, x, *args) from t = 0, noise, to t = 1.
-      x0: noise, a floating-point array; the sample has its dtype.
+      field: the velocity u(t, x, *args), of the shape of x, from t = 0, noise, to 1.
+      x0: noise, a floating-point array; what is none of these is a ValueError.
       *args: handed to the field.
 
     Returns:
       The sample, of the shape and dtype of x0.
     """
     x = x0 = np.asarray(x0)
+    if x0.dtype.kind not in "fV":  # V: bfloat16 and its kind.
+        raise ValueError(f"expected noise of floating-point numbers, got {x0.dtype}")
     wide = np.result_type(x0, np.float32)  # Sums of 16 bits run in 32.
     times, a, b = (solver[name].astype(wide) for name in ("times", "a", "b"))
     velocities: list[Any] = []
     for t, a_i, row in zip(times, a, b, strict=True):
         velocities.append(np.asarray(field(t, x, *args), wide))
-        terms = (b_ij * u for b_ij, u in zip(row, velocities, strict=False))
-        x = sum(terms, a_i * x0).astype(x0.dtype)
+        if (got := velocities[-1].shape) != x.shape:
+            raise ValueError(f"the field: expected shape {x.shape}, got {got}")
+        x = sum(map(np.multiply, row, velocities), a_i * x0).astype(x0.dtype)
     return x

@@ -123,6 +123,12 @@ def test_a_solver_that_blows_up_comes_last(problem):
         ({"nfe": [2, 0]}, "nfe must be at least 1"),
         ({"nfe": 3, "names": ["rk4"]}, r"no solver of \['rk4'\] exists at \[3\]"),
         ({"also": {"bad": solvers.euler(2)._replace(a=np.ones(3))}}, "expected times"),
+        (
+            {"also": {"own": {8: solvers.euler(8)}}},
+            r"none of the \[2\] NFE .* at \[8\]",
+        ),
+        ({"also": {"own": solvers.euler(8)}}, r"none of the \[2\] NFE .* at \[8\]"),
+        ({"also": {"own": {}}}, r"none of the \[2\] NFE .* at \[\]"),
     ],
 )
 def test_what_cannot_be_compared_is_named(problem, changes, message):

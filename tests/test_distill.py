@@ -740,6 +740,17 @@ def bad_inputs():
     }
 
 
+@pytest.mark.parametrize("function", [distill.fit, distill.identify])
+@pytest.mark.parametrize("dtype", ["int64", "complex128", "bool"])
+def test_theta_of_no_floating_point_numbers_is_named_first(problem, function, dtype):
+    def unreachable(theta):
+        raise AssertionError("theta must be refused before anything is computed")
+
+    family = families.Family({"w": np.ones(2, dtype)}, unreachable)
+    with pytest.raises(ValueError, match=rf"got {dtype} at theta\['w'\]"):
+        function(family, *problem)
+
+
 @pytest.mark.parametrize("message", bad_inputs())
 def test_bad_input_is_named_before_anything_is_done(problem, tmp_path, message):
     def unreachable(done, total, note=""):

@@ -1,6 +1,8 @@
 """Objects of another kind at any public function: what was expected, and what came."""
 
 import functools
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -175,6 +177,77 @@ def test_another_kind_of_object_is_named_with_what_was_expected(name):
 def test_what_is_no_row_of_numbers_is_named(read, values):
     with pytest.raises(ValueError, match="must be real numbers, got"):
         read(values)
+
+
+class Large:
+    """A network, which prints all of its weights."""
+
+    def __repr__(self):
+        return "<large " + "1.0, " * 10_000
+
+
+OF_VALUE = {
+    "guided": lambda o: velocity.guided(field, field, o),
+    "count": lambda o: pairs.first(PAIRS, o),
+    "finite": lambda o: schedulers.vp(beta_min=o),
+    "options": lambda o: solvers.build("euler", 2, grid=o),
+    "schedule": lambda o: distill.adam(1e-3, schedule=o),
+    "names": lambda o: compare(also={o: EULER}),
+    "save": lambda o: interchange.save(o, EULER),
+    "solver": lambda o: bns_jax.sample(o, field, X0),
+    "fit": lambda o: fit(optimizer=o),
+}
+
+
+@pytest.mark.parametrize("name", OF_VALUE)
+def test_a_value_is_named_without_all_that_it_prints(name):
+    with pytest.raises((ValueError, TypeError)) as error:
+        OF_VALUE[name](Large())
+    assert len(str(error.value)) < 300
+
+
+def test_what_came_is_cut_wherever_it_is_printed():
+    home = pathlib.Path(bns_jax.__file__).parent
+    whole = re.compile(r"""got [^{}"']*\{[^{}]*!r\}""")
+    files = (path for path in home.rglob("*.py") if whole.search(path.read_text()))
+    assert not list(files)
+
+
+OF_FIELD = {
+    "sample": lambda vf: bns_jax.sample(EULER, vf, X0),
+    "sample_path": lambda vf: bns_jax.sample_path(EULER, vf, X0),
+    "sample_velocities": lambda vf: ns.sample_velocities(EULER, vf, X0),
+    "check": lambda vf: conventions.check(vf, COND_OT, X0),
+    "guided": lambda vf: velocity.guided(vf, field, 1.0),
+    "guided, without": lambda vf: velocity.guided(field, vf, 1.0),
+    "from_v": lambda vf: velocity.from_v(vf, COND_OT),
+    "Problem": bns_jax.Problem,
+}
+
+
+@pytest.mark.parametrize("name", OF_FIELD)
+def test_where_a_field_is_wanted_a_problem_says_where_it_is(name):
+    with pytest.raises(ValueError, match=r"Problem; give its field, problem\.field"):
+        OF_FIELD[name](bns_jax.Problem(field))
+
+
+OF_SOLVER = {
+    "sample": lambda p, folder: bns_jax.sample(p, field, X0),
+    "sample_path": lambda p, folder: bns_jax.sample_path(p, field, X0),
+    "validate": lambda p, folder: ns.validate(p),
+    "bns": lambda p, folder: families.bns(p),
+    "save": lambda p, folder: interchange.save(folder / "s.json", p),
+    "evaluate": lambda p, folder: distill.evaluate(p, field, PAIRS),
+    "compare": lambda p, folder: compare(also={"mine": p}),
+    "compare, by NFE": lambda p, folder: compare(also={"mine": {2: p}}),
+}
+
+
+@pytest.mark.parametrize("name", OF_SOLVER)
+def test_where_a_solver_is_wanted_a_distilled_one_says_where_it_is(name, tmp_path):
+    distilled = distill.Distilled(EULER, (), 0, 0, 0.0)
+    with pytest.raises(ValueError, match=r"got .*Dist.*; the solver is in its .params"):
+        OF_SOLVER[name](distilled, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["ddim", "euler", "euler@karras"])

@@ -1,7 +1,5 @@
 """The page "A new solver" of CONTRIBUTING.md, followed to the letter."""
 
-import dataclasses
-import itertools
 import re
 import sys
 import types
@@ -9,8 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from bns_jax import grids, schedulers, solvers
-from bns_jax.solvers.base import Method
+from bns_jax import schedulers, solvers
 from tests import laws, test_public, test_solvers
 from tests.fields import Linear, Logistic
 
@@ -33,9 +30,6 @@ def method(page, code, monkeypatch):
     """The class of the page, with its one line in the catalogue."""
     module = types.ModuleType("new_solver")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    module.__dict__.update(
-        dataclasses=dataclasses, itertools=itertools, grids=grids, Method=Method
-    )
     exec(code, module.__dict__)
     entry = re.search(r'`"(\w+)": (\w+\(\)),`', page)
     assert entry[1] == NAME

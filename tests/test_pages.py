@@ -1,6 +1,5 @@
 """The pages of CONTRIBUTING.md on what is new, each followed to the letter."""
 
-import dataclasses
 import re
 import sys
 import types
@@ -11,13 +10,8 @@ import numpy as np
 import pytest
 
 from bns_jax import distill, families, ground_truth, metrics, ns, schedulers, solvers
-from bns_jax.families import Family
 from bns_jax.models import published
-from bns_jax.ns import NSParams
-from experiments.job.config import RunConfig
 from experiments.models import catalogue
-from experiments.run import cli, session
-from experiments.run.config import option
 from tests import programs, test_public
 
 PAGES = (
@@ -35,12 +29,11 @@ def page(name):
     return re.search(rf"## {name}\n.*?(?=\n## )", text, re.DOTALL)[0]
 
 
-def run_code(monkeypatch, title, **known):
-    """The names that the code of a page defines."""
+def run_code(monkeypatch, title):
+    """The names that the code of a page defines, which imports all that it needs."""
     (code,) = re.findall(r"```python\n(.*?)```", page(title), re.DOTALL)
     module = types.ModuleType(f"page_{len(title)}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    module.__dict__.update(known)
     exec(code, module.__dict__)
     return module
 
@@ -56,8 +49,7 @@ def make_pairs(count, *args, seed=0):
 
 
 def test_a_family(monkeypatch):
-    known = {"NSParams": NSParams, "Family": Family, "ns": ns, "jnp": jnp}
-    made = run_code(monkeypatch, "A new family", **known).row_scaled
+    made = run_code(monkeypatch, "A new family").row_scaled
     start = solvers.euler(4)
     family = made(start)
     for got, expected in zip(family.to_params(family.theta), start, strict=True):
@@ -72,13 +64,15 @@ def test_a_family(monkeypatch):
         optimizer = optimizer.replace(batch=16, iterations=3)
         fitted = distill.fit(one, FIELD, train, validation, optimizer=optimizer)
         assert fitted.val_metric >= fitted.history[0].val_metric + least
+    (told,) = re.findall(r"`optimizer=(.*)`", page("A new family"))
+    assert eval(told, {"distill": distill}).iterations == 2_000
     scaled = families.preconditioned(family, schedulers.cond_ot(), 2.0)
     ns.validate(scaled.to_params(scaled.theta))
 
 
 @pytest.mark.parametrize("optimizer", [distill.gauss_newton(), distill.adam(1e-2)])
 def test_an_objective(monkeypatch, optimizer):
-    loss = run_code(monkeypatch, "A new objective", jnp=jnp).masked_error
+    loss = run_code(monkeypatch, "A new objective").masked_error
     mask = np.zeros((16, 2, 2))
     mask[:, 0] = 1.0
     train, validation = make_pairs(16, mask), make_pairs(16, mask, seed=1)
@@ -99,9 +93,7 @@ def test_an_objective(monkeypatch, optimizer):
 
 def test_a_checkpoint(monkeypatch):
     monkeypatch.setattr(published, "PUBLISHED", dict(published.PUBLISHED))
-    code = {"Published": published.Published, "dataclasses": dataclasses}
-    known = code | {"PUBLISHED": published.PUBLISHED}
-    entry = run_code(monkeypatch, "A published checkpoint", **known)
+    entry = run_code(monkeypatch, "A published checkpoint")
     made = entry.PUBLISHED["adm64_small"]
     shapes = made.network(jnp.float32, remat=False).shapes()
     count = sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes))
@@ -110,9 +102,7 @@ def test_a_checkpoint(monkeypatch):
 
 
 def test_an_experiment(monkeypatch, tmp_path, capsys):
-    known = {"dataclasses": dataclasses, "RunConfig": RunConfig, "option": option}
-    known |= {"session": session, "cli": cli}
-    made = run_code(monkeypatch, "A new experiment", **known)
+    made = run_code(monkeypatch, "A new experiment")
     config = made.OneConfig(
         model="mixture",
         nfe=(2,),

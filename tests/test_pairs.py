@@ -35,6 +35,22 @@ def of_size(count, start=0):
     )
 
 
+def test_pairs_print_what_they_are_in_a_line():
+    two = "Pairs(2 pairs, x0['x'] float64 (2, 2), 3 times on the path"
+    assert str(of_size(2)) == repr(of_size(2)) == f"{two}, NFE 7.5 in the mean)"
+    alone = Pairs.of(np.zeros((4, 3, 3), np.float32), np.zeros((4, 3, 3), np.float32))
+    shown = "4 pairs, x0 float32 (4, 3, 3), 0 times on the path, NFE 0.0 in the mean"
+    assert repr(alone) == f"Pairs({shown})"
+
+
+def test_pairs_print_whatever_they_hold():
+    printed = []
+    jax.eval_shape(lambda traced: printed.append(repr(traced)), of_size(2))
+    assert printed == ["Pairs(2 pairs, x0['x'] float64 (2, 2), 3 times on the path)"]
+    wrong = Pairs(3, None, (), "none", object(), [])
+    assert repr(wrong) == "Pairs(1 pairs, x0 int (), 1 times on the path)"
+
+
 def test_concatenate_joins_samples():
     joined = pairs.concatenate([of_size(2), of_size(3, start=2)])
     assert joined.size == 5

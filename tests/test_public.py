@@ -25,6 +25,7 @@ FLOORS = [
         "derivatives",
         "traced_field",
         "moved",
+        "notices",
         "tables",
         "version",
     },

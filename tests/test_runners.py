@@ -122,10 +122,34 @@ def test_the_runner_sums_16_bits_in_32(runner, tmp_path, rng):
     """Euler on u = 1: 256 steps of 1/256 reach 1 exactly, which float16 sums miss."""
     interchange.save(tmp_path / "s.json", solvers.euler(256))
     solver = runner.load(tmp_path / "s.json")
-    noise = np.zeros(3, np.float16)
-    x1 = runner.sample(solver, lambda t, x: np.ones_like(x), noise)
-    assert x1.dtype == np.float16
-    np.testing.assert_array_equal(x1, np.ones(3))
+    for dtype in (np.float16, jnp.bfloat16):
+        noise = np.zeros(3, dtype)
+        x1 = runner.sample(solver, lambda t, x: np.ones_like(x), noise)
+        assert x1.dtype == dtype
+        np.testing.assert_array_equal(x1.astype(float), np.ones(3))
+
+
+WRONG_ANSWERS = {
+    "one number per entry": (lambda x: np.ones(3), r"\(3,\)"),
+    "a mean": (lambda x: x.mean(1, keepdims=True), r"\(5, 1\)"),
+    "an axis more": (lambda x: np.ones((5, 5, 3)), r"\(5, 5, 3\)"),
+    "a number": (lambda x: 1.0, r"\(\)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ANSWERS)
+def test_the_runner_refuses_a_velocity_of_another_shape(runner, name):
+    answer, got = WRONG_ANSWERS[name]
+    solver = solvers.euler(2)._asdict()
+    with pytest.raises(ValueError, match=rf"expected shape \(5, 3\), got {got}$"):
+        runner.sample(solver, lambda t, x: answer(x), np.zeros((5, 3)))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "complex128"])
+def test_the_runner_refuses_noise_that_it_would_cut(runner, dtype):
+    solver, noise = solvers.euler(2)._asdict(), np.zeros((5, 3), dtype)
+    with pytest.raises(ValueError, match=f"floating-point numbers, got {dtype}$"):
+        runner.sample(solver, lambda t, x: x, noise)
 
 
 def sealed(record):

@@ -4,6 +4,7 @@ Each network is trained on the digits for a few seconds, by flow matching or as 
 its examples are those of the page, of at most ten lines, run as they stand there.
 """
 
+import functools
 import pathlib
 import re
 
@@ -17,7 +18,15 @@ import pytest
 from flax import nnx
 
 import bns_jax
-from bns_jax import conventions, ground_truth, pairs, schedulers, velocity
+from bns_jax import (
+    conventions,
+    distill,
+    ground_truth,
+    pairs,
+    schedulers,
+    solvers,
+    velocity,
+)
 from experiments.data import digits
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -179,6 +188,47 @@ def example(kind):
     lines = [line for line in found[1].splitlines() if line.strip()]
     assert len(lines) <= 10
     return found[1]
+
+
+def small(kind):
+    """A network of a kind that is not trained, and how it is called."""
+    if kind == "nnx":
+        net = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+        return net, lambda net, inputs: net(inputs)
+    if kind == "equinox":
+        net = eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0))
+        return net, lambda net, inputs: jax.vmap(net)(inputs)
+    return {"w": jnp.ones((3, 2))}, lambda net, inputs: inputs @ net["w"]
+
+
+@pytest.mark.parametrize("kind", ["nnx", "equinox", "haiku"])
+def test_a_network_is_an_argument_of_what_is_compiled(kind):
+    net, apply = small(kind)
+
+    def call(net, t, x):
+        return apply(net, jnp.concatenate([x, jnp.full((len(x), 1), t)], axis=1))
+
+    x0 = jnp.linspace(-1.0, 1.0, 8).reshape(4, 2)
+    scope = {"bns_jax": bns_jax, "jax": jax, "eqx": eqx, "call": call, "net": net}
+    scope |= {"params": solvers.euler(2), "x0": x0}
+    jit = "eqx.filter_jit" if kind == "equinox" else "jax.jit"
+    said = rf"`({re.escape(jit)}\(bns_jax\.sample\)\(params, .*\))`"
+    (compiled,) = re.findall(said, PAGE.read_text())
+    expected = bns_jax.sample(scope["params"], functools.partial(call, net), x0)
+    np.testing.assert_allclose(eval(compiled, scope), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_example_that_compares_runs_and_pairs_of_ones_own_have_conditions(capsys):
+    x0 = np.linspace(-1.0, 1.0, 8, dtype=np.float32).reshape(4, 2)
+    scope = {"bns_jax": bns_jax, "ground_truth": ground_truth, "pairs": pairs}
+    scope |= {"more": x0, "vf": lambda t, x: -x}
+    scope["found"] = bns_jax.finding.Found(None)
+    scope["found"][8] = distill.Distilled(solvers.euler(8), (), 0, 0, 0.0)
+    exec(example("compare"), scope)
+    assert "bns " in capsys.readouterr().out
+    scope |= {"x0": x0, "x1": x0, "labels": np.arange(4)}
+    (made,) = re.findall(r"`(pairs\.Pairs\.of\(x0, x1, args.*\))`", PAGE.read_text())
+    np.testing.assert_array_equal(eval(made, scope).args[0], np.arange(4))
 
 
 @pytest.mark.exhaustive

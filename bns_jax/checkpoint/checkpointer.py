@@ -279,5 +279,5 @@ def _check_step(step: Any) -> int:
     except TypeError:
         number = -1
     if number < 0 or isinstance(step, bool):
-        raise ValueError(f"step must be an integer from 0, got {step!r}")
+        raise ValueError(f"step must be an integer from 0, got {step!r:.60}")
     return number

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from bns_jax import ns, pairs
+from bns_jax import notices, ns, pairs
 from bns_jax.checks import check_per_sample
 from bns_jax.distill.evaluate import score
 from bns_jax.distill.objectives import BatchFunction
@@ -59,10 +58,9 @@ def check_inputs(
         )
     repeated = np.isin(_row_hashes(validation), _row_hashes(train)).sum()
     if repeated:
-        warnings.warn(
+        notices.warn(
             f"{repeated} of the {validation.size} validation pairs start from noise "
             "that training pairs start from too: the validation is no longer fair",
-            stacklevel=3,
         )
 
 

@@ -38,7 +38,9 @@ def adam(
     """
     learning_rate = scalars.positive("learning_rate", learning_rate)
     if schedule not in ("polynomial", "cosine"):
-        raise ValueError(f'schedule must be "polynomial" or "cosine", got {schedule!r}')
+        raise ValueError(
+            f'schedule must be "polynomial" or "cosine", got {schedule!r:.60}'
+        )
 
     trainer = partial(_adam, learning_rate, schedule)
     return Optimizer(trainer, f"adam({learning_rate}, {schedule})")
@@ -69,7 +71,7 @@ def recipe(name: Literal["images", "text_to_image", "audio"]) -> Optimizer:
       ValueError: if there is none of that name.
     """
     if name not in _RECIPES:
-        raise ValueError(f"expected a recipe of {list(_RECIPES)}, got {name!r}")
+        raise ValueError(f"expected a recipe of {list(_RECIPES)}, got {name!r:.60}")
     return _RECIPES[name]
 
 

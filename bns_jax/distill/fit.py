@@ -28,7 +28,7 @@ from bns_jax.distill.losses import psnr_loss
 from bns_jax.distill.objectives import AnyObjective, Metric
 from bns_jax.distill.optimizer import Optimizer
 from bns_jax.distill.record import RunRecord
-from bns_jax.distill.report import Report, as_report
+from bns_jax.distill.report import Report, reporting
 from bns_jax.distill.search import Search
 from bns_jax.distill.state import TrainerState, initial_state
 from bns_jax.distill.step import make_step
@@ -114,7 +114,8 @@ def fit(
         seed=seed,
     )
     search.check()
-    return _Run(search, as_report(report)).from_start(checkpoint)
+    with reporting(report) as told:
+        return _Run(search, told).from_start(checkpoint)
 
 
 @moved(**OLD_KEYWORDS)

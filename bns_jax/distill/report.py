@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from bns_jax.distill.state import HistoryRow
 from bns_jax.kinds import check_function
 from bns_jax.ns import NSParams
-from bns_jax.progress import on_terminal
+from bns_jax.progress import shown
 from bns_jax.typing import Progress
 
 
@@ -51,17 +52,20 @@ class Report:
           total: steps of the run.
           note: what else to say.
         """
-        progress = self.progress or on_terminal("distill", "steps")
-        progress(done, total, note)
+        if self.progress is not None:
+            self.progress(done, total, note)
 
 
-def as_report(given: Report | Progress | None) -> Report:
-    """A report; a progress callable is all of one.
+@contextlib.contextmanager
+def reporting(given: Report | Progress | None) -> Iterator[Report]:
+    """The report of a run; a progress callable is all of one.
 
     Args:
       given: a report, a progress callable, or None.
 
-    Returns:
-      The report.
+    Yields:
+      The report, with a line on a terminal where it has no progress of its own.
     """
-    return given if isinstance(given, Report) else Report(given)
+    report = given if isinstance(given, Report) else Report(given)
+    with shown(report.progress, "distill", "steps") as progress:
+        yield dataclasses.replace(report, progress=progress)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from bns_jax import identity, parallel, scalars
+from bns_jax.checks import check_floating
 from bns_jax.distill.batch import Batch, of_rows, reads_path
 from bns_jax.distill.checks import check_inputs, check_shapes
 from bns_jax.distill.compiled import jitted
@@ -89,7 +90,8 @@ class Search:
 
         Raises:
           TypeError: if objective or metric are no functions.
-          ValueError: if something else is of another kind than expected.
+          ValueError: if something else is of another kind than expected, theta of
+            another dtype than floating-point ones.
         """
         if not isinstance(family, Family):
             raise ValueError(
@@ -101,6 +103,7 @@ class Search:
                 "expected an optimizer, such as distill.gauss_newton(), got "
                 f"{optimizer!r:.60}"
             )
+        check_floating("theta", family.theta)
         problem = Problem.of(vf)
         return cls(
             problem,

@@ -116,7 +116,7 @@ def find_base(name: str, nfe: int | None = None) -> Base:
         stages.
     """
     if name not in _BASES:
-        raise ValueError(f"base must be one of {', '.join(_BASES)}, got {name!r}")
+        raise ValueError(f"base must be one of {', '.join(_BASES)}, got {name!r:.60}")
     base = _BASES[name]
     if nfe is not None and (nfe < 1 or nfe % base.stages):
         raise ValueError(

@@ -257,7 +257,7 @@ def _down(
     """The grid of levels(count), count decreasing levels, and its last step."""
     if final not in ("zero", "sigma_min", "repeat"):
         raise ValueError(
-            f'final must be "zero", "sigma_min" or "repeat", got {final!r}'
+            f'final must be "zero", "sigma_min" or "repeat", got {final!r:.60}'
         )
 
     def grid(steps: int) -> np.ndarray:

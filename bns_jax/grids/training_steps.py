@@ -92,7 +92,7 @@ def timesteps(
     """
     if spacing not in _SPACINGS:
         named = " or ".join(f'"{name}"' for name in _SPACINGS)
-        raise ValueError(f"spacing must be {named}, got {spacing!r}")
+        raise ValueError(f"spacing must be {named}, got {spacing!r:.60}")
     check_final(final)
     check_scheduler(scheduler, optional=True)
     own, steps = steps_of_training(scheduler, training_steps, "training_steps")
@@ -193,4 +193,4 @@ def check_final(final: str) -> None:
       ValueError: if it is another.
     """
     if final not in ("zero", "sigma_min"):
-        raise ValueError(f'final must be "zero" or "sigma_min", got {final!r}')
+        raise ValueError(f'final must be "zero" or "sigma_min", got {final!r:.60}')

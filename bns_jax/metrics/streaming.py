@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from bns_jax import notices
 from bns_jax.metrics.checks import check_real
 from bns_jax.metrics.frechet import Gaussian, same_size
 from bns_jax.typing import Array
@@ -99,12 +99,11 @@ def gaussian(seen: Moments) -> Gaussian:
         raise ValueError(f"a covariance takes at least 2 samples, got {seen.number}")
     dimensions = len(seen.mean)
     if seen.number <= dimensions:
-        warnings.warn(
+        notices.warn(
             f"{seen.number} samples in {dimensions} feature dimensions have a singular "
             f"covariance, of rank {seen.number - 1} at most: the Fréchet distance is "
             "too large, and does not compare with one of another number of samples; "
             f"take more than {dimensions} (published FIDs take 50,000)",
-            stacklevel=3,
         )
     return Gaussian(seen.mean, seen.scatter / (seen.number - 1))
 

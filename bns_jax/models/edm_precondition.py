@@ -62,7 +62,8 @@ def check(preconditioning: str, sigma_data: float) -> None:
     """
     if preconditioning not in CONSTANTS:
         raise ValueError(
-            f"preconditioning must be one of {list(CONSTANTS)}, got {preconditioning!r}"
+            f"preconditioning must be one of {list(CONSTANTS)}, got "
+            f"{preconditioning!r:.60}"
         )
     if not 0 < sigma_data < math.inf:
         raise ValueError(f"sigma_data must be positive and finite, got {sigma_data}")

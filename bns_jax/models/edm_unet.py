@@ -53,7 +53,9 @@ class EDMConfig:
     def __post_init__(self) -> None:
         known = (_DDPMPP, _NCSNPP, _ADM)
         if self.network not in known:
-            raise ValueError(f"network must be one of {known}, got {self.network!r}")
+            raise ValueError(
+                f"network must be one of {known}, got {self.network!r:.60}"
+            )
         edm_precondition.check(self.preconditioning, self.sigma_data)
         if self.image_size % 2 ** (len(self.multipliers) - 1):
             raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 from etils import epath
 from jax.sharding import Mesh
 
-from bns_jax import parallel, velocity
+from bns_jax import notices, parallel, velocity
 from bns_jax.models import (
     convert,
     edm,
@@ -258,9 +257,8 @@ def _tensor_faults(
 
 
 def _warn_of_assumed(path: epath.PathLike, config: edm.EDMConfig) -> None:
-    warnings.warn(
+    notices.warn(
         f"{path} does not say how its network is preconditioned; assumed: "
         f'"{config.preconditioning}" with sigma_data {config.sigma_data}. To say it, '
         "give these two entries of the configuration",
-        stacklevel=3,
     )

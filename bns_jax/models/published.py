@@ -221,5 +221,5 @@ def look_up(name: str) -> Published:
       ValueError: naming those that there are.
     """
     if name not in PUBLISHED:
-        raise ValueError(f"expected one of {list(PUBLISHED)}, got {name!r}")
+        raise ValueError(f"expected one of {list(PUBLISHED)}, got {name!r:.60}")
     return PUBLISHED[name]

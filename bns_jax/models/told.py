@@ -37,7 +37,8 @@ def preconditioning(
     for name in set(entries) & set(config):
         if entries[name] != config[name]:
             raise ValueError(
-                f"{message}: its {name} is {entries[name]!r}, got {config[name]!r}"
+                f"{message}: its {name} is {entries[name]!r:.60}, got "
+                f"{config[name]!r:.60}"
             )
     return entries
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from bns_jax import notices
 from bns_jax.models.pickled_network import of_network
 from bns_jax.models.weight_set import WeightSet, holds_tensor
 from bns_jax.unpickle import Record
@@ -144,9 +144,8 @@ def _warn_passed_over(content: Mapping[Any, Any], found: dict[str, WeightSet]) -
     passed = [k for k in filter(is_average, names) if _holds_something(content[k])]
     read = [repr(name) if name else "itself" for name in found if name not in passed]
     if passed and read:
-        warnings.warn(
+        notices.warn(
             f"no tensors by name in {passed}: those of {', '.join(read)} are read",
-            stacklevel=2,
         )
 
 

@@ -49,9 +49,8 @@ def validate(params: NSParams) -> None:
     times, a, b = (np.asarray(leaf, np.float64) for leaf in params)
     for name, values in (("times", times), ("a", a), ("b", b)):
         if not np.all(np.isfinite(values)):
-            where = tuple(map(int, np.argwhere(~np.isfinite(values))[0]))
-            got = f"{values[where]} at index {where}"
-            raise ValueError(f"{name} must be finite, got {got}")
+            at = tuple(map(int, np.argwhere(~np.isfinite(values))[0]))
+            raise ValueError(f"{name} must be finite, got {values[at]} at index {at}")
     if np.any(np.diff(times) < 0):
         i = int(np.argmax(np.diff(times) < 0))
         raise ValueError(
@@ -72,9 +71,10 @@ def validate(params: NSParams) -> None:
 def check_shapes(params: NSParams) -> None:
     """Raises ValueError unless the arrays are (n,), (n,) and (n, n)."""
     if not isinstance(params, tuple) or len(params) != 3:
+        inside = "; the solver is in its .params" if hasattr(params, "params") else ""
         raise ValueError(
             "expected a solver, NSParams(times, a, b) as solvers.euler(8) gives, got "
-            f"{params!r:.60}"
+            f"{params!r:.60}{inside}"
         )
     check_native(params=params)
     shapes = times, a, b = tuple(map(np.shape, params))

@@ -36,7 +36,7 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     devices = jax.devices() if devices is None else devices
     # Those of a topology that is not there are of another class.
     if not devices or not all(hasattr(one, "device_kind") for one in devices):
-        raise ValueError(f"a mesh needs a list of devices, got {devices}")
+        raise ValueError(f"a mesh needs a list of devices, got {devices!s:.60}")
     return Mesh(np.asarray(devices), (_BATCH,))
 
 
@@ -104,7 +104,7 @@ def shard(tree: Any, mesh: Mesh | None) -> Any:
         return tree
     for leaf in jax.tree.leaves(tree):
         if not np.shape(leaf):
-            raise ValueError(f"every leaf needs a leading batch axis, got {leaf}")
+            raise ValueError(f"every leaf needs a leading batch axis, got {leaf!s:.60}")
         check_divisible(len(leaf), mesh)
     sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
     return jax.tree.map(partial(_put, sharding), tree)

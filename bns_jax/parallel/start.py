@@ -99,7 +99,7 @@ def _integer(name: str, value: Any, least: int) -> int:
     except TypeError:
         number = least - 1
     if number < least:
-        raise ValueError(f"{name} must be an integer from {least}, got {value!r}")
+        raise ValueError(f"{name} must be an integer from {least}, got {value!r:.60}")
     return number
 
 
@@ -107,5 +107,5 @@ def _address(text: str) -> tuple[str, int]:
     host, _, port = str(text).rpartition(":")
     is_number = port.isascii() and port.isdigit()
     if not host or not is_number or not 0 < int(port) < 2**16:
-        raise ValueError(f"coordinator_address must be host:port, got {text!r}")
+        raise ValueError(f"coordinator_address must be host:port, got {text!r:.60}")
     return host.strip("[]"), int(port)

@@ -112,5 +112,5 @@ def _split(name: str) -> tuple[str, str]:
     solver, _, grid = name.partition("@")
     look_up(solver)
     if grid and grid not in _GRIDS:
-        raise ValueError(f"{name}: expected a grid of {list(_GRIDS)}, got {grid!r}")
+        raise ValueError(f"{name}: expected a grid of {list(_GRIDS)}, got {grid!r:.60}")
     return solver, grid

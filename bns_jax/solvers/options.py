@@ -25,7 +25,7 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """
     if value not in choices:
         listing = " or ".join(f'"{choice}"' for choice in choices)
-        raise ValueError(f"{name} must be {listing}, got {value!r}")
+        raise ValueError(f"{name} must be {listing}, got {value!r:.60}")
 
 
 def check_order(order: int, highest: int, nfe: int) -> tuple[int, int]:

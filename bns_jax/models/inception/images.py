@@ -41,7 +41,9 @@ def features(
         no such batch.
     """
     if resize not in ("pytorch", "tensorflow"):
-        raise ValueError(f'expected resize "pytorch" or "tensorflow", got {resize!r}')
+        raise ValueError(
+            f'expected resize "pytorch" or "tensorflow", got {resize!r:.60}'
+        )
 
     def function(images: np.ndarray) -> jax.Array:
         floating = jnp.issubdtype(images.dtype, jnp.floating)
