@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bns_jax import conditioning, identity, parallel
+from bns_jax import conditioning, identity, notices, parallel
 from bns_jax.checks import check_velocity
 from bns_jax.pytree import on_host
 from bns_jax.typing import Array, Sample, VelocityField
@@ -100,11 +99,10 @@ def check_pairs(vf: VelocityField, pairs: Any, mesh: Mesh | None = None) -> None
             apart = np.linalg.norm(said - moved, axis=1)
             found.append(np.median(apart / np.linalg.norm(moved, axis=1)))
     if found and min(found) > _OTHER:
-        warnings.warn(
+        notices.warn(
             f"the pairs are not as this field makes them: between two points of their "
             f"paths it leads {min(found):.0%} elsewhere; are they of other weights or "
-            "of another guidance scale?",
-            stacklevel=4,
+            "of another guidance scale?"
         )
 
 
