@@ -177,7 +177,6 @@ def measure_all(
     """
     metric, field, mesh = metric or problem.metric, problem.place(), problem.mesh
     answers = probing.look(field, data.x0, data.args, mesh)
-    probing.check_pairs(field, data, mesh)
     kept = ResultsStore(directory, _identity(problem.pytree, answers, data, metric))
     results: list[Result] = []
     with shown(report, "compare", "solvers") as told:

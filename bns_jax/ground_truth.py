@@ -64,8 +64,7 @@ def pairs(
       directory: where finished chunks are kept; a second call with the same arguments
         continues. The field is compared by its name, weights and answers, within 0.1 %:
         say smaller differences in the problem's facts.
-      precision: of matrix products in the field, a name that
-        `jax.default_matmul_precision` takes.
+      precision: of matrix products, a name of `jax.default_matmul_precision`.
       report: report(done, N, note), after each chunk; a line on a terminal if left out.
 
     Returns:

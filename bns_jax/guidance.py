@@ -91,6 +91,12 @@ class GuidedVelocity:
             return None
         return float(np.min(w)), float(np.max(w))
 
+    @property
+    def number(self) -> float | None:
+        """The scale, where it is one number for all samples."""
+        is_single = self.scales is not None and not getattr(self.scale, "ndim", 0)
+        return self.scales[0] if self.scales and is_single else None
+
     def ends(self, t: Time, x: Sample, *args: Any) -> Any:
         """The guided ends: they combine as the velocities do, both being linear.
 

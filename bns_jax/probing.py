@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bns_jax import conditioning, identity, notices, parallel
+from bns_jax import conditioning, identity, parallel
 from bns_jax.checks import check_velocity
 from bns_jax.pytree import on_host
 from bns_jax.typing import Array, Sample, VelocityField
@@ -22,10 +22,6 @@ _CALLED_AS = (
     "{} conditioning arguments."
 )
 _LOOKED_AT = 8
-_SHORT = 0.06
-"""Steps in time between which the velocity of a smooth field is nearly a line."""
-_OTHER = 0.05
-"""How far apart a field and a path may be, relative to how far the path leads."""
 
 
 def look(
@@ -65,45 +61,6 @@ def look(
         rows = [_flat(ask(t, [row])) for row in range(min(2, len(chosen)))]
         _check_independent(t, _flat(together)[: len(rows)], np.concatenate(rows))
     return identity.probe(*answers)
-
-
-def check_pairs(vf: VelocityField, pairs: Any, mesh: Mesh | None = None) -> None:
-    """Warns if the paths of pairs are not those of a field, by the trapezoidal rule.
-
-    Args:
-      vf: the field, a pytree that lies on the devices of the mesh.
-      pairs: `Pairs`, of which a few are looked at, where their paths have points.
-      mesh: the devices.
-
-    Warns:
-      UserWarning: if a few samples move otherwise between two points, in the middle of
-        their paths and later, than the field says.
-    """
-    chosen = _chosen(pairs.x0)
-    args = jax.tree.map(lambda leaf: np.asarray(leaf[chosen]), pairs.args)
-    found = []
-    for k in sorted({len(pairs.times) // 2, 3 * len(pairs.times) // 4} - {0}):
-        times = pairs.times[k - 1 : k + 1]
-        if not 0 < times[1] - times[0] <= _SHORT:
-            continue
-        points = [
-            jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i][chosen]), pairs.path)
-            for i in (k - 1, k)
-        ]
-        u = [
-            _flat(_answer(vf, t, x, args, mesh))
-            for t, x in zip(times, points, strict=True)
-        ]
-        moved, said = _flat(points[1]) - _flat(points[0]), np.diff(times) * sum(u) / 2
-        with np.errstate(invalid="ignore", divide="ignore"):
-            apart = np.linalg.norm(said - moved, axis=1)
-            found.append(np.median(apart / np.linalg.norm(moved, axis=1)))
-    if found and min(found) > _OTHER:
-        notices.warn(
-            f"the pairs are not as this field makes them: between two points of their "
-            f"paths it leads {min(found):.0%} elsewhere; are they of other weights or "
-            "of another guidance scale?"
-        )
 
 
 def _asked(vf: VelocityField, t: Any, x: Sample, args: tuple[Any, ...]) -> Sample:

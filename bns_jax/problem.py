@@ -91,9 +91,7 @@ class Problem:
             own = getattr(self.field, "scheduler", None)
             object.__setattr__(self, "scheduler", own)
         if isinstance(self.field, GuidedVelocity) and self.guidance == 0.0:
-            ends = self.field.scales
-            single = ends[0] if ends and ends[0] == ends[1] else None
-            object.__setattr__(self, "guidance", single)
+            object.__setattr__(self, "guidance", self.field.number)
             object.__setattr__(self, "guided_channels", self.field.channels)
         kinds.check_function("draw", self.draw, "draw(count, rng)")
         if self.decode is not None:

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import bns_jax
-from bns_jax import distill, families, ground_truth, pairs, solvers
+from bns_jax import ground_truth, pairs
 from bns_jax.pairs import Pairs
 
 TIMES = np.array([0.0, 0.5, 1.0])
@@ -180,39 +179,3 @@ def test_pairs_of_different_kinds_are_not_joined(changes, message):
         pairs.concatenate([of_size(2), of_size(3)._replace(**changes)])
     with pytest.raises(ValueError, match="at least one set of pairs"):
         pairs.concatenate([])
-
-
-def rotating(rate, t, x):
-    return rate * (1 + t) * jnp.flip(x, axis=1) - x
-
-
-def pairs_of(rate, **settings):
-    field = functools.partial(rotating, rate)
-    x0 = np.random.default_rng(0).normal(size=(40, 2))
-    return field, ground_truth.pairs(field, x0, **settings)
-
-
-USES = {
-    "compare": lambda field, data: bns_jax.compare(field, data, 2, names=["euler"]),
-    "fit": lambda field, data: distill.fit(
-        families.bns(solvers.euler(1)),
-        field,
-        *pairs.split(data, 20, 20),
-        optimizer=distill.adam().replace(iterations=1),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", USES)
-def test_pairs_of_another_field_are_warned_of(name):
-    field, data = pairs_of(1.0)
-    USES[name](field, data)
-    other, _ = pairs_of(0.7)
-    with pytest.warns(UserWarning, match="paths it leads .*% elsewhere; are they of"):
-        USES[name](other, data)
-
-
-@pytest.mark.parametrize("times", [[0.0], [0.0, 1.0], [0.0, 0.4, 1.0]])
-def test_paths_of_few_points_are_no_reason_to_warn(times):
-    field, data = pairs_of(1.0, save_at=times)
-    USES["compare"](field, data)

@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 
 from bns_jax import checkpoint as checkpoints
-from bns_jax import ns, pairs, parallel, probing
+from bns_jax import ns, pairs, parallel
 from bns_jax.distill.batch import Batch
 from bns_jax.distill.compiled import jitted
 from bns_jax.distill.distilled import Distilled
@@ -85,8 +85,7 @@ def fit(
       seed: of the order of the pairs and the optimizer's own draws.
       checkpoint: a directory; the state is saved there at each validation, and a second
         call with the same arguments, compared as `identify` says, continues from it.
-      report: report(done, total, note), at each validation; a line on a terminal if
-        left out; a `distill.Report` is told and asked more.
+      report: report(done, total, note) or a `distill.Report`; a line on a terminal.
 
     Returns:
       The solver of the best validation, and how it was found; the start counts as one.
@@ -164,7 +163,6 @@ class _Run:
         """All of it, or what a checkpoint leaves to do."""
         search, optimizer = self.search, self.search.optimizer
         identity = search.identity()
-        probing.check_pairs(self.vf, search.train, self.mesh)
         start = initial_state(search.family, search.trainer, search.seed)
         state = parallel.replicate(start, self.mesh)
         self.check_step(state)
