@@ -94,8 +94,8 @@ class GuidedVelocity:
     @property
     def number(self) -> float | None:
         """The scale, where it is one number for all samples."""
-        is_single = self.scales is not None and not getattr(self.scale, "ndim", 0)
-        return self.scales[0] if self.scales and is_single else None
+        ends = None if getattr(self.scale, "ndim", 0) else self.scales
+        return ends[0] if ends else None
 
     def ends(self, t: Time, x: Sample, *args: Any) -> Any:
         """The guided ends: they combine as the velocities do, both being linear.

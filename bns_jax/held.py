@@ -8,17 +8,22 @@ notebook that is run again, the compiled program would answer for the old one.
 from __future__ import annotations
 
 import dataclasses
+import dis
 import functools
 import inspect
-from types import CodeType, ModuleType
+import sys
+from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 
-_PLAIN = bool | int | float | complex | str
+_ARRAYS = (jax.Array, np.ndarray)
+_NUMBERS = (bool, int, float, complex, str, np.generic)
 _LIBRARIES = {"bns_jax", "builtins", "equinox", "flax", "haiku", "jax", "jaxlib"}
 _LIBRARIES |= {"numpy", "optax", "torch"}
+_MOST = 10_000
+"""Parts that are looked at: a function may hold a whole data set."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,7 +32,8 @@ class Holding:
 
     Attributes:
       function: the callable itself.
-      held: arrays, by identity, and numbers, of closures, attributes and global names.
+      held: arrays, functions and classes, by identity, and numbers, of closures,
+        attributes and global names.
     """
 
     function: Any
@@ -94,7 +100,7 @@ def as_it_is(function: Any) -> Any:
     """
     if not callable(function):
         return function
-    held = tuple(_held(function, set()))
+    held = tuple(_held(function))
     return Holding(function, held) if held else function
 
 
@@ -105,74 +111,121 @@ def of_library(value: Any) -> bool:
       value: anything.
 
     Returns:
-      True by the name of the module that it, or its class, is of.
+      True by the module that a function was written in, or that a class is of.
     """
-    module = getattr(value, "__module__", None) or type(value).__module__
-    return module.partition(".")[0] in _LIBRARIES
+    if isinstance(value, FunctionType):
+        # Not its `__module__`, which functools.wraps copies from another.
+        module = value.__globals__.get("__name__")
+    else:
+        module = (value if isinstance(value, type) else type(value)).__module__
+    return str(module).partition(".")[0] in _LIBRARIES
 
 
-def _held(function: Any, seen: set[int]) -> list[Any]:
-    """Arrays and numbers in closures, attributes, and global names of its module."""
-    if id(function) in seen:
-        return []
-    seen.add(id(function))
-    own = [] if inspect.isroutine(function) else _attributes(function)
-    within = (*_cells(function), *_globals(function), *own)
-    return [leaf for value in within for leaf in _leaves(value, seen)]
-
-
-def _leaves(value: Any, seen: set[int]) -> list[Any]:
+def _held(function: Any) -> list[Any]:
+    """What could make the function answer otherwise than it did."""
     found: list[Any] = []
-    # Numbers in a list are no settings: a function may note its calls in one.
-    numbers = not isinstance(value, list)
-    for leaf in jax.tree.leaves(value):
-        if isinstance(leaf, jax.Array | np.ndarray):
-            found += [] if isinstance(leaf, jax.core.Tracer) else [leaf]
-        elif isinstance(leaf, _PLAIN):
-            found += [leaf] if numbers else []
-        elif inspect.ismethod(leaf):
-            found += _leaves(leaf.__self__, seen)
-        elif inspect.isfunction(leaf) or _has_attributes(leaf):
-            found += _held(leaf, seen)
+    seen: dict[int, Any] = {}  # Kept, so that no other part gets an id again.
+    left = _inside(function)
+    while left and len(seen) < _MOST:
+        part = left.pop()
+        if isinstance(part, _NUMBERS):
+            found.append(part)
+        elif id(part) not in seen and not isinstance(part, jax.core.Tracer):
+            seen[id(part)] = part
+            if isinstance(part, _BY_THEMSELVES):
+                found.append(part)
+            left += _inside(part)
     return found
 
 
-def _has_attributes(value: Any) -> bool:
-    if isinstance(value, functools.partial):
-        return True
-    is_object = hasattr(value, "__dict__") and not isinstance(value, type | ModuleType)
-    return is_object and not of_library(type(value))
-
-
-def _attributes(value: Any) -> list[Any]:
+def _inside(value: Any) -> list[Any]:
+    """The parts of a value that are looked at, one level down."""
+    if isinstance(value, (*_ARRAYS, type, ModuleType)):
+        return []
+    if isinstance(value, FunctionType):
+        return [*_cells(value), *_globals(value)]
+    if inspect.ismethod(value):
+        return [value.__func__, value.__self__]
     if isinstance(value, functools.partial):
         return [value.func, value.args, value.keywords]
-    method = inspect.getattr_static(type(value), "__call__", None)
-    return [method, *getattr(value, "__dict__", {}).values()]
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    if isinstance(value, list | tuple):
+        # Numbers in a list are no settings: a function may note its calls in one.
+        is_list = isinstance(value, list)
+        return [part for part in value if not (is_list and isinstance(part, _NUMBERS))]
+    return _of_object(value)
 
 
-def _globals(function: Any) -> list[Any]:
-    """What the global names stand for that a user's function reads."""
-    if not inspect.isfunction(function) or of_library(function):
+@dataclasses.dataclass
+class _Static:
+    """What of a pytree is no child, compared by equality."""
+
+    value: Any
+
+
+_BY_THEMSELVES = (*_ARRAYS, FunctionType, type, np.dtype, _Static)
+"""Kinds of which it counts which one it is."""
+
+
+def _of_object(value: Any) -> list[Any]:
+    if isinstance(value, _Static):
         return []
-    home = function.__globals__
-    values = [home[name] for name in _names(function.__code__) if name in home]
-    # Functions from elsewhere are left to whoever wrote them.
-    return [value for value in values if getattr(value, "__globals__", home) is home]
+    flat = jax.tree_util.default_registry.flatten_one_level(value)
+    if flat is not None:
+        # Beside the arrays what is static, as whether dropout is on.
+        return [*flat[0], _Static(flat[1])]
+    if not (dataclasses.is_dataclass(value) or _is_own(type(value))):
+        return []
+    attributes = getattr(value, "__dict__", None)
+    called = inspect.getattr_static(type(value), "__call__", None)
+    return [called, attributes if isinstance(attributes, dict) else None]
+
+
+def _is_own(kind: type) -> bool:
+    """Whether a class is the user's, or plainly a place for settings."""
+    is_standard = kind.__module__.partition(".")[0] in sys.stdlib_module_names
+    return kind is SimpleNamespace or not (is_standard or of_library(kind))
+
+
+def _globals(function: FunctionType) -> list[Any]:
+    """What the global names stand for that a user's function reads."""
+    if of_library(function):
+        return []
+    home, values = function.__globals__, []
+    for name in _read(function.__code__):
+        value = home.get(name)
+        # Functions from elsewhere are left to whoever wrote them.
+        elsewhere = isinstance(value, FunctionType) and value.__globals__ is not home
+        values += [] if elsewhere else [value]
+    return values
 
 
 @functools.cache
-def _names(code: CodeType) -> tuple[str, ...]:
-    """The names in a function and in those that are defined in it."""
+def _read(code: CodeType) -> tuple[str, ...]:
+    """The names that a function, and those defined in it, read and never write."""
     inner = [part for part in code.co_consts if isinstance(part, CodeType)]
-    return (*code.co_names, *(name for part in inner for name in _names(part)))
+    names = (*code.co_names, *(name for part in inner for name in _read(part)))
+    written = _written(code)
+    return tuple(name for name in names if name not in written)
 
 
-def _cells(function: Any) -> list[Any]:
-    contents = []
-    for cell in getattr(function, "__closure__", None) or ():
+@functools.cache
+def _written(code: CodeType) -> frozenset[str]:
+    """The names outside of it that a function sets, as one that counts its calls."""
+    return frozenset(
+        step.argval
+        for step in dis.get_instructions(code)
+        if step.opname in ("STORE_GLOBAL", "STORE_DEREF")
+    )
+
+
+def _cells(function: FunctionType) -> list[Any]:
+    contents, written = [], _written(function.__code__)
+    named = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    for name, cell in named:
         try:
-            contents.append(cell.cell_contents)
+            contents += [] if name in written else [cell.cell_contents]
         except ValueError:  # It is not filled yet.
             continue
     return contents
@@ -181,4 +234,11 @@ def _cells(function: Any) -> list[Any]:
 def _same(one: Any, other: Any) -> bool:
     if one is other:
         return True
-    return isinstance(one, _PLAIN) and type(one) is type(other) and one == other
+    try:
+        return (
+            isinstance(one, (*_NUMBERS, np.dtype, _Static))
+            and type(one) is type(other)
+            and bool(one == other)
+        )
+    except Exception:  # What is static may be compared by anything.
+        return False

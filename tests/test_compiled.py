@@ -1,8 +1,10 @@
 """Laws of programs that searches share: none is compiled twice, none is out of date."""
 
+import dataclasses
 import functools
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -152,6 +154,69 @@ def test_a_loss_that_changes_is_compiled_again(make):
     np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
+def test_a_family_that_changes_is_validated_as_it_is():
+    scale = {"a": 1.0}
+
+    def to_params(theta):
+        params = START.to_params(theta)
+        return params._replace(a=params.a * scale["a"])
+
+    family = families.Family(START.theta, to_params)
+    problem = problems.shifted_problem()
+    search(problem, family, distill.adam())
+    scale["a"] = 0.5
+    found = search(problem, family, distill.adam())
+    halved = solvers.midpoint(2)._replace(a=np.full(2, 0.5))
+    reached = np.mean(distill.evaluate(halved, problem[0], problem[2]))
+    np.testing.assert_allclose(found.history[0].val_metric, reached, rtol=1e-12)
+
+
+def test_a_metric_that_changed_is_another_search(tmp_path):
+    factor = {"of": 1.0}
+
+    def metric(x, x1):
+        return factor["of"] * metrics.psnr(x, x1)
+
+    def run():
+        settings = {"metric": metric, "checkpoint": tmp_path}
+        search(problems.shifted_problem(), START, distill.adam(), **settings)
+
+    run()
+    factor["of"] = 100.0
+    with pytest.raises(ValueError, match="another run; metric_probe"):
+        run()
+
+
+@dataclasses.dataclass
+class Power:
+    """Equal by its fields and not frozen, and so without a hash."""
+
+    p: float = 2.0
+
+    def __call__(self, x, x1):
+        return jnp.mean(jnp.abs(x - x1) ** self.p, axis=1)
+
+
+def test_a_loss_without_a_hash_is_a_loss():
+    found = search(problems.shifted_problem(), START, distill.adam(), objective=Power())
+    assert np.isfinite(found.history[1].train_loss)
+
+
+def test_a_transformation_without_a_hash_is_one():
+    @dataclasses.dataclass
+    class Halve:
+        def __call__(self, updates, state, params=None):
+            return jax.tree.map(lambda leaf: -0.5 * leaf, updates), state
+
+    tx = optax.GradientTransformation(lambda params: optax.EmptyState(), Halve())
+    search(problems.shifted_problem(), START, distill.with_optax(tx))
+
+
+@functools.wraps(distill.psnr_loss)
+def dressed(x, target):
+    return FACTOR * distill.psnr_loss(x, target)
+
+
 def itself():
     return itself
 
@@ -169,6 +234,7 @@ CONSTANT = {
 }
 CHANGEABLE = {
     "own": itself,
+    "own, under a library's name": dressed,
     "lambda": lambda x: x,
     "array": np.ones(2),
     "partial of an array": functools.partial(metrics.psnr, data_range=np.ones(())),

@@ -1,6 +1,8 @@
 """A field that was changed in place is another field."""
 
+import enum
 import functools
+import logging
 
 import equinox as eqx
 import jax
@@ -10,7 +12,7 @@ import pytest
 from flax import nnx
 
 import bns_jax
-from bns_jax import distill, ground_truth, solvers, velocity
+from bns_jax import distill, ground_truth, metrics, solvers, velocity
 from bns_jax.pairs import Pairs
 from tests.laws import count_compilations, first_of
 
@@ -37,6 +39,9 @@ class Plain:
         self.set(0.5)
 
     def __call__(self, t, x):
+        return self.w * x
+
+    def velocity(self, t, x):
         return self.w * x
 
     def set(self, w):
@@ -111,14 +116,44 @@ def of_globals(field):
     return field, change
 
 
-def of_a_number():
-    rate = 0.5
+@functools.wraps(metrics.psnr)
+def dressed(t, x):
+    return RATE * x
+
+
+def of_functions():
+    act = closure(Network())
+
+    def change(w):
+        nonlocal act
+        act = lambda t, x: w * x  # noqa: E731
+
+    return lambda t, x: act(t, x), change
+
+
+class Switched(nnx.Module):
+    """What it does is decided by a flag, as that of `net.eval()`."""
+
+    def __init__(self):
+        self.is_on, self.w = False, nnx.Param(jnp.asarray(0.5))
+
+    def __call__(self, t, x):
+        return -x if self.is_on else self.w[...] * x
+
+
+def of_static():
+    network = Switched()
+    return lambda t, x: network(t, x), lambda w: setattr(network, "is_on", True)
+
+
+def of_a_number(kind=float):
+    rate = kind(0.5)
 
     def change(w):
         nonlocal rate
-        rate = w
+        rate = kind(w)
 
-    return lambda t, x: rate * x, change
+    return lambda t, x: x.dtype.type(rate) * x, change
 
 
 def scaled(t, x, w):
@@ -149,11 +184,21 @@ FIELDS = {
     "partial": lambda: of_globals(functools.partial(calls, through_another)),
     "Partial": lambda: of_globals(jax.tree_util.Partial(calls, reads_weights)),
     "number of a closure": of_a_number,
+    "NumPy's number": lambda: of_a_number(np.float32),
+    "method of an object": lambda: of_plain(lambda p: p.velocity),
+    "partial method": lambda: of_plain(lambda p: functools.partial(p.velocity)),
+    "velocity of methods": lambda: of_plain(
+        lambda p: velocity.guided(p.velocity, p.velocity, 0.0)
+    ),
+    "under a library's name": lambda: of_globals(dressed),
+    "exchanged function": of_functions,
+    "static part of a module": of_static,
     "velocity of a closure": lambda: bound(lambda f: velocity.guided(f, f, 0.0)),
 }
 
 
-KEPT = "closure", "object with an array", "global weights of another function"
+KEPT = ("method of an object", "closure", "object with an array")
+KEPT += ("static part of a module", "global weights of another function")
 
 
 @pytest.mark.parametrize("name", first_of(FIELDS, *KEPT))
@@ -220,6 +265,53 @@ def test_calls_that_are_noted_compile_nothing_again():
     for _ in range(3):
         bns_jax.sample(EULER, field, X0)
     assert noted == [1]
+
+
+class Color(enum.Enum):
+    RED, BLUE = 1, 2
+
+
+class Lazy:
+    """Says of nothing whether it is there."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+class Link:
+    def __init__(self, following):
+        self.following = following
+
+
+LOGGER = logging.getLogger(__name__)
+CHAIN = functools.reduce(lambda link, _: Link(link), range(3_000), None)
+RING = Link(None)
+RING.following = RING
+SETTINGS = {Color.RED: 0.5, Color.BLUE: CHAIN, None: RING, 1: LOGGER, "a": Lazy()}
+
+
+def test_whatever_a_field_reads_it_is_sampled_and_compiled_once():
+    def field(t, x):
+        LOGGER.debug("traced")
+        return SETTINGS[Color.RED] * x
+
+    np.testing.assert_allclose(bns_jax.sample(EULER, field, X0), 1.5)
+    with count_compilations() as compiled:
+        bns_jax.sample(EULER, field, X0)
+    assert not compiled
+
+
+def test_calls_that_are_counted_compile_nothing_again():
+    count = 0
+
+    def field(t, x):
+        nonlocal count
+        count += 1
+        return x
+
+    for _ in range(3):
+        bns_jax.sample(EULER, field, X0)
+    assert count == 1
 
 
 def test_weights_of_a_method_are_arguments():

@@ -33,8 +33,15 @@ def jitted(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     Returns:
       The jitted function.
     """
-    make = _shared if is_constant(function) else jax.jit
-    return make(function, **options)
+    if is_constant(function):
+        return _shared(function, **options)
+
+    # JAX finds what it traced by the function, so that it must be another one.
+    def anew(*args: Any) -> Any:
+        return function(*args)
+
+    anew.__name__ = getattr(function, "__name__", "anew")
+    return jax.jit(anew, **options)
 
 
 @functools.lru_cache(_KEPT)
@@ -73,10 +80,10 @@ def _held(value: Any) -> list[Any] | None:
         return [*value]
     if not of_library(value):
         return None
-    if hasattr(value, "__wrapped__"):
-        return [value.__wrapped__]
     if inspect.isroutine(value):
         return _of_routine(value)
+    if hasattr(value, "__wrapped__"):
+        return [value.__wrapped__]
     return [*vars(value).values()] if _is_frozen(value) else None
 
 

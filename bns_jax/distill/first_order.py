@@ -101,13 +101,22 @@ def with_optax(tx: optax.GradientTransformation, name: str = "with_optax") -> Op
     return Optimizer(trainer, name)
 
 
-@lru_cache
 def _first_order(tx: optax.GradientTransformation) -> Trainer:
-    # Line searches, of which there is one in L-BFGS, ask for the loss elsewhere.
-    tx = optax.with_extra_args_support(tx)
+    return Trainer(tx.init, _Update(tx), _FORWARD_AND_BACKWARD)
 
-    def update(goal: Goal, theta: Any, opt_state: Any, key: jax.Array) -> Update:
+
+@dataclasses.dataclass(frozen=True)
+class _Update:
+    """A step along the gradient, equal for one and the same transformation."""
+
+    tx: optax.GradientTransformation
+
+    def __call__(
+        self, goal: Goal, theta: Any, opt_state: Any, key: jax.Array
+    ) -> Update:
         del key
+        # Line searches, of which there is one in L-BFGS, ask for the loss elsewhere.
+        tx = optax.with_extra_args_support(self.tx)
         loss, gradient = jax.value_and_grad(goal)(theta)
         # Optax raises floats to a count of steps, which strict promotion forbids.
         with jax.numpy_dtype_promotion("standard"):
@@ -127,8 +136,6 @@ def _first_order(tx: optax.GradientTransformation) -> Trainer:
             (theta, opt_state),
         )
         return Update(new_theta, new_state, loss, ~finite)
-
-    return Trainer(tx.init, update, _FORWARD_AND_BACKWARD)
 
 
 def _probe(tx: optax.GradientTransformation, update: Any, theta: Any) -> Any:
