@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+import bns_jax
 from bns_jax import ns, solvers
 from bns_jax.ns import NSParams
 from tests.fields import wavy
@@ -326,3 +327,28 @@ def test_params_of_other_shapes_are_named(params):
 def test_a_field_that_cannot_be_called_is_named():
     with pytest.raises(ValueError, match="expected a function, got int"):
         ns.sample(PARAMS, 3, X0)
+
+
+def test_a_row_without_bounds_leaves_value_and_gradient_as_they_are():
+    """x_2 overflows, and x_3 does not read it: its weights in b are 0."""
+    weights = jnp.array([[0.5, 0.0, 0.0], [0.0, 0.0, 0.0], [0.3, 0.0, 0.3]])
+    params = ns.NSParams(np.arange(3) / 3, jnp.array([1.0, 1e308, 1.0]), weights)
+    x0 = jnp.full((2, 2), 10.0)
+
+    def end(x0):
+        return jnp.sum(bns_jax.sample(params, lambda t, x: jnp.tanh(x), x0))
+
+    value, gradient = jax.value_and_grad(end)(x0)
+    np.testing.assert_allclose(value, end(x0), rtol=1e-12)
+    np.testing.assert_allclose(value, 4 * (10 + 0.3 + 0.3), rtol=1e-8)
+    np.testing.assert_allclose(gradient, 1.0, atol=1e-6)
+
+
+def test_iterates_before_a_field_without_bounds_are_finite():
+    """So that a path says where it went wrong: Euler meets t = 0, 1/4, 1/2, 3/4."""
+
+    def vf(t, x):
+        return jnp.where(t < 0.4, x, jnp.inf)
+
+    path = bns_jax.sample_path(solvers.euler(4), vf, np.ones((2, 3)))
+    np.testing.assert_allclose(path[:, 0, 0], [1.25, 1.25**2, jnp.inf, jnp.inf])

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bns_jax.derivatives import differentiate_as
 from bns_jax.ns.params import NSParams
 from bns_jax.traced_field import TracedField
 from bns_jax.typing import Array, Sample, wider
 
-# A matrix product, whose transposes are some too: sums over broadcast products are far
-# slower in a backward pass on CPU, and copy Y.
+# Its transposes are matrix products too: sums of products are far slower, and copy Y.
 _product = functools.partial(jnp.tensordot, precision="highest")
 
 
@@ -23,11 +22,10 @@ def iterates(
     params: NSParams,
     field: TracedField,
     x0: Sample,
-    *,
-    keep_velocities: bool = False,
+    keep: Callable[[Sample, Sample], Any],
     unroll: int = 1,
-) -> tuple[Sample, Sample | None]:
-    """All iterates x_1 .. x_n, stacked, and all u_0 .. u_{n-1} if asked for.
+) -> tuple[Sample, Any]:
+    """x_n, and what `keep(x_{j+1}, u_j)` returns of all calls, stacked.
 
     The carry holds the future iterates Y, from Y = a (x) x_0 on; call j adds its
     column, Y += b_j (x) u_j, and x_{j+1} = Y[j] is complete by then. The backward pass
@@ -37,7 +35,7 @@ def iterates(
       params: the solver, of floating-point dtypes.
       field: the velocity field.
       x0: noise; Y is made from it, never from fresh zeros, for its sharding.
-      keep_velocities: whether they are wanted; None comes back otherwise.
+      keep: says what is wanted of each call.
       unroll: steps of the loop that are compiled one after another.
     """
     number = jnp.arange(len(params.a))
@@ -55,12 +53,12 @@ def iterates(
         column, u = call(field.arrays, t_j, b_j, x)
         Y = jax.tree.map(jnp.add, Y, column)
         x = jax.tree.map(lambda y, x: _row(y, j).astype(x.dtype), Y, x)
-        return (Y, x), u if keep_velocities else None
+        return (Y, x), keep(x, u)
 
     calls = number, params.times, params.b.T
     start = _outer(params.a, x0, x0), x0
-    (Y, _), U = lax.scan(step, start, calls, unroll=unroll)
-    return Y, U
+    (_, x), kept = lax.scan(step, start, calls, unroll=unroll)
+    return x, kept
 
 
 def _outer(coefficients: Array, u: Sample, x: Sample) -> Sample:
@@ -73,8 +71,12 @@ def _outer(coefficients: Array, u: Sample, x: Sample) -> Sample:
     return jax.tree.map(outer, u, x)
 
 
-def _row_as_product(y: Array, j: Array) -> Array:
-    return _product((jnp.arange(len(y)) == j).astype(y.dtype), y, 1)
+@jax.custom_jvp
+def _row(y: Array, j: Array) -> Array:
+    return y[j]
 
 
-_row = differentiate_as(_row_as_product, lambda y, j: y[j])
+@_row.defjvp
+def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (y, j), (d_y, _) = primals, tangents
+    return y[j], _product((jnp.arange(len(y)) == j).astype(y.dtype), d_y, 1)

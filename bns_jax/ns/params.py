@@ -146,9 +146,8 @@ def extend(params: NSParams, nfe: int) -> NSParams:
             f"expected at least the solver's {len(params.a)} evaluations, got {nfe}"
         )
     times = np.append(np.asarray(params.times, np.float64), 1.0)
-    x_0 = np.eye(1, len(params.a) + 1)
     rows = np.column_stack([params.a, params.b]).astype(np.float64)
-    iterates = np.concatenate([x_0, rows])
+    iterates = np.concatenate([np.eye(1, len(params.a) + 1), rows])
     for _ in range(nfe - len(params.a)):
         k = int(np.argmax(np.diff(times)))
         between = (iterates[k] + iterates[k + 1]) / 2

@@ -48,7 +48,7 @@ def sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sampl
       ValueError: if the arrays of `params` have shapes that disagree, x0 has a leaf
         that is not of a floating-point dtype, or the field returns something else.
     """
-    return _solve(_end, params, vf, x0, args)
+    return _solve(_nothing, params, vf, x0, args)[0]
 
 
 def sample_path(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sample:
@@ -57,7 +57,7 @@ def sample_path(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> 
     Returns:
       x_1 .. x_n stacked on a new leading axis.
     """
-    return _solve(_all, params, vf, x0, args)
+    return _solve(_iterate, params, vf, x0, args)[1]
 
 
 def sample_velocities(
@@ -68,55 +68,54 @@ def sample_velocities(
     Returns:
       x_n, and u_0 .. u_{n-1} stacked on a new leading axis.
     """
-    return _solve(_end_and_velocities, params, vf, x0, args)
+    return _solve(_velocity, params, vf, x0, args)
 
 
-def _end(x0: Sample, Y: Sample, U: None) -> Sample:
-    return jax.tree.map(lambda x, y: y[-1].astype(x.dtype), x0, Y)
+def _nothing(x: Sample, u: Sample) -> None:
+    return None
 
 
-def _all(x0: Sample, Y: Sample, U: None) -> Sample:
-    return jax.tree.map(lambda x, y: y.astype(x.dtype), x0, Y)
+def _iterate(x: Sample, u: Sample) -> Sample:
+    return x
 
 
-def _end_and_velocities(x0: Sample, Y: Sample, U: Sample) -> tuple[Sample, Sample]:
-    return _end(x0, Y, None), U
+def _velocity(x: Sample, u: Sample) -> Sample:
+    return u
 
 
 def _solve(
-    take: Callable[..., Any],
+    keep: Callable[[Sample, Sample], Any],
     params: NSParams,
     vf: VelocityField,
     x0: Sample,
     args: tuple[Any, ...],
-) -> Any:
-    """Checks what is given, runs the solver, and takes what is wanted of it."""
+) -> tuple[Sample, Any]:
+    """Checks what is given, runs the solver, and keeps what is wanted of each call."""
     check_floating("x0", x0)
     check_shapes(params)
     check_native(args=args)
-    return _compiled(take, unrolling_helps(), params, as_pytree(vf), x0, args)
+    return _compiled(keep, unrolling_helps(), params, as_pytree(vf), x0, args)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _compiled(
-    take: Callable[..., Any],
+    keep: Callable[[Sample, Sample], Any],
     unroll: bool,
     params: NSParams,
     vf: VelocityField,
     x0: Sample,
     args: tuple[Any, ...],
-) -> Any:
+) -> tuple[Sample, Any]:
     """`unroll` says how a field that has convolutions is differentiated."""
     params, field, x = _as_arrays(params, vf, x0, args)
 
     def run(steps: int, params: NSParams, x: Sample, arrays: list[Any]) -> Any:
-        keep, given = take is _end_and_velocities, field._replace(arrays=arrays)
-        return iterates(params, given, x, keep_velocities=keep, unroll=steps)
+        return iterates(params, field._replace(arrays=arrays), x, keep, steps)
 
     solve: Callable[..., Any] = partial(run, 1)
     if unroll and field.convolves:
         solve = differentiate_as(partial(run, len(params.a)), solve)
-    return take(x0, *solve(params, x, field.arrays))
+    return solve(params, x, field.arrays)
 
 
 def _as_arrays(
