@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bns_jax.typing import Array, Sample, wider
+from bns_jax.typing import Array, Sample, is_eight_bit, wider
 
 
 def check_floating(name: str, tree: Any) -> None:
@@ -21,16 +21,19 @@ def check_floating(name: str, tree: Any) -> None:
 
     Raises:
       TypeError: if a leaf is no array of numbers.
-      ValueError: if one is of another dtype; names it.
+      ValueError: if one is of another dtype, or there is none; names it.
     """
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    if not (leaves := jax.tree_util.tree_leaves_with_path(tree)):
+        raise ValueError(f"expected {name} with at least one array, got {tree!r:.60}")
+    for path, leaf in leaves:
         where = f"{name}{jax.tree_util.keystr(path)}"
         _check_numbers(where, leaf)
         dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating):
+        if not jnp.issubdtype(dtype, jnp.floating) or is_eight_bit(dtype):
+            few = " of 16 bits or more" if is_eight_bit(dtype) else ""
             raise ValueError(
-                f"every leaf of {name} must be of a floating-point dtype, got {dtype} "
-                f"at {where}"
+                f"every leaf of {name} must be of a floating-point dtype{few}, got "
+                f"{dtype} at {where}"
             )
 
 
@@ -137,7 +140,10 @@ def check_rows(trees: Mapping[str, Any]) -> int:
     if len(set(shapes.values())) != 1 or () in shapes.values():
         raise ValueError(
             "every leaf must have one leading batch axis of equal length, got "
-            + ", ".join(f"{where} {shape}" for where, shape in shapes.items())
+            + (
+                ", ".join(f"{at} {shape}" for at, shape in shapes.items())
+                or "no arrays"
+            )
             + "; what is the same for all samples is closed over, or broadcast to them"
         )
     ((count,),) = set(shapes.values())
@@ -180,18 +186,19 @@ def check_byte_order(where: str, leaf: Any) -> None:
         )
 
 
-def check_native(**trees: Any) -> None:
-    """Refuses leaves in another byte order than the machine's; see `check_byte_order`.
+def check_arrays(**trees: Any) -> None:
+    """Checks that all leaves are numbers, or keys of JAX, in the machine's byte order.
 
     Args:
       **trees: pytrees by the name of the argument that they came as.
 
     Raises:
-      TypeError: naming the leaf, and how to turn it.
+      TypeError: naming the leaf, and what to do.
     """
     for name, tree in trees.items():
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            check_byte_order(f"{name}{jax.tree_util.keystr(path)}", leaf)
+            if not isinstance(leaf, jax.Array):
+                _check_numbers(f"{name}{jax.tree_util.keystr(path)}", leaf)
 
 
 def check_finite(name: str, tree: Any) -> None:

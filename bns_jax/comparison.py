@@ -125,7 +125,7 @@ def compare(
         directory holds results of something else.
     """
     asked = [nfe] if np.ndim(nfe) == 0 else list(nfe)  # type: ignore[arg-type]
-    counts = [scalars.count("nfe", count) for count in asked]
+    counts = [scalars.nfe(count) for count in asked]
     if not counts:
         raise ValueError("expected at least one number of evaluations, got none")
     pairs.check(data)

@@ -109,7 +109,7 @@ def find(
     Raises:
       ValueError: as `distill.fit`, before any search where that can be seen.
     """
-    counts = sorted({scalars.count("nfe", count) for count in np.atleast_1d(nfe)})
+    counts = sorted({scalars.nfe(count) for count in np.atleast_1d(nfe).tolist()})
     problem = Problem.of(vf)
     for data in (train, validation):
         problem.check_args(data.args)

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 _ARRAYS = (jax.Array, np.ndarray)
 _NUMBERS = (bool, int, float, complex, str, np.generic)
@@ -63,7 +64,10 @@ class Holding:
         )
 
     def __hash__(self) -> int:
-        return hash(self.function)
+        try:
+            return hash(self.function)
+        except TypeError:  # As of a dataclass that may change.
+            return hash(type(self.function))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,18 +94,15 @@ class UnboundMethod:
 
 
 def as_it_is(function: Any) -> Any:
-    """The function, together with what it holds now if there is anything.
+    """The function, together with what it holds now.
 
     Args:
       function: a callable that is no pytree; anything else comes back as it is.
 
     Returns:
-      A `Holding`, or the function itself.
+      A `Holding`.
     """
-    if not callable(function):
-        return function
-    held = tuple(_held(function))
-    return Holding(function, held) if held else function
+    return Holding(function, tuple(_held(function))) if callable(function) else function
 
 
 def of_library(value: Any) -> bool:
@@ -130,7 +131,7 @@ def _held(function: Any) -> list[Any]:
         part = left.pop()
         if isinstance(part, _NUMBERS):
             found.append(part)
-        elif id(part) not in seen and not isinstance(part, jax.core.Tracer):
+        elif id(part) not in seen:
             seen[id(part)] = part
             if isinstance(part, _BY_THEMSELVES):
                 found.append(part)
@@ -150,10 +151,11 @@ def _inside(value: Any) -> list[Any]:
         return [value.func, value.args, value.keywords]
     if isinstance(value, dict):
         return [*value, *value.values()]
-    if isinstance(value, list | tuple):
+    if isinstance(value, tuple):
+        return [*value]
+    if isinstance(value, list):
         # Numbers in a list are no settings: a function may note its calls in one.
-        is_list = isinstance(value, list)
-        return [part for part in value if not (is_list and isinstance(part, _NUMBERS))]
+        return [part for part in value if not isinstance(part, (*_NUMBERS, Tracer))]
     return _of_object(value)
 
 

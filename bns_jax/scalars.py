@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+_MOST_NFE = 10_000
+
 
 def count(name: str, value: Any, least: int = 1) -> int:
     """A whole number as Python's int, such as a number of evaluations.
@@ -31,6 +33,26 @@ def count(name: str, value: Any, least: int = 1) -> int:
         raise ValueError(f"{name} must be a whole number, got {value!r:.60}")
     if whole < least:
         raise ValueError(f"{name} must be at least {least}, got {value!r:.60}")
+    return whole
+
+
+def nfe(value: Any) -> int:
+    """A number of evaluations, of which a solver holds nfe^2 numbers.
+
+    Args:
+      value: an integer of Python, NumPy or JAX.
+
+    Returns:
+      The number.
+
+    Raises:
+      ValueError: if it is no integer, below 1 or above 10,000.
+    """
+    whole = count("nfe", value)
+    if whole > _MOST_NFE:
+        raise ValueError(
+            f"nfe must be at most {_MOST_NFE}, got {whole}; b holds nfe^2 numbers"
+        )
     return whole
 
 

@@ -64,6 +64,18 @@ class Progress(Protocol):
         ...
 
 
+def is_eight_bit(dtype: Any) -> bool:
+    """Whether numbers are floats of 8 bits or less, with which JAX mixes no others.
+
+    Args:
+      dtype: of an array.
+
+    Returns:
+      True for the kinds of float8, float6 and float4.
+    """
+    return bool(jnp.issubdtype(dtype, jnp.floating)) and np.dtype(dtype).itemsize < 2
+
+
 def wider(*dtypes: Any) -> Any:
     """The dtype that all of them promote to, whatever the user's promotion rules.
 

@@ -44,6 +44,7 @@ DTYPES = [
     np.float64,
     np.float16,
     ml_dtypes.bfloat16,
+    ml_dtypes.float8_e4m3fn,
     np.int32,
     np.bool_,
     np.complex64,
@@ -241,6 +242,21 @@ def test_the_other_byte_order_is_named_with_its_remedy(name):
             OF_PARAMS[name](EULER._replace(a=EULER.a.astype(">f8")))
 
 
+NO_ARRAYS = {
+    "empty": lambda: bns_jax.sample(EULER, field, {}),
+    "empty, pairs": lambda: ground_truth.pairs(field, {}),
+    "text": lambda: bns_jax.sample(EULER, field, ONES, "cat"),
+    "text, pairs": lambda: ground_truth.pairs(field, ONES, "cat"),
+    "object": lambda: bns_jax.sample(EULER, field, ONES, [object()]),
+}
+
+
+@pytest.mark.parametrize("name", NO_ARRAYS)
+def test_what_has_no_numbers_is_named(name):
+    with pytest.raises((TypeError, ValueError), match=r"(array|axis).*, got"):
+        NO_ARRAYS[name]()
+
+
 def test_what_is_read_by_numpy_may_be_of_the_other_byte_order():
     swapped = np.array([0.9, 0.5], ">f8")
     assert schedulers.from_alphas_cumprod(swapped).log_alphas[0] < 0
@@ -280,6 +296,7 @@ COUNTS = {
         st.booleans(),
         st.none(),
         st.just("4"),
+        st.just(10**6),
         st.just(np.array([1, 2])),
     )
 )

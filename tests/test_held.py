@@ -1,5 +1,6 @@
 """A field that was changed in place is another field."""
 
+import dataclasses
 import enum
 import functools
 import logging
@@ -253,6 +254,47 @@ def test_a_metric_that_was_changed_in_place_answers_for_itself(name):
         change(factor)
         reached = distill.evaluate(EULER, lambda t, x: 0.0 * x, data, metric)
         np.testing.assert_allclose(reached, -factor)
+
+
+@dataclasses.dataclass
+class Unhashable:
+    """Equal to others by its numbers, which may change; so it has no hash."""
+
+    w: float = 1.0
+
+    def __call__(self, *args):
+        return self.w * args[-1]
+
+
+class Scaled(Unhashable):
+    __hash__ = None
+
+    def __call__(self, x, x1):
+        return jnp.mean((self.w * x - x1) ** 2, -1)
+
+
+def test_callables_without_a_hash_are_taken():
+    change = Unhashable()
+    data = Pairs.of(X0, 2 * X0)
+    np.testing.assert_allclose(bns_jax.sample(EULER, change, X0), 2.0)
+    np.testing.assert_allclose(distill.evaluate(EULER, change, data, Scaled()), 0.0)
+    change.w = 0.5
+    np.testing.assert_allclose(bns_jax.sample(EULER, change, X0), 1.5)
+    # Against 2, of a range of 2: half of both is half as far away.
+    problem = bns_jax.Problem(change, decode=Unhashable(2.0))
+    reached = distill.evaluate(EULER, problem, data)
+    np.testing.assert_allclose(reached, 10 * np.log10(4.0), rtol=1e-6)
+
+
+def test_a_number_of_an_object_may_be_traced_again_and_again():
+    field = Plain(False)
+
+    def total(w):
+        field.set(w)
+        return jnp.sum(bns_jax.sample(EULER, field, X0))
+
+    for differentiate in (jax.grad(total), jax.jit(jax.grad(total)), jax.grad(total)):
+        np.testing.assert_allclose(differentiate(2.0), X0.size)
 
 
 def test_calls_that_are_noted_compile_nothing_again():

@@ -64,7 +64,7 @@ def greedy(
         1, or chunk is no positive number, or the field refuses the conditioning (see
         `conditioning.check`), or a velocity on the way is not finite.
     """
-    problem, nfe = Problem.of(vf), scalars.count("nfe", nfe)
+    problem, nfe = Problem.of(vf), scalars.nfe(nfe)
     mesh = mesh or problem.mesh
     chunk = PER_DEVICE * parallel.batch_devices(mesh) if chunk is None else chunk
     chunk = scalars.count("chunk", chunk)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bns_jax.checks import check_byte_order
-from bns_jax.typing import Sample
+from bns_jax.typing import Sample, is_eight_bit
 
 
 def check_pair(x: Sample, target: Sample) -> None:
@@ -55,12 +55,14 @@ def check_real(array: Any) -> None:
       array: of NumPy or JAX, traced or not.
 
     Raises:
-      ValueError: if its numbers are complex.
+      ValueError: if its numbers are complex, or floats of 8 bits.
       TypeError: if it is no array of numbers, or of another byte order.
     """
     dtype = getattr(array, "dtype", None) or np.asarray(array).dtype
     if jnp.issubdtype(dtype, jnp.complexfloating):
         raise ValueError(f"expected real numbers, got {dtype}")
+    if is_eight_bit(dtype):
+        raise ValueError(f"expected numbers of 16 bits or more, got {dtype}")
     if not (jnp.issubdtype(dtype, jnp.number) or dtype == np.bool_):
         raise TypeError(f"expected an array of numbers, got {dtype}")
     check_byte_order("a sample", array)

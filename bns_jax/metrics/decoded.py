@@ -11,11 +11,10 @@ import jax
 from bns_jax.metrics.psnr import USUAL_RANGE, psnr
 
 
-@functools.cache
 def decoded_psnr(
     decode: Callable[[Any], Any] | None, data_range: float
 ) -> Callable[[Any, Any], jax.Array]:
-    """PSNR after decoding, one and the same object for the same arguments.
+    """PSNR after decoding, the same object for equal arguments that can be hashed.
 
     Args:
       decode: decode(x) -> an array with the batch in front; None for x itself.
@@ -24,6 +23,14 @@ def decoded_psnr(
     Returns:
       metric(x_n, x1) -> (batch,), in dB.
     """
+    try:
+        return _psnr(decode, data_range)
+    except TypeError:  # A decoder that cannot be hashed.
+        return _psnr.__wrapped__(decode, data_range)
+
+
+@functools.cache
+def _psnr(decode: Any, data_range: float) -> Callable[[Any, Any], jax.Array]:
     if decode is not None:
         return functools.partial(psnr_of_decoded, decode=decode, data_range=data_range)
     if data_range != USUAL_RANGE:

@@ -56,8 +56,7 @@ def iterates(
         return (Y, x), keep(x, u)
 
     calls = number, params.times, params.b.T
-    start = _outer(params.a, x0, x0), x0
-    (_, x), kept = lax.scan(step, start, calls, unroll=unroll)
+    (_, x), kept = lax.scan(step, (_outer(params.a, x0, x0), x0), calls, unroll=unroll)
     return x, kept
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from bns_jax import scalars
-from bns_jax.checks import check_native
+from bns_jax.checks import check_arrays
 from bns_jax.typing import Array
 
 
@@ -34,7 +34,7 @@ def num_params(nfe: int) -> int:
 
     Eq. 12 counts one more: t_n, at which nothing is evaluated.
     """
-    nfe = scalars.count("nfe", nfe)
+    nfe = scalars.nfe(nfe)
     return nfe * (nfe + 5) // 2
 
 
@@ -76,7 +76,7 @@ def check_shapes(params: NSParams) -> None:
             "expected a solver, NSParams(times, a, b) as solvers.euler(8) gives, got "
             f"{params!r:.60}{inside}"
         )
-    check_native(params=params)
+    check_arrays(params=params)
     shapes = times, a, b = tuple(map(np.shape, params))
     if any(getattr(leaf, "dtype", np.dtype(float)).kind == "c" for leaf in params):
         raise ValueError("times, a and b must be real numbers, got complex ones")
@@ -141,7 +141,7 @@ def extend(params: NSParams, nfe: int) -> NSParams:
       ValueError: if `params` is no valid solver or has more than nfe evaluations.
     """
     validate(params)
-    if nfe < len(params.a):
+    if (nfe := scalars.nfe(nfe)) < len(params.a):
         raise ValueError(
             f"expected at least the solver's {len(params.a)} evaluations, got {nfe}"
         )

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bns_jax.checks import check_floating, check_native
+from bns_jax.checks import check_arrays, check_floating
 from bns_jax.derivatives import differentiate_as, unrolling_helps
 from bns_jax.ns.iterates import iterates
 from bns_jax.ns.params import NSParams, check_shapes
@@ -47,6 +47,7 @@ def sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sampl
     Raises:
       ValueError: if the arrays of `params` have shapes that disagree, x0 has a leaf
         that is not of a floating-point dtype, or the field returns something else.
+      TypeError: if a leaf of x0 or *args is no array of numbers.
     """
     return _solve(_nothing, params, vf, x0, args)[0]
 
@@ -93,7 +94,7 @@ def _solve(
     """Checks what is given, runs the solver, and keeps what is wanted of each call."""
     check_floating("x0", x0)
     check_shapes(params)
-    check_native(args=args)
+    check_arrays(args=args)
     return _compiled(keep, unrolling_helps(), params, as_pytree(vf), x0, args)
 
 

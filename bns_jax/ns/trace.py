@@ -68,7 +68,7 @@ def from_solver(algorithm: Solver, nfe: int) -> NSParams:
         there, and only the calls are counted.
     """
     kinds.check_function("algorithm", algorithm, "algorithm(vf, x0)")
-    nfe = scalars.count("nfe", nfe)
+    nfe = scalars.nfe(nfe)
     times, rows = _run(algorithm, np.eye(nfe + 1))
     if not any(isinstance(value, jax.core.Tracer) for value in (times, rows)):
         _check_rows(algorithm, np.asarray(times), np.asarray(rows))

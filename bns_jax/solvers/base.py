@@ -89,7 +89,7 @@ class Method(abc.ABC):
         Raises:
           ValueError: if they cannot be split.
         """
-        nfe = scalars.count("nfe", nfe)
+        nfe = scalars.nfe(nfe)
         if nfe % self.stages:
             raise ValueError(
                 f"{self.name} takes {self.stages} evaluations per step: nfe must be a "
@@ -131,6 +131,7 @@ class Method(abc.ABC):
         Raises:
           ValueError: if the solver does not exist for these arguments.
         """
+        nfe = scalars.nfe(nfe)
         self.check_scheduler(scheduler, grid)
         return from_solver(self.algorithm(nfe, scheduler, grid), nfe)
 

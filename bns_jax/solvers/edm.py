@@ -69,7 +69,7 @@ class EDM(Method):
           ValueError: if nfe is even and the method Heun's, or the grid does not fall in
             noise from step to step.
         """
-        nfe = scalars.count("nfe", nfe)
+        nfe = scalars.nfe(nfe)
         if self.method == "heun" and nfe % 2 == 0:
             raise ValueError(
                 "EDM's Heun makes two evaluations a step and one in the last: nfe must "

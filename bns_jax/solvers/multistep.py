@@ -154,7 +154,7 @@ class Multistep(Method):
           ValueError: if nfe is below the steps of the method, or the steps of the grid
             differ.
         """
-        m, nfe = len(self.a), scalars.count("nfe", nfe)
+        m, nfe = len(self.a), scalars.nfe(nfe)
         if nfe < m:
             raise ValueError(f"a method of {m} steps needs nfe >= {m}, got {nfe}")
         times = grids.times(grid, nfe)

@@ -44,7 +44,7 @@ def check_order(order: int, highest: int, nfe: int) -> tuple[int, int]:
     """
     if isinstance(order, bool) or order not in range(1, highest + 1):
         raise ValueError(f"order must be from 1 to {highest}, got {order}")
-    order, nfe = scalars.count("order", order), scalars.count("nfe", nfe)
+    order, nfe = scalars.count("order", order), scalars.nfe(nfe)
     if nfe < order:
         raise ValueError(f"order {order} needs nfe >= {order}, got {nfe}")
     return order, nfe

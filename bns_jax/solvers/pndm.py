@@ -68,7 +68,7 @@ class PNDM(Method):
         Raises:
           ValueError: if nfe is too small for the start, or a time repeats.
         """
-        nfe, first = scalars.count("nfe", nfe), _FIRST[self.start]
+        nfe, first = scalars.nfe(nfe), _FIRST[self.start]
         if nfe - self.extra <= first:
             # No evaluation may be at the end, where the field may have no value.
             least = first + self.extra + 1

@@ -94,7 +94,7 @@ class HeunEuler(Method):
         Raises:
           ValueError: if nfe is even.
         """
-        nfe = scalars.count("nfe", nfe)
+        nfe = scalars.nfe(nfe)
         if nfe % 2 == 0:
             raise ValueError(
                 "Heun's method makes two evaluations a step and one in a last step of "
