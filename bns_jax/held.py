@@ -154,9 +154,14 @@ def _inside(value: Any) -> list[Any]:
     if isinstance(value, tuple):
         return [*value]
     if isinstance(value, list):
-        # Numbers in a list are no settings: a function may note its calls in one.
-        return [part for part in value if not isinstance(part, (*_NUMBERS, Tracer))]
+        return [part for part in value if not _is_note(part)]
     return _of_object(value)
+
+
+def _is_note(part: Any) -> bool:
+    """Whether a part of a list is no setting: a function may note its calls in one."""
+    leaves = jax.tree.leaves(part)
+    return isinstance(part, _NUMBERS) or any(isinstance(x, Tracer) for x in leaves)
 
 
 @dataclasses.dataclass
