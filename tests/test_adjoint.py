@@ -196,6 +196,7 @@ def test_the_jacobian_is_the_same_in_both_modes(rng):
     assert_trees_close(forward, reverse, 1e-12)
 
 
+@pytest.mark.exhaustive
 def test_vmap_of_grad_and_grad_of_vmap_are_loops(rng):
     many = [random_params(np.random.default_rng(seed), 4) for seed in range(3)]
     params = jax.tree.map(lambda *leaves: np.stack(leaves), *many)

@@ -560,6 +560,7 @@ def test_two_searches_in_one_directory_are_one_too_many(tmp_path):
         assert names(tmp_path) == [".lock"]
 
 
+@pytest.mark.exhaustive
 def test_the_state_of_one_evaluation_is_saved(tmp_path):
     """Its lower triangle has no entries."""
     done = fit(tmp_path)

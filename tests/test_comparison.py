@@ -164,6 +164,7 @@ def test_found_solvers_beat_the_known_ones_and_say_so(problem, found):
     assert f"{found[2].val_metric:.2f}" in str(found[2])
 
 
+@pytest.mark.exhaustive
 def test_pairs_without_a_path_are_searched_as_well(problem):
     vf, train, validation = problem
     bare = [Pairs.of(data.x0, data.x1) for data in (train, validation)]
@@ -172,6 +173,7 @@ def test_pairs_without_a_path_are_searched_as_well(problem):
     assert all(fit.val_metric > found.known.best(n).mean for n, fit in found.items())
 
 
+@pytest.mark.exhaustive
 def test_few_pairs_are_said_to_be_few(problem):
     vf, train, validation = problem
     few, _ = split(train, 8, 8)

@@ -9,7 +9,7 @@ import pytest
 
 from bns_jax import Problem, conventions, ground_truth, schedulers, velocity
 from tests.fields import Gaussian
-from tests.laws import ALL_SCHEDULERS
+from tests.laws import ALL_SCHEDULERS, first_of
 
 STD = 0.1
 DATA = 0.4 + STD * np.random.default_rng(0).normal(size=(128, 16))
@@ -98,7 +98,7 @@ MISREAD = {
 }
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", first_of(PATHS, "cosine"))
 def test_data_of_two_modes_tell_more_than_a_linear_guess(name):
     scheduler = PATHS[name]
     right = of_two_modes(scheduler)
@@ -130,6 +130,7 @@ def test_few_data_are_no_reason_to_refuse(count):
     assert conventions.check(field, scheduler, DATA[:count]).as_trained
 
 
+@pytest.mark.exhaustive
 def test_pairs_unlike_the_data_are_said_to_be():
     v, epsilon = (network(kind, PATHS["vp"]) for kind in ("v", "epsilon"))
 

@@ -418,6 +418,7 @@ BACKTRACKING = optax.chain(
 )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("tx", "gain"),
     [
@@ -623,6 +624,7 @@ def other_runs(problem):
     }
 
 
+@pytest.mark.exhaustive
 def test_partial_losses_are_told_apart_by_their_arguments(problem, tmp_path):
     def loss(x, target, scale):
         return scale * distill.mse_loss(x, target)
@@ -638,6 +640,7 @@ def test_partial_losses_are_told_apart_by_their_arguments(problem, tmp_path):
         run(2.0)
 
 
+@pytest.mark.exhaustive
 def test_a_loss_of_the_path_tells_paths_apart(tmp_path):
     field, train, validation = problems.wavy_problem()
     other = train._replace(times=train.times[::2], path=train.path[::2])
@@ -804,7 +807,7 @@ def test_a_loss_that_is_finite_now_and_then_lets_the_run_go_on(problem):
     assert done.val_metric > done.history[0].val_metric
 
 
-@pytest.mark.parametrize("iteration", [3, 5])
+@pytest.mark.parametrize("iteration", first_of([3, 5], 3))
 def test_a_run_that_is_asked_to_stop_continues_bit_for_bit(
     problem, short, tmp_path, iteration
 ):
@@ -815,6 +818,7 @@ def test_a_run_that_is_asked_to_stop_continues_bit_for_bit(
     assert_same_run(again, short)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -835,6 +839,7 @@ def test_a_batch_that_the_devices_do_not_divide_gives_the_run_of_one(
         np.testing.assert_allclose(got[1:4], expected[1:4], rtol=1e-9)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("devices", first_of([(1, 8), (8, 1)], (8, 1)))
 def test_a_run_continues_on_other_devices(problem, short, tmp_path, devices):
     begins, goes_on = (parallel.data_mesh(jax.devices()[:count]) for count in devices)
@@ -883,7 +888,8 @@ def test_counts_of_numpy_are_counts(problem, tmp_path, kind):
     assert fit(problem, checkpoint=tmp_path / "b", **settings).identity == got.identity
 
 
-@pytest.mark.parametrize("dtype", first_of([jnp.float16, jnp.bfloat16], jnp.bfloat16))
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 @pytest.mark.parametrize("optimizer", [distill.adam(1e-3), distill.gauss_newton()])
 def test_a_start_of_16_bits_is_searched_in_float32(problem, dtype, optimizer):
     start = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), solvers.euler(2))

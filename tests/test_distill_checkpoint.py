@@ -140,6 +140,7 @@ def _estimate(text, stage):
     return [line for line in table.splitlines() if line.startswith(stage)]
 
 
+@pytest.mark.exhaustive
 def test_the_estimate_alone_needs_no_weights_and_starts_nothing(tmp_path):
     done = run("dit_xl_2", "", tmp_path / "run", "--stage=estimate", "--remat")
     assert done.returncode == 0, done.stderr
@@ -197,6 +198,7 @@ def test_noise_has_the_scale_of_the_path_and_labels_are_those_asked_for(tmp_path
     assert set(labels) == {1, 3}
 
 
+@pytest.mark.exhaustive
 def test_weights_over_all_devices_give_the_same_velocities(tmp_path):
     config = SMALL["sit_xl_2"] | {"width": 96}
     network = PUBLISHED["sit_xl_2"].changed(config).network(np.float32, remat=False)

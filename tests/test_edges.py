@@ -110,6 +110,7 @@ def test_complex_numbers_are_refused(call):
         call()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "dtype", first_of([jnp.bfloat16, jnp.float16], jnp.bfloat16), ids=["bf16", "f16"]
 )
@@ -170,6 +171,7 @@ def test_scales_of_other_samples_are_refused():
             call()
 
 
+@pytest.mark.exhaustive
 def test_a_list_of_scales_is_an_array_of_them():
     """x' = 1.5 decay - 0.5 x in both, and so x_1 = x_0 exp(-1.5 * 1.5 - 0.5)."""
     listed = velocity.guided(decay, lambda t, x: x, [0.5] * 12)

@@ -198,6 +198,7 @@ def by_algorithm_2(tmp_path_factory):
     return workdir, flags, digits(workdir, *flags)
 
 
+@pytest.mark.exhaustive
 def test_algorithm_2_by_flags(by_algorithm_2):
     workdir, _, done = by_algorithm_2
     assert done.returncode == 0, done.stderr
@@ -379,6 +380,7 @@ def test_names_and_weights_that_are_not_there_are_named():
         catalogue.load("mixture", 0.2, "file")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("init", ["best", "previous"])
 def test_other_starts_by_flags(tmp_path, init):
     flags = {"best": ["--optimizer=adam", "--sigma_0=2"], "previous": ["--nfe=2,4"]}
@@ -396,6 +398,7 @@ def test_other_starts_by_flags(tmp_path, init):
         assert found[0]["identity"]["sigma_0"] == 2.0
 
 
+@pytest.mark.exhaustive
 def test_a_damaged_solver_is_made_again_and_the_others_are_left(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     two, four = (tmp_path / "solvers" / f"bns_{nfe}.json" for nfe in (2, 4))
@@ -581,11 +584,13 @@ def begun(tmp_path_factory):
 class TestCpuOfASmallNetwork:
     """The devices that jax sees once a program has begun, and how it compiles."""
 
+    @pytest.mark.exhaustive
     def test_there_is_one_per_core(self, begun):
         (count, xla), cores = begun["small"], len(os.sched_getaffinity(0))
         assert count <= cores and (2 * count > cores or count == 8)
         assert xla == ["--xla_backend_optimization_level=1"]
 
+    @pytest.mark.exhaustive
     def test_a_large_one_has_the_whole_cpu(self, begun):
         assert begun["large"] == (1, [])
 

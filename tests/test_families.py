@@ -143,7 +143,6 @@ def test_a_source_of_unit_width_changes_no_family(scheduler):
     ("scheduler", "sigma_0"),
     first_cases(
         [*((name, 5.0) for name in ALL_SCHEDULERS), ("cond_ot", 0.5), ("ve", 0.5)],
-        ("zero_terminal", 5.0),
         ("ve", 0.5),
     ),
 )
@@ -159,6 +158,7 @@ def test_a_preconditioned_family_is_made_of_valid_solvers(scheduler, sigma_0):
         ns.validate(to_params(BNSTheta(*noisy)))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("solver", first_of(["midpoint", "heun"], "heun"))
 def test_gradients_of_a_preconditioned_family_are_finite(solver):
     """Also where a time has come to 1."""

@@ -266,6 +266,7 @@ def test_a_step_that_is_not_finite_is_not_taken():
     np.testing.assert_array_equal(step.opt_state.weight, state.weight)
 
 
+@pytest.mark.exhaustive
 def test_numbers_without_an_effect_stay_where_they_are():
     # Two conditions leave rows of up to two numbers no freedom: the times alone move.
     family = families.constrained(families.bns(solvers.midpoint(2)), 2)

@@ -49,6 +49,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.exhaustive
 def test_a_killed_run_continues_bit_for_bit(problem, short, tmp_path):
     def kill(done, total, note=""):
         if done == 4:
@@ -68,6 +69,7 @@ def test_eight_devices_give_the_run_of_one(problem, short):
     assert laid.forwards == short.forwards
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -83,6 +85,7 @@ def test_microbatches_give_the_run_of_the_whole_batch(problem, optimizer):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.exhaustive
 def test_forwards_count_two_backward_runs_and_two_trials(short):
     assert short.forwards == (1 + 2 * 2 + 2) * NFE * 16 * 10
 
@@ -93,6 +96,7 @@ def blind(t, x, label):
     return wavy(t, x) * seen[:, None]
 
 
+@pytest.mark.exhaustive
 def test_a_field_that_is_not_finite_stops_the_run_with_its_time(problem, tmp_path):
     _, train, validation = problem
     label = np.ones(64, int)
@@ -110,6 +114,7 @@ def test_a_field_that_is_not_finite_stops_the_run_with_its_time(problem, tmp_pat
             np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.exhaustive
 def test_a_loss_that_is_never_finite_is_said_before_patience_ends(problem):
     def loss(x, target):
         return jnp.sqrt(-1.0 - distill.mse_loss(x, target))

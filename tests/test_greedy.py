@@ -81,6 +81,7 @@ def test_the_last_row_is_least_squares_with_inverse_errors_for_weights(pairs):
     assert errors[0] > errors[1] > errors[2]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("chunk", first_of([7, 30, 1000], 30))
 def test_the_field_is_called_once_for_each_time_and_chunk(pairs, chunk):
     sizes = []
@@ -160,6 +161,7 @@ def test_bad_input_is_named(pairs):
             distill.greedy(wavy, pairs, 3, [grids.uniform(), grid])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("points", first_of([0, 2, 3], 0))
 def test_a_path_of_too_few_points_is_solved_for(points):
     vf, whole, _ = problems.wavy_problem()

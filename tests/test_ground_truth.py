@@ -64,6 +64,7 @@ def test_float32_stays_float32_and_is_accurate(name):
     assert_close(solved.path[-1], solved.x1, 1e-5)
 
 
+@pytest.mark.exhaustive
 def test_without_x64_all_of_a_pair_is_float32():
     x0 = problems.noise(2)
     with jax.enable_x64(False):
@@ -102,6 +103,7 @@ def doubtful(t, x, broken):
 DOUBTFUL = velocity.from_epsilon(doubtful, DISCRETE)
 
 
+@pytest.mark.exhaustive
 def test_model_times_are_shared_with_the_field_not_with_its_coordinates():
     # A discrete-time model whose alpha_0 is far from 0 starts in the middle of the
     # cond-OT path; its own times still run from 0 to 1.
@@ -236,6 +238,7 @@ def test_a_blow_up_is_named_by_its_time():
     assert abs(time - 0.5) < 1e-3
 
 
+@pytest.mark.exhaustive
 def test_a_model_that_turns_non_finite_is_named_by_its_own_time():
     sample, time, steps = failure(DOUBTFUL, problems.noise(3), np.arange(3) > 0)
     assert sample == 1

@@ -178,6 +178,7 @@ NOISE = np.random.default_rng(0).normal(size=(5, 2))
 OWN_SCALES = np.linspace(-0.5, 0.5, 5)
 
 
+@pytest.mark.exhaustive
 def test_pairs_solve_each_sample_at_the_scale_that_is_its_argument():
     solved = solved_of_scales(None, OWN_SCALES)
     assert_close(solved.args[0], OWN_SCALES, 0.0)

@@ -213,6 +213,7 @@ def test_a_field_that_was_changed_in_place_answers_for_itself(name):
     np.testing.assert_allclose(bns_jax.sample(EULER, field, X0), 0.0, atol=1e-12)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", first_of([*KEPT, "method", "partial"], "closure"))
 def test_pairs_of_a_field_that_was_changed_in_place_are_its_own(name, tmp_path):
     field, change = FIELDS[name]()

@@ -174,6 +174,7 @@ def pair_that_ends(folder, *flags):
                 process.communicate()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("killed", first_of([0, 1], 0))
 def test_when_a_process_is_killed_the_other_ends_with_a_line(tmp_path, killed):
     """Not after jax's own 100 seconds, and without its dump."""

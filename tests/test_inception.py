@@ -57,6 +57,7 @@ def test_features_agree_with_the_original(params, resize):
     assert worst(GIVEN[resize][:1], GIVEN[resize][1:]) > 1e-1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", first_of([jnp.float32, jnp.float64], jnp.float64))
 def test_floating_point_images_have_the_same_features(params, features, dtype):
     images = jnp.asarray(GIVEN["images"] / 127.5 - 1, dtype)
@@ -65,12 +66,14 @@ def test_floating_point_images_have_the_same_features(params, features, dtype):
     assert worst(brighter((images + 1) / 2), GIVEN["pytorch"]) < 1e-5
 
 
+@pytest.mark.exhaustive
 def test_a_grey_image_is_repeated(features):
     grey = GIVEN["images"][..., :1]
     expected = np.asarray(features(np.repeat(grey, 3, axis=-1)))
     assert worst(features(grey), expected) < 1e-5
 
 
+@pytest.mark.exhaustive
 def test_the_statistics_of_its_features_stream(features):
     images = np.concatenate([GIVEN["images"], GIVEN["images"][::-1]])[:3]
     with pytest.warns(UserWarning, match="3 samples in 2048 feature dimensions"):

@@ -99,6 +99,7 @@ def test_the_loss_that_is_reached_is_that_of_the_result(batch, loss, double):
         assert after <= before + 1e-12
 
 
+@pytest.mark.exhaustive
 def test_a_constraint_is_kept(batch):
     family = families.constrained(families.bns(solvers.euler(NFE)), 2)
     moved, reached, after, before = run(family, batch, distill.psnr_loss)
@@ -113,6 +114,7 @@ def test_a_constraint_is_kept(batch):
     np.testing.assert_array_equal(b[:-1], old.b[:-1])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("nfe", "sigma_0"), first_cases([(2, 5.0), (4, 0.5)], (2, 5.0))
 )

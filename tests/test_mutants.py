@@ -27,6 +27,7 @@ def test_a_mutant_is_another_program_in_one_place(name):
         }
 
 
+@pytest.mark.exhaustive
 def test_a_seed_draws_the_same_of_all_kinds_alike():
     drawn = mutants.draw(12, seed=3)
     assert drawn == mutants.draw(12, seed=3) != mutants.draw(12, seed=4)

@@ -10,6 +10,7 @@ import bns_jax
 from bns_jax import distill, families, ground_truth, interchange, metrics, solvers
 from bns_jax.interchange import Purpose
 from bns_jax.pairs import Pairs
+from tests.laws import first_of
 
 X0 = np.linspace(-1.0, 1.0, 12).reshape(6, 2)
 PAIRS = Pairs.of(X0, X0 / np.e)
@@ -38,7 +39,7 @@ WARN = {
 }
 
 
-@pytest.mark.parametrize("name", WARN)
+@pytest.mark.parametrize("name", first_of(WARN, "find", "load"))
 def test_a_warning_names_the_line_of_its_user(name, tmp_path):
     with pytest.warns(UserWarning) as heard:
         WARN[name](tmp_path)

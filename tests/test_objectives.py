@@ -91,6 +91,7 @@ def test_either_form_gives_the_same_search():
 GAUSS_NEWTON = distill.gauss_newton().replace(batch=16)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("optimizer", first_of([ADAM, GAUSS_NEWTON], GAUSS_NEWTON))
 def test_a_mask_in_the_conditioning_is_a_loss(optimizer):
     """Half of the entries count: that is the search among these alone."""

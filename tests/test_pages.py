@@ -48,6 +48,7 @@ def make_pairs(count, *args, seed=0):
     return ground_truth.pairs(FIELD, x0, *args, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_a_family(monkeypatch):
     made = run_code(monkeypatch, "A new family").row_scaled
     start = solvers.euler(4)
@@ -70,7 +71,13 @@ def test_a_family(monkeypatch):
     ns.validate(scaled.to_params(scaled.theta))
 
 
-@pytest.mark.parametrize("optimizer", [distill.gauss_newton(), distill.adam(1e-2)])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        distill.gauss_newton(),
+        pytest.param(distill.adam(1e-2), marks=pytest.mark.exhaustive),
+    ],
+)
 def test_an_objective(monkeypatch, optimizer):
     loss = run_code(monkeypatch, "A new objective").masked_error
     mask = np.zeros((16, 2, 2))
@@ -91,6 +98,7 @@ def test_an_objective(monkeypatch, optimizer):
     assert fitted.val_metric > fitted.history[0].val_metric
 
 
+@pytest.mark.exhaustive
 def test_a_checkpoint(monkeypatch):
     monkeypatch.setattr(published, "PUBLISHED", dict(published.PUBLISHED))
     entry = run_code(monkeypatch, "A published checkpoint")
@@ -101,6 +109,7 @@ def test_a_checkpoint(monkeypatch):
     assert made.prediction == "epsilon"
 
 
+@pytest.mark.exhaustive
 def test_an_experiment(monkeypatch, tmp_path, capsys):
     made = run_code(monkeypatch, "A new experiment")
     config = made.OneConfig(

@@ -11,6 +11,7 @@ from bns_jax.distill import Report
 from bns_jax.models import UNetConfig
 from experiments.data.digits import Images
 from experiments.models import pretrain
+from tests.laws import first_of
 
 IMAGES = Images(np.zeros((4, 2, 2, 1)), np.zeros(4, np.int32))
 
@@ -51,13 +52,14 @@ def run(iterations, directory=None, report=None):
         )
 
 
-@pytest.mark.parametrize("iterations", [1, 3, 10])
+@pytest.mark.parametrize("iterations", first_of([1, 3, 10], 3))
 def test_a_run_of_losses_that_are_not_finite_ends_by_name(bad_steps, iterations):
     bad_steps.update(range(iterations))
     with pytest.raises(ValueError, match=f"no loss of the steps 1 to {iterations} of"):
         run(iterations)
 
 
+@pytest.mark.exhaustive
 def test_one_bad_loss_after_a_resume_ends_nothing(bad_steps, tmp_path):
     bad_steps.add(9)
     asked = iter([False] * 9 + [True])

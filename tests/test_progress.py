@@ -9,6 +9,7 @@ import pytest
 import bns_jax
 from bns_jax import comparison, distill, families, ground_truth, pairs, solvers
 from bns_jax.progress import shown
+from tests.laws import first_of
 
 X0 = np.linspace(-1.0, 1.0, 12).reshape(6, 2)
 PAIRS = pairs.Pairs.of(X0, X0 / np.e)
@@ -71,7 +72,7 @@ WORKS = {
 }
 
 
-@pytest.mark.parametrize("name", WORKS)
+@pytest.mark.parametrize("name", first_of(WORKS, "compare"))
 def test_the_line_of_work_that_fails_is_ended(name, monkeypatch):
     work, last = WORKS[name]
     with pytest.raises(Full), contextlib.redirect_stderr(Terminal()) as terminal:

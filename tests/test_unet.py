@@ -88,6 +88,7 @@ def test_one_time_for_all_is_that_time_for_each(network):
     np.testing.assert_allclose(each, for_all, rtol=0, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_dropout_is_for_training_alone(network):
     x = images(4)
     dropped = [

@@ -218,6 +218,7 @@ def test_a_network_is_an_argument_of_what_is_compiled(kind):
     np.testing.assert_allclose(eval(compiled, scope), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_the_example_that_compares_runs_and_pairs_of_ones_own_have_conditions(capsys):
     x0 = np.linspace(-1.0, 1.0, 8, dtype=np.float32).reshape(4, 2)
     scope = {"bns_jax": bns_jax, "ground_truth": ground_truth, "pairs": pairs}
