@@ -93,9 +93,6 @@ def write(name, kind, folder):
             *("edm_cifar10_uncond_vp", "pickle", (*ADAM, "--guidance=0")),
             marks=pytest.mark.exhaustive,
         ),
-        pytest.param(
-            *("sit_xl_2", "zip", ("--guidance=0.5",)), marks=pytest.mark.exhaustive
-        ),
         ("sit_xl_2", "safetensors", (*ADAM, "--guidance=0.5", "--labels=0,2")),
     ],
 )
