@@ -1,7 +1,6 @@
 """Runs a solver file of bns_jax with NumPy alone. Copy this file, or import it.
 
-solver = load("bns_8.json")
-x1 = sample(solver, field, x0)
+solver = load("bns_8.json"); x1 = sample(solver, field, x0)
 """
 
 import hashlib
@@ -14,17 +13,11 @@ FORMAT, MOST_NFE, MOST_BYTES = "bns_jax.solver/3", 1000, 22_000_000
 
 
 def load(path: str) -> dict[str, Any]:
-    """Reads a solver file.
-
-    Args:
-      path: the file.
+    """Reads a solver file; a ValueError if it is none of this format, or is damaged.
 
     Returns:
       The entries by name, JSON values but for times (n,), a (n,) and b (n, n), float64;
       "scheduler", "prediction" and "guidance" say which field they are for.
-
-    Raises:
-      ValueError: if it is no solver file of this format, or is damaged.
     """
     with open(path, "rb") as file:
         record = json.loads(file.read(MOST_BYTES))
@@ -50,11 +43,8 @@ def sample(solver: dict[str, Any], field: Any, x0: Any, *args: Any) -> Any:
     Args:
       solver: of `load`.
       field: the velocity u(t, x, *args), of the shape of x, from t = 0, noise, to 1.
-      x0: noise, a floating-point array; what is none of these is a ValueError.
-      *args: handed to the field.
-
-    Returns:
-      The sample, of the shape and dtype of x0.
+      x0: noise, a floating-point array, whose shape and dtype the sample has.
+      *args: handed to the field. What is none of all these is a ValueError.
     """
     x = x0 = np.asarray(x0)
     if x0.dtype.kind not in "fV":  # V: bfloat16 and its kind.
