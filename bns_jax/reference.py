@@ -270,9 +270,9 @@ def _check_solved(solved: _Solved, rows: np.ndarray) -> None:
 def _check_times(save_at: Array | None) -> np.ndarray:
     times = np.linspace(0.0, 1.0, 21) if save_at is None else np.asarray(save_at)
     if times.dtype.kind not in "fiu":
-        raise ValueError(f"save_at must be sorted times in [0, 1], got {save_at}")
+        raise ValueError(f"save_at must be sorted times in [0, 1], got {save_at!s:.60}")
     times = times.astype(np.float64)
     in_range = times.ndim == 1 and times.size and np.all((times >= 0) & (times <= 1))
     if not in_range or np.any(np.diff(times) < 0):
-        raise ValueError(f"save_at must be sorted times in [0, 1], got {save_at}")
+        raise ValueError(f"save_at must be sorted times in [0, 1], got {save_at!s:.60}")
     return times

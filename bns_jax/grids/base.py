@@ -76,7 +76,8 @@ def resampled(times: Sequence[float] | Array) -> Grid:
     values = scalars.numbers("times", times)
     laid = values.ndim == 1 and len(values) > 1 and np.all(np.isfinite(values))
     if not laid or np.any(np.diff(values) < 0):
-        raise ValueError(f"expected two or more finite, sorted times, got {times}")
+        got = f"{times!s:.60}"
+        raise ValueError(f"expected two or more finite, sorted times, got {got}")
 
     def grid(steps: int) -> np.ndarray:
         shares = np.linspace(0.0, 1.0, len(values))

@@ -107,7 +107,8 @@ class EDM(Method):
         if np.any(np.diff(r)[:-1] == 0) or (r[-2] == r[-1] and r[-1] == 1):
             raise ValueError(
                 "EDM needs distinct times, all but the first of less noise than "
-                f"sigma_max = {high:g} where the first has infinitely much, got {times}"
+                f"sigma_max = {high:g} where the first has infinitely much, got "
+                f"{times!s:.60}"
             )
         return target, r
 

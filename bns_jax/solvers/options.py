@@ -62,7 +62,7 @@ def check_distinct(times: np.ndarray, repeat_last: bool = True) -> None:
     """
     lengths = np.diff(times)
     if np.any((lengths[:-1] if repeat_last and len(lengths) > 1 else lengths) == 0):
-        raise ValueError(f"this solver needs distinct times, got {times}")
+        raise ValueError(f"this solver needs distinct times, got {times!s:.60}")
 
 
 def orders_of(

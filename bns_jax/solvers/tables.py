@@ -135,7 +135,8 @@ def from_flow_timesteps(
     steps = scalars.count("steps", steps)
     k = _table("timesteps", timesteps, 1)
     if not (k[0] <= steps and k[-1] >= 0):
-        raise ValueError(f"timesteps must lie in [0, {steps}], got {timesteps}")
+        got = f"{timesteps!s:.60}"
+        raise ValueError(f"timesteps must lie in [0, {steps}], got {got}")
     shares = (k if k[-1] == 0 else np.append(k, 0.0)) / steps
     return from_flow_sigmas(name, shares, scheduler, partial=partial, **options)
 
@@ -181,7 +182,8 @@ def from_timesteps(
     own, steps = grids.steps_of_training(scheduler, steps)
     k = _table("timesteps", timesteps, 1)
     if not (k[0] <= steps - 1 and k[-1] >= 0):
-        raise ValueError(f"timesteps must lie in [0, {steps - 1}], got {timesteps}")
+        got = f"{timesteps!s:.60}"
+        raise ValueError(f"timesteps must lie in [0, {steps - 1}], got {got}")
     own = own or steps
     times = grids.at_steps(grids.held(k, own, steps), own, final)
     return _build(method, times, scheduler, partial)
@@ -197,7 +199,7 @@ def _table(name: str, values: Array, least: int) -> np.ndarray:
         fits = bool(np.all(steps[:-1] < 0) and np.all(steps <= 0))
     if not fits:
         number = "two or more decreasing numbers" if least > 1 else "decreasing numbers"
-        raise ValueError(f"{name} must be {number}, got {values}")
+        raise ValueError(f"{name} must be {number}, got {values!s:.60}")
     return table
 
 
