@@ -40,6 +40,8 @@ def check_fields(pairs: Any) -> None:
         raise ValueError(
             f"nfe must be whole numbers of shape (N,), got {nfe.dtype} of {nfe.shape}"
         )
+    if np.any(nfe < 0):
+        raise ValueError(f"nfe must be at least 0, got {np.min(nfe)}")
     _check_weights(pairs.weights, pairs.size)
 
 

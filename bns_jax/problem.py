@@ -66,8 +66,8 @@ class Problem:
 
     Raises:
       TypeError: if the field cannot be called.
-      ValueError: if the scheduler is none, a function cannot be called, or the range is
-        not positive.
+      ValueError: if the scheduler is none, a function cannot be called, the guidance
+        is no finite number, or the range is not positive.
     """
 
     field: VelocityField
@@ -93,6 +93,8 @@ class Problem:
         if isinstance(self.field, GuidedVelocity) and self.guidance == 0.0:
             object.__setattr__(self, "guidance", self.field.number)
             object.__setattr__(self, "guided_channels", self.field.channels)
+        if self.guidance is not None:
+            scalars.finite("guidance", self.guidance)
         kinds.check_function("draw", self.draw, "draw(count, rng)")
         if self.decode is not None:
             kinds.check_function("decode", self.decode, "decode(x)")

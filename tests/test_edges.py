@@ -273,3 +273,9 @@ def test_a_path_of_few_points_is_named_alone():
     x0, x1 = data_pairs()
     with pytest.raises(ValueError, match=r"at least 3 points of the path, got 2$"):
         distill.path_grid(pairs.Pairs.of(x0, x1, path=np.stack([x0, x1])), 0.5)
+
+
+@pytest.mark.parametrize("scale", [np.inf, np.nan, "7.5", [0.1, 0.2]])
+def test_a_scale_that_is_no_finite_number_is_no_problem(scale):
+    with pytest.raises(ValueError, match="guidance must be a finite number, got"):
+        bns_jax.Problem(decay, guidance=scale)

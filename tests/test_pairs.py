@@ -98,6 +98,7 @@ def _with_nan(x):
         ({"times": np.full(3, np.nan)}, r"times must be a vector in \[0, 1\]"),
         ({"path": {"x": _large().path["x"] * np.nan}}, "must be finite, sample 0"),
         ({"nfe": np.zeros(4)}, r"nfe must be whole numbers .*got float64"),
+        ({"nfe": np.array([1, 2, -3, 4])}, "nfe must be at least 0, got -3"),
         ({"x1": np.zeros((4, 2))}, "one tree"),
         ({"x1": _with_nan(_large().x1["x"])}, r"x1\['x'\] must be finite, sample 2"),
         ({"x0": _with_nan(_large().x0["x"])}, r"x0\['x'\] must be finite, sample 2"),

@@ -1,5 +1,7 @@
 """Laws of alpha_t and sigma_t (eq. 4)."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -263,6 +265,48 @@ def test_timesteps_of_whole_steps_are_whole(steps, dtype):
     np.testing.assert_allclose(between, k[:-1] + 0.5, rtol=1e-5, atol=1e-3)
 
 
+SCALED_LINEAR = np.cumprod(1.0 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+
+
+def ways_to_round(t):
+    """Times as solvers, tables and networks compute and hold them."""
+    single = t.astype(np.float32)
+    yield from (t, single, single.astype(np.float64))
+    yield from (np.nextafter(single, np.float32(end)) for end in (0.0, 1.0))
+    yield from (jnp.asarray(single), jnp.asarray(t))
+
+
+def test_the_slope_at_a_step_is_that_behind_it_however_its_time_is_rounded():
+    path = schedulers.from_alphas_cumprod(SCALED_LINEAR)
+    behind = np.diff([*0.5 * np.log(SCALED_LINEAR[::-1]), 0.0]) * 1000
+    for t in ways_to_round(np.arange(1000) / 1000):
+        np.testing.assert_allclose(path.d_log_alpha(t), behind, rtol=1e-6)
+
+
+def test_the_slope_of_a_zero_terminal_schedule_is_that_behind_its_first_step():
+    path = schedulers.from_alphas_cumprod(rescaled(SCALED_LINEAR))
+    slopes = [path.d_alpha(t[1]) for t in ways_to_round(np.arange(1000) / 1000)]
+    np.testing.assert_allclose(slopes, slopes[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "timesteps", [[999, 666, 333], [951, 751, 551, 351, 151, 1], [999, 850, 736, 343]]
+)
+def test_single_precision_meets_ddim_on_published_steps(timesteps):
+    """x_s = alpha_s (x - sigma e) / alpha + sigma_s e, in float64 to clean data."""
+    path = schedulers.from_alphas_cumprod(SCALED_LINEAR)
+    vf = velocity.from_epsilon(lambda t, x: 0.9 * jnp.tanh(x), path)
+    x0 = np.linspace(-2.0, 2.0, 9, dtype=np.float32)[:, None]
+    params = solvers.from_timesteps("ddim", timesteps, path)
+    got = bns_jax.sample(jax.tree.map(np.float32, params), vf, x0)
+    x, kept = x0.astype(np.float64), [*SCALED_LINEAR[timesteps], 1.0]
+    for now, after in itertools.pairwise(kept):
+        e = 0.9 * np.tanh(x)
+        data = (x - np.sqrt(1 - now) * e) / np.sqrt(now)
+        x = np.sqrt(after) * data + np.sqrt(1 - after) * e
+    assert_close(got, x, 2e-5)
+
+
 def rescaled(alphas_cumprod):
     """Algorithm 1 of Lin et al., 2024: to zero terminal SNR."""
     root = np.sqrt(alphas_cumprod)
@@ -271,7 +315,7 @@ def rescaled(alphas_cumprod):
 
 @pytest.mark.parametrize("last", [0.0, 2.0**-24])
 def test_zero_terminal_snr(last):
-    table = rescaled(np.cumprod(1.0 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2))
+    table = rescaled(SCALED_LINEAR)
     table[-1] = last
     path = schedulers.from_alphas_cumprod(table)
     t = 1.0 - (np.arange(1000) + 1) / 1000

@@ -624,6 +624,12 @@ def test_flow_sigmas_are_shares_on_any_path():
             lambda **o: solvers.from_timesteps("ddim", [300, 100], **o),
             r"t = 0\.699",
         ),
+        (lambda **o: solvers.from_timesteps("ddim", [600, 300, 100], **o), r"t = 0\.3"),
+        (lambda **o: solvers.from_timesteps("ddim", [666, 333, 0], **o), None),
+        (
+            lambda **o: solvers.from_flow_sigmas("euler", [0.66, 0.3, 0.1, 0], **o),
+            r"t = 0\.34",
+        ),
         (
             lambda **o: solvers.from_flow_timesteps("euler", [500, 250], **o),
             r"t = 0\.5",

@@ -154,6 +154,16 @@ def prefixed(prefix, values):
     return {f"{prefix}.{name}": value for name, value in values.items()}
 
 
+@pytest.mark.parametrize("wrapped", ["raw", "average"])
+def test_an_average_is_matched_whichever_of_the_two_is_wrapped(read, wrapped):
+    raw, average = small(0), small(1)
+    if wrapped == "raw":
+        raw, expected = prefixed("model", raw), prefixed("model", average)
+    else:
+        average, expected = prefixed("model", average), small(1)
+    assert_same(read(pickle.dumps({"model": raw, "ema": average}, 4)), expected)
+
+
 DOTTED = {"down.0.weight": np.zeros((2, 2)), "down.0.bias": np.zeros(2)}
 ONES = {name: value + 1 for name, value in DOTTED.items()}
 WITHOUT_DOTS = {name.replace(".", ""): value for name, value in ONES.items()}

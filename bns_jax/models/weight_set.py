@@ -88,7 +88,7 @@ class WeightSet:
         return dataclasses.replace(self, values=values)
 
 
-_WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
+_WRAPPED = re.compile(r"^((module|_orig_mod|model)\.)+")
 
 
 def holds_tensor(value: Any) -> bool:

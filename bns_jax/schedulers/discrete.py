@@ -51,6 +51,8 @@ class DiscreteVP(VariancePreserving):
     def d_log_alpha(self, t: Time) -> Array:
         """The slope of log(alpha_t) in the interval that t lies in.
 
+        At the time of a step, rounded or not, it is that of the interval behind it.
+
         Args:
           t: time in [0, 1], of any shape.
 
@@ -58,10 +60,10 @@ class DiscreteVP(VariancePreserving):
           (log alpha_t)', of the shape of t.
         """
         xp, t = with_namespace(t)
-        times, log_alphas = self._table(t)
-        slopes = xp.diff(log_alphas) / xp.diff(times)
-        interval = xp.searchsorted(times, t, side="right") - 1
-        return slopes[xp.clip(interval, 0, len(slopes) - 1)]
+        steps = len(self.log_alphas) - 1
+        slopes = xp.asarray(np.diff(self._nodes[1]) * steps, t.dtype)
+        interval = xp.floor(_to_whole(steps * t, steps)).astype(int)
+        return slopes[xp.clip(interval, 0, steps - 1)]
 
     def log_alpha_inverse(self, log_alpha: Time) -> Array:
         """The time at which log(alpha_t) has the given value, linear between the steps.
@@ -88,16 +90,26 @@ class DiscreteVP(VariancePreserving):
         xp, t = with_namespace(t)
         steps = len(self.log_alphas) - 1
         k = xp.clip(steps * (1.0 - t) - 1.0, 0.0, steps - 1.0)
-        # The time of a whole step is rounded: astype(int) must not read the one before.
-        away = xp.round(k) - k
-        snapped = xp.where(abs(away) <= steps * xp.finfo(t.dtype).eps, away, 0.0)
-        return k + (jax.lax.stop_gradient(snapped) if xp is jnp else snapped)
+        return _to_whole(k, steps)
 
     def _table(self, t: Array) -> tuple[Array, Array]:
         """Times and log alphas in the namespace and dtype of t."""
         xp, t = with_namespace(t)
         times, log_alphas = self._nodes
         return xp.asarray(times, t.dtype), xp.asarray(log_alphas, t.dtype)
+
+
+def _to_whole(k: Array, steps: int) -> Array:
+    """A number of steps; the whole one where rounding of times is all between them.
+
+    Without it `astype(int)`, or the interval of a time, may be the one before. Times
+    come in single precision anyway, whatever they were widened to since.
+    """
+    xp, k = with_namespace(k)
+    away = xp.round(k) - k
+    eps = max(float(xp.finfo(k.dtype).eps), float(np.finfo(np.float32).eps))
+    snapped = xp.where(abs(away) <= steps * eps, away, 0.0)
+    return k + (jax.lax.stop_gradient(snapped) if xp is jnp else snapped)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,8 +178,9 @@ class ZeroTerminalVP(DiscreteVP):
     def _parts(self, t: Time) -> tuple[ModuleType, Array, Array, Array]:
         """Whether t is in the first interval, and t held inside it and behind it."""
         xp, t = with_namespace(t)
-        end = 1.0 / (len(self.log_alphas) - 1)
-        return xp, t < end, xp.minimum(t, end), xp.maximum(t, end)
+        steps = len(self.log_alphas) - 1
+        first, end = _to_whole(steps * t, steps) < 1, 1.0 / steps
+        return xp, first, xp.minimum(t, end), xp.maximum(t, end)
 
     def _table(self, t: Array) -> tuple[Array, Array]:
         """Without the node at t = 0, where there is no finite value."""

@@ -18,8 +18,12 @@ from bns_jax.solvers.catalogue import CATALOGUE, look_up
 from bns_jax.solvers.options import check_choice
 from bns_jax.typing import Array
 
-_FAR = 0.5
-"""A start is refused where a sample differs from pure noise by more of its size."""
+_NEAR, _FAR, _FAR_OF_FLOW = 0.1, 0.5, 0.25
+"""A start is refused where a sample differs from pure noise by more of its size.
+
+Tables of few evenly spaced training steps start a whole step after the noise (_FAR),
+tables of flow models at it; none leaves out more than its largest step (_NEAR).
+"""
 
 
 def from_sigmas(
@@ -101,7 +105,7 @@ def from_flow_sigmas(
     path = cond_ot() if scheduler is None else scheduler
     with np.errstate(divide="ignore"):
         times = grids.at_levels(path, shares / (1.0 - shares))
-    return _build(method, times, path, partial)
+    return _build(method, times, path, partial, _FAR_OF_FLOW)
 
 
 def from_flow_timesteps(
@@ -216,23 +220,29 @@ def _method(name: str, options: dict[str, Any]) -> Method:
 
 
 def _build(
-    method: Method, times: np.ndarray, scheduler: Scheduler, partial: bool
+    method: Method,
+    times: np.ndarray,
+    scheduler: Scheduler,
+    partial: bool,
+    far: float = _FAR,
 ) -> NSParams:
     if not partial:
-        _check_start(scheduler, times[0])
+        _check_start(scheduler, times, far)
     nfe = len(times) - 1 + method.extra
     return method.build(nfe, scheduler, grids.from_times(times))
 
 
-def _check_start(scheduler: Scheduler, t: float) -> None:
+def _check_start(scheduler: Scheduler, times: np.ndarray, far: float) -> None:
     """Refuses a start that is not where the noise is.
 
     A solver takes x0 = sigma_0 noise for the sample alpha_t data + sigma_t noise, which
     is right near t = 0 alone.
     """
+    t = float(times[0])
+    far = min(far, _NEAR) if t > 1.05 * np.max(np.diff(times)) else far
     alpha, sigma = float(scheduler.alpha(t)), float(scheduler.sigma(t))
     sigma_0 = float(scheduler.sigma(0.0))
-    if np.hypot(alpha, sigma - sigma_0) > _FAR * sigma_0:
+    if np.hypot(alpha, sigma - sigma_0) > far * sigma_0:
         raise ValueError(
             f"the table starts at t = {t:.3g}, where a sample is {alpha:.3g} data + "
             f"{sigma:.3g} noise, and x0 is {sigma_0:.3g} noise; expected a first entry "
