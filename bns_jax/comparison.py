@@ -38,6 +38,12 @@ from bns_jax.schedulers import Scheduler
 from bns_jax.typing import Progress, VelocityField
 
 
+_NOT_FINITE = (
+    "nan: samples that are not finite, as of a solver that asks for the velocity at "
+    "t = 1 where the path has none"
+)
+
+
 class Comparison(NamedTuple):
     """Results, in the order in which they were asked for; prints as a table.
 
@@ -80,7 +86,8 @@ class Comparison(NamedTuple):
         for name in names:
             values = (means.get((name, nfe)) for nfe in nfes)
             lines.append([name, *("-" if v is None else f"{v:.2f}" for v in values)])
-        return f"{self.caption}\n\n{tables.aligned(lines)}"
+        note = f"\n{_NOT_FINITE}" if np.any(np.isnan([*means.values()])) else ""
+        return f"{self.caption}\n\n{tables.aligned(lines)}{note}"
 
 
 @moved(

@@ -2,8 +2,10 @@
 
 import functools
 import json
+import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -113,6 +115,18 @@ def test_a_solver_that_blows_up_comes_last(problem):
     found = bns_jax.compare(vf, data, 2, names=["euler"], also={"wild": wild})
     assert found.best(2).solver == "euler"
     assert np.isnan(found.results[1].low)
+    assert "nan" not in str(found)
+
+
+def test_samples_that_are_not_finite_are_explained(problem):
+    """Heun's last evaluation is at t = 1, Euler's before."""
+
+    def vf(t, x, *args):
+        return jnp.where(t < 1.0, x, jnp.nan)
+
+    compared = str(bns_jax.compare(vf, problem[2], 2, names=["euler", "heun"]))
+    assert re.search(r"heun +nan\n", compared)
+    assert compared.endswith("velocity at t = 1 where the path has none")
 
 
 @pytest.mark.parametrize(
