@@ -37,7 +37,6 @@ from bns_jax.results_store import Result, ResultsStore
 from bns_jax.schedulers import Scheduler
 from bns_jax.typing import Progress, VelocityField
 
-
 _NOT_FINITE = (
     "nan: samples that are not finite, as of a solver that asks for the velocity at "
     "t = 1 where the path has none"
