@@ -103,8 +103,9 @@ def test_results_are_kept_and_never_those_of_something_else(
     path = tmp_path / "nfe_2.json"
     record = json.loads(path.read_text())
     record["results"]["midpoint"][1] = "99.0"
-    path.write_text(json.dumps(record))
-    assert compare(vf, data, 2) == once
+    for damaged in (json.dumps(record), json.dumps(record)[:-9], "[1]", "{}"):
+        path.write_text(damaged)
+        assert compare(vf, data, 2) == once
 
 
 def test_a_solver_that_blows_up_comes_last(problem):
@@ -121,6 +122,7 @@ def test_a_solver_that_blows_up_comes_last(problem):
         ({"names": ["eular"]}, "no solver is called 'eular'"),
         ({"nfe": 2.5}, "nfe must be a whole number"),
         ({"nfe": [2, 0]}, "nfe must be at least 1"),
+        ({"nfe": []}, "at least one number of evaluations, got none"),
         ({"nfe": 3, "names": ["rk4"]}, r"no solver of \['rk4'\] exists at \[3\]"),
         ({"also": {"bad": solvers.euler(2)._replace(a=np.ones(3))}}, "expected times"),
         (
