@@ -40,10 +40,12 @@ def with_rate(rate):
 def make(directory, **changes):
     """Pairs in three chunks of one sample; every test compiles the same program."""
     settings = {"rtol": 1e-5, "chunk": 1, "save_at": TIMES, "vf": with_rate(-1.0)}
-    settings |= {"x0": X0, "label": LABEL, "facts": {"seed": 0}} | changes
-    vf, x0, label, facts = map(settings.pop, ("vf", "x0", "label", "facts"))
+    settings |= {"x0": X0, "label": LABEL, "facts": {"seed": 0}, "data": None} | changes
+    vf, x0, label, facts, data = map(
+        settings.pop, ("vf", "x0", "label", "facts", "data")
+    )
     CALLS.clear()
-    problem = Problem(vf, facts=facts)
+    problem = Problem(vf, facts=facts, data=data)
     return ground_truth.pairs(problem, x0, label, directory=directory, **settings)
 
 
@@ -85,6 +87,20 @@ def test_the_pairs_are_the_closed_form(made):
     exact = X0 * np.exp(-LABEL)[:, None]
     np.testing.assert_allclose(solved.x1, exact, rtol=0, atol=1e-4)
     np.testing.assert_array_equal(solved.args[0], LABEL)
+
+
+def test_pairs_unlike_the_data_are_said_to_be(made):
+    like = made[0].x1
+    make(None, data=like)
+    make(None, data=1.2 * like)
+    mean, deviation = np.mean(like), np.std(like)
+    for unlike in (5 * like, like / 5, like + 9):
+        message = (
+            f"the solved samples have mean {mean:.3g} and standard deviation "
+            f"{deviation:.3g}, the data {np.mean(unlike):.3g} and {np.std(unlike):.3g}:"
+        )
+        with pytest.warns(UserWarning, match=re.escape(message)):
+            make(None, data=unlike)
 
 
 def test_a_directory_changes_no_number(made):
