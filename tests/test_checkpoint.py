@@ -439,6 +439,23 @@ def test_every_tree_of_numbers_comes_back(tmp_path, name):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("name", ["no entries", "nothing but", "no axes"])
+def test_a_tree_of_shapes_is_filled(tmp_path, name):
+    given = jax.tree.map(jnp.asarray, SAVED_WHOLE[name])
+    checkpoint.save(tmp_path, 1, given)
+    mesh = parallel.data_mesh(jax.devices()[:2])
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=parallel.replicated(mesh)
+        ),
+        given,
+    )
+    found = checkpoint.restore(tmp_path, like).state
+    assert_same(found, given)
+    for leaf in jax.tree.leaves(found):
+        assert leaf.sharding == parallel.replicated(mesh)
+
+
 @jax.tree_util.register_pytree_with_keys_class
 class Twins:
     """A tree that gives two leaves one path."""

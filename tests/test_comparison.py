@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 import bns_jax
-from bns_jax import comparison, distill, metrics, schedulers, solvers, velocity
+from bns_jax import (
+    checkpoint,
+    comparison,
+    distill,
+    identity,
+    metrics,
+    schedulers,
+    solvers,
+    velocity,
+)
 from bns_jax.pairs import Pairs, first, split
 
 from . import problems
@@ -146,9 +155,22 @@ def newton(iterations, batch=None):
 
 
 @pytest.fixture(scope="module")
-def found(problem):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("found")
+
+
+@pytest.fixture(scope="module")
+def found(problem, folder):
     vf, train, validation = problem
-    return bns_jax.find(vf, train, validation, [4, 2], optimizer=newton(4, 32))
+    settings = {"optimizer": newton(4, 32), "checkpoint": folder}
+    return bns_jax.find(vf, train, validation, [4, 2], **settings)
+
+
+def test_each_search_has_a_checkpoint_of_its_own(found, folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["bns_2", "bns_4"]
+    for nfe, fitted in found.items():
+        metadata = checkpoint.newest_metadata(folder / f"bns_{nfe}")
+        assert identity.differences(metadata["identity"], fitted.identity) == []
 
 
 def test_found_solvers_beat_the_known_ones_and_say_so(problem, found):
