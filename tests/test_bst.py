@@ -17,7 +17,7 @@ from scipy.interpolate import CubicSpline
 from bns_jax import distill, families, ns, scale_time, schedulers, solvers
 from bns_jax.distill.batch import Path
 from bns_jax.families import BSTTheta
-from bns_jax.families.spline import interpolate
+from bns_jax.families.spline import check_covers, interpolate
 from bns_jax.scale_time import ScaleTime
 from tests.fields import Linear
 from tests.laws import assert_close, first_cases, first_of, run
@@ -201,6 +201,13 @@ def test_the_path_between_its_points_is_the_spline_of_scipy(rng, count, even):
     got, slopes = jax.jvp(at, (t,), (np.ones_like(t),))
     assert_close(got, expected(t), 1e-11)
     assert_close(slopes, expected(t, 1), 1e-9)
+
+
+def test_times_that_are_traced_are_left_to_whoever_traces():
+    for times in (TIMES[::-1], TIMES[:-1], TIMES + 1e-3):
+        with pytest.raises(ValueError, match="times of the path must increase from 0"):
+            check_covers(times)
+        jax.eval_shape(check_covers, times)
 
 
 def test_the_path_is_interpolated_under_a_trace_and_in_its_own_dtypes(rng):

@@ -1,5 +1,6 @@
 """Laws of checkpoints: exact, damage never goes unnoticed, devices may change."""
 
+import errno
 import json
 import os
 import re
@@ -209,6 +210,54 @@ def test_a_full_disk_is_an_error_and_the_steps_before_stay(two_steps):
     assert_same(checkpoint.restore(two_steps, state()).state, state(3))
 
 
+def fails_to_commit(monkeypatch):
+    """The writer's thread comes upon a full disk at the end of a step."""
+
+    def fails(*args, **kwargs):
+        raise OSError(28, "No space left on device\nwith a long story")
+
+    monkeypatch.setattr("bns_jax.checkpoint.manager._Sealed.finalize", fails)
+
+
+def test_a_save_that_fails_late_is_an_error_on_leaving(two_steps, monkeypatch):
+    with monkeypatch.context() as patch:
+        fails_to_commit(patch)
+        expected = f"a checkpoint in {two_steps} could not be written: .*No space left"
+        with (
+            pytest.raises(OSError, match=expected) as caught,
+            checkpoint.Checkpointer(two_steps) as saver,
+        ):
+            saver.save(3, state(3))
+        assert "story" not in str(caught.value)
+    assert checkpoint.restore(two_steps, state()).step == 2
+
+
+def test_a_save_that_fails_late_hides_no_other_error(two_steps, monkeypatch):
+    with monkeypatch.context() as patch:
+        fails_to_commit(patch)
+        with (
+            pytest.raises(RuntimeError, match="of the caller"),
+            checkpoint.Checkpointer(two_steps) as saver,
+        ):
+            saver.save(3, state(3))
+            raise RuntimeError("of the caller")
+    assert checkpoint.restore(two_steps, state()).step == 2
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_a_lock_that_cannot_be_had_is_an_error_of_who_writes(
+    two_steps, monkeypatch, number
+):
+    def fails(path, flags, mode=0o777):
+        raise OSError(number, os.strerror(number), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bns_jax.lock.os.open", fails)
+        with pytest.raises(OSError, match=rf"{two_steps}/\.lock"):
+            checkpoint.save(two_steps, 3, state(3))
+    assert names(two_steps) == steps(1, 2)
+
+
 def test_saving_does_not_wait_and_leaving_does(tmp_path):
     with checkpoint.Checkpointer(tmp_path) as saver:
         for step in (1, 2):
@@ -388,6 +437,23 @@ def test_every_tree_of_numbers_comes_back(tmp_path, name):
         assert np.isscalar(a) == np.isscalar(b)
         assert np.asarray(a).dtype == np.asarray(b).dtype
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["no entries", "nothing but", "no axes"])
+def test_a_tree_of_shapes_is_filled(tmp_path, name):
+    given = jax.tree.map(jnp.asarray, SAVED_WHOLE[name])
+    checkpoint.save(tmp_path, 1, given)
+    mesh = parallel.data_mesh(jax.devices()[:2])
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=parallel.replicated(mesh)
+        ),
+        given,
+    )
+    found = checkpoint.restore(tmp_path, like).state
+    assert_same(found, given)
+    for leaf in jax.tree.leaves(found):
+        assert leaf.sharding == parallel.replicated(mesh)
 
 
 @jax.tree_util.register_pytree_with_keys_class

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 import bns_jax
-from bns_jax import comparison, distill, metrics, schedulers, solvers, velocity
+from bns_jax import (
+    checkpoint,
+    comparison,
+    distill,
+    identity,
+    metrics,
+    schedulers,
+    solvers,
+    velocity,
+)
 from bns_jax.pairs import Pairs, first, split
 
 from . import problems
@@ -105,8 +114,9 @@ def test_results_are_kept_and_never_those_of_something_else(
     path = tmp_path / "nfe_2.json"
     record = json.loads(path.read_text())
     record["results"]["midpoint"][1] = "99.0"
-    path.write_text(json.dumps(record))
-    assert compare(vf, data, 2) == once
+    for damaged in (json.dumps(record), json.dumps(record)[:-9], "[1]", "{}"):
+        path.write_text(damaged)
+        assert compare(vf, data, 2) == once
 
 
 def test_a_solver_that_blows_up_comes_last(problem):
@@ -135,6 +145,7 @@ def test_samples_that_are_not_finite_are_explained(problem):
         ({"names": ["eular"]}, "no solver is called 'eular'"),
         ({"nfe": 2.5}, "nfe must be a whole number"),
         ({"nfe": [2, 0]}, "nfe must be at least 1"),
+        ({"nfe": []}, "at least one number of evaluations, got none"),
         ({"nfe": 3, "names": ["rk4"]}, r"no solver of \['rk4'\] exists at \[3\]"),
         ({"also": {"bad": solvers.euler(2)._replace(a=np.ones(3))}}, "expected times"),
         (
@@ -158,9 +169,22 @@ def newton(iterations, batch=None):
 
 
 @pytest.fixture(scope="module")
-def found(problem):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("found")
+
+
+@pytest.fixture(scope="module")
+def found(problem, folder):
     vf, train, validation = problem
-    return bns_jax.find(vf, train, validation, [4, 2], optimizer=newton(4, 32))
+    settings = {"optimizer": newton(4, 32), "checkpoint": folder}
+    return bns_jax.find(vf, train, validation, [4, 2], **settings)
+
+
+def test_each_search_has_a_checkpoint_of_its_own(found, folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["bns_2", "bns_4"]
+    for nfe, fitted in found.items():
+        metadata = checkpoint.newest_metadata(folder / f"bns_{nfe}")
+        assert identity.differences(metadata["identity"], fitted.identity) == []
 
 
 def test_found_solvers_beat_the_known_ones_and_say_so(problem, found):

@@ -20,9 +20,12 @@ from bns_jax import (
     parallel,
     solvers,
 )
+from bns_jax.distill.batch import of_rows
+from bns_jax.distill.finite import report_not_finite
 from bns_jax.distill.state import initial_state
 from bns_jax.distill.stopping import is_stale
 from bns_jax.pairs import Pairs
+from bns_jax.pytree import as_pytree
 
 from . import problems, searches
 from .laws import first_of
@@ -687,6 +690,54 @@ def test_settings_of_optax_are_told_apart_by_the_name_given(problem, tmp_path):
 # --- bad input -----------------------------------------------------------------------
 
 
+def test_microbatches_are_strided_and_give_the_rows_in_order(rng):
+    batch = distill.Batch(rng.normal(size=(12, 3)), np.zeros((12, 3)), (), np.ones(12))
+    of_end = distill.Objective(distill.pairwise(distill.mse_loss))
+    rows = {"x": jnp.asarray(batch.x0), "label": jnp.arange(12)}
+
+    def center(rows):
+        return rows["x"] - jnp.mean(rows["x"], axis=0, keepdims=True), rows["label"]
+
+    for size, parts in ((4, 3), (12, 1), (None, 1)):
+        goal = distill.Goal(None, None, batch, of_end, size)
+        got, label = goal.map(center, rows)
+        np.testing.assert_array_equal(label, np.arange(12))
+        for start in range(parts):
+            of_part = batch.x0[start::parts]
+            np.testing.assert_allclose(
+                got[start::parts], of_part - np.mean(of_part, 0), atol=1e-14
+            )
+
+
+@pytest.mark.parametrize(
+    ("broken", "where"),
+    [(0.25, r"the field is not finite at t = 0\.5;"), (2.0, "the loss is not finite")],
+)
+def test_what_is_never_finite_is_said_with_its_time(problem, broken, where):
+    def field(t, x, label):
+        return jnp.where(t > broken, jnp.nan, -x)
+
+    batch = of_rows(problem[1], np.arange(4))
+    message = f"no step from iteration 11 to 20 was finite: {where}"
+    with pytest.raises(ValueError, match=message):
+        report_not_finite(solvers.euler(4), 20, as_pytree(field), batch, 10)
+
+
+def test_a_family_that_leaves_the_solvers_is_told_when(problem):
+    start = solvers.midpoint(2)
+
+    def to_params(theta):
+        # The times of the start alone are in order.
+        late = jnp.where(theta["w"] == 1.0, start.times[-1], -1.0)
+        times = jnp.stack([jnp.zeros(()), late])
+        return start._replace(times=times, a=theta["w"] * start.a)
+
+    family = families.Family({"w": jnp.ones(())}, to_params)
+    with pytest.raises(ValueError, match="times") as caught:
+        fit(problem, family=family, optimizer=UPHILL, iterations=1)
+    assert caught.value.__notes__ == ["The family gives this after 1 steps."]
+
+
 def bad_inputs():
     _, train, _ = problems.shifted_problem()
     family = families.bns(solvers.midpoint(NFE))
@@ -732,6 +783,9 @@ def bad_inputs():
         "weights must be positive and finite": {"weights": np.arange(64.0)},
         "microbatch must divide the batch of 16, got 5": {"microbatch": 5},
         "microbatch must be at least 1, got 0": {"microbatch": 0},
+        r"the metric must return one number .* an array \(16,\), got float": {
+            "metric": lambda x, target: 1.0
+        },
         "17 parameters cannot be fitted to 15 residuals": {
             "train": few,
             "batch": None,

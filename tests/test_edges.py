@@ -269,6 +269,15 @@ def test_weights_have_names_of_their_own(tmp_path, params, message):
         weights.save(tmp_path / "w.safetensors", {"a": np.ones(1)}, {"a": np.nan})
 
 
+def test_numbers_beyond_their_range_are_named():
+    with pytest.raises(ValueError, match=r"memory must lie in \[0, 1\), got 1.0"):
+        distill.gauss_newton(memory=1.0)
+    x0, x1 = data_pairs()
+    curve = pairs.Pairs.of(x0, x1, path=np.stack([x0, x0, x1]))
+    with pytest.raises(ValueError, match=r"power must not be negative, got -0\.5"):
+        distill.path_grid(curve, -0.5)
+
+
 def test_a_path_of_few_points_is_named_alone():
     x0, x1 = data_pairs()
     with pytest.raises(ValueError, match=r"at least 3 points of the path, got 2$"):

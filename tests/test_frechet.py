@@ -281,6 +281,12 @@ def test_code_in_a_file_is_refused(tmp_path):
         metrics.read_statistics(path)
 
 
+def npy(array, version=None):
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, version)
+    return buffer.getvalue()
+
+
 def npz(**entries):
     buffer = io.BytesIO()
     np.savez(buffer, **entries)
@@ -300,6 +306,8 @@ def npz(**entries):
         (npz(arr_0=np.zeros((3, 2, 2))), r"got float64 \(3, 2, 2\)"),
         (npz(mu=np.zeros(3), sigma=np.eye(3))[:-30], "not a zip file"),
         (npz(mu=np.zeros(3)), "entries mu, sigma, got mu"),
+        (npy(np.zeros((3, 2)))[:-8], "the array ends before row 3 of 3"),
+        (npy(np.zeros((3, 2)), (3, 0)), r"an array of version \(3, 0\)"),
         (npz(mu=np.zeros(3), sigma=np.eye(2)), r"got \(3,\) and \(2, 2\)"),
     ],
 )
@@ -323,12 +331,6 @@ def test_a_flipped_bit_is_an_error_of_one_kind_or_none(tmp_path, save):
             metrics.read_statistics(path)
         except ValueError as error:
             assert "reference.npz holds no" in str(error)
-
-
-def npy(array):
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
 
 
 FOUND = np.random.default_rng(5).normal([1, 2, 3], size=(70, 3))
@@ -480,6 +482,7 @@ def test_a_reference_of_another_size_is_refused_at_the_first_batch(images):
         (lambda x: x.transpose(0, 3, 1, 2)[:, :, :, [0] * 5].repeat(2, 2), "first"),
         (lambda x: x * (1 + 1j), "or uint8, got complex128"),
         (lambda x: np.where(x > 9, np.nan, 0.0), "finite"),
+        (lambda x: x / 51 - 1, r"\[-1, 1\], got numbers from -1 to 4; say value_range"),
     ],
 )
 def test_what_are_no_images_is_refused(images, change, message):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bns_jax import ground_truth, schedulers, velocity
+from bns_jax.guidance import with_scale_as_argument
 from tests.fields import Gaussian
 from tests.laws import assert_close
 
@@ -172,6 +173,30 @@ def solved_of_scales(held, *given):
     solved = ground_truth.pairs(vf, NOISE, *given, rtol=1e-9, atol=1e-9, chunk=2)
     assert_close(solved.x1, np.exp(1 + 2 * OWN_SCALES)[:, None] * NOISE, 1e-7)
     return solved
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1, 1, 1), (1, 2, 2, 4)])
+def test_a_scale_per_sample_goes_with_its_samples(shape):
+    vf = velocity.guided(cond, uncond, np.resize(SCALES, shape))
+    apart, more = with_scale_as_argument(vf, 3)
+    assert len(more) == 1 and len(more[0]) == 3
+    whole, rows = vf(0.5, IMAGES), np.array([2, 0])
+    got = apart(0.5, IMAGES[rows], *(leaf[rows] for leaf in more))
+    assert_close(got, whole[rows], 1e-14)
+
+
+@pytest.mark.parametrize("scale", [0.7, np.float32(0.7), None])
+def test_one_scale_for_all_stays_where_it_is(scale):
+    vf = velocity.guided(cond, uncond, scale)
+    assert with_scale_as_argument(vf, 3) == (vf, ())
+
+
+def test_scales_of_other_samples_do_not_go_with_them():
+    vf = velocity.guided(cond, uncond, np.ones(4))
+    with pytest.raises(
+        ValueError, match=r"expected shape \(\) or \(3, ...\), got \(4,"
+    ):
+        with_scale_as_argument(vf, 3)
 
 
 NOISE = np.random.default_rng(0).normal(size=(5, 2))

@@ -4,6 +4,7 @@ import dataclasses
 import enum
 import functools
 import logging
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ from flax import nnx
 import bns_jax
 from bns_jax import distill, ground_truth, metrics, solvers, velocity
 from bns_jax.pairs import Pairs
+from bns_jax.pytree import as_pytree
 from tests.laws import count_compilations, first_of
 
 X0 = np.ones((4, 2))
@@ -147,6 +149,27 @@ def of_static():
     return lambda t, x: network(t, x), lambda w: setattr(network, "is_on", True)
 
 
+@jax.tree_util.register_pytree_node_class
+class Warped:
+    """A tree whose static part is an array, which has no truth value."""
+
+    def __init__(self, rate):
+        self.rate = rate
+
+    def tree_flatten(self):
+        return (), self.rate
+
+    @classmethod
+    def tree_unflatten(cls, rate, _):
+        return cls(rate)
+
+
+def of_static_arrays():
+    warped = Warped(np.full(2, 0.5))
+    change = lambda w: setattr(warped, "rate", np.full(2, w))  # noqa: E731
+    return lambda t, x: warped.rate[None] * x, change
+
+
 def of_a_number(kind=float):
     rate = kind(0.5)
 
@@ -194,12 +217,17 @@ FIELDS = {
     "under a library's name": lambda: of_globals(dressed),
     "exchanged function": of_functions,
     "static part of a module": of_static,
+    "static array of a tree": of_static_arrays,
     "velocity of a closure": lambda: bound(lambda f: velocity.guided(f, f, 0.0)),
 }
 
 
 KEPT = ("method of an object", "closure", "object with an array")
-KEPT += ("static part of a module", "global weights of another function")
+KEPT += (
+    "static part of a module",
+    "static array of a tree",
+    "global weights of another function",
+)
 
 
 @pytest.mark.parametrize("name", first_of(FIELDS, *KEPT))
@@ -309,6 +337,91 @@ def test_calls_that_are_noted_compile_nothing_again(note):
     for _ in range(3):
         bns_jax.sample(EULER, field, X0)
     assert len(noted) == 1
+
+
+def test_a_variable_that_is_not_filled_yet_is_passed_over():
+    def field(t, x):
+        return later * x if x.ndim > 2 else 0.5 * x
+
+    np.testing.assert_allclose(bns_jax.sample(EULER, field, X0), 1.5)
+    later = 0.5
+    np.testing.assert_allclose(bns_jax.sample(EULER, field, X0[None]), 1.5)
+
+
+class Scale(eqx.Module):
+    """A module that holds a function and a number beside its weights."""
+
+    w: jax.Array
+    act: Callable = jnp.tanh
+    gain: float = 1.0
+
+    def __call__(self, t, x):
+        return self.velocity(t, x)
+
+    def velocity(self, t, x):
+        return self.gain * self.act(self.w * x)
+
+    @property
+    def name(self):
+        return "scale"
+
+
+@jax.tree_util.register_pytree_node_class
+class Bound:
+    """What `Scale` is, of plain Python: its method is bound to it."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def tree_flatten(self):
+        return (self.scale,), None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        return cls(*children)
+
+    def velocity(self, t, x):
+        return self.scale(t, x)
+
+
+USES = {
+    "module": lambda module: module,
+    "method": lambda module: module.velocity,
+    "bound method": lambda module: Bound(module).velocity,
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=list(USES))
+def test_what_a_module_holds_beside_its_weights_counts_and_the_weights_are_arguments(
+    use,
+):
+    def sampled(w, **beside):
+        return bns_jax.sample(EULER, use(Scale(jnp.asarray(w), **beside)), X0)
+
+    np.testing.assert_allclose(sampled(0.5), 1 + np.tanh(0.5))
+    with count_compilations() as compiled:
+        np.testing.assert_allclose(sampled(2.0), 1 + np.tanh(2.0))
+    assert not compiled
+    np.testing.assert_allclose(sampled(0.5, act=jnp.sin), 1 + np.sin(0.5))
+    np.testing.assert_allclose(sampled(0.5, gain=2.0), 1 + 2 * np.tanh(0.5))
+
+
+def test_a_module_in_two_parts_has_its_attributes():
+    parts = as_pytree(Scale(jnp.ones(2)))
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(parts))
+    assert (parts.name, parts.gain) == ("scale", 1.0)
+    for name in ("missing", "_private", "__array__"):
+        assert not hasattr(parts, name)
+
+
+def test_what_is_static_has_a_hash_whatever_it_is():
+    """As JAX asks of it; equal parts have equal ones."""
+    (_, one), (_, same), (_, other) = (
+        as_pytree(Scale(jnp.ones(2), act=act)).tree_flatten()
+        for act in (Unhashable(), Unhashable(), Unhashable(2.0))
+    )
+    assert hash(one[0]) == hash(same[0])
+    assert one == same != other
 
 
 class Color(enum.Enum):

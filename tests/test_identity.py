@@ -249,6 +249,20 @@ def test_probes_agree_within_rounding_and_are_named_last():
     assert both == ["loss: there 'f', here 'g'"]
 
 
+def test_what_does_not_say_what_it_is_of_is_not_taken_for_the_same():
+    message = "the file: it does not say which, as older versions; remove it"
+    with pytest.raises(ValueError, match=message):
+        identity.check_same({}, {"seed": 0}, "the file", "remove it")
+
+
+def test_a_mapping_is_described_by_its_entries():
+    described = identity.describe({"rate": 0.5, "of": {"seed": 1}})
+    assert described == identity.describe({"of": {"seed": 1}, "rate": 0.5})
+    for entry in ("rate", "0.5", "seed"):
+        assert entry in described
+    assert described != identity.describe({"rate": 0.5, "of": {"seed": 2}})
+
+
 def _mixing(mean):
     return lambda t, x: mean(x) - x
 

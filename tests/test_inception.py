@@ -13,7 +13,7 @@ import pytest
 from bns_jax import metrics
 from bns_jax.models import inception
 from bns_jax.models.inception import weights
-from bns_jax.models.inception.images import interpolation
+from bns_jax.models.inception.images import interpolation, prepare
 from tests import weight_files
 from tests.fixtures import inception as theirs
 from tests.laws import first_of
@@ -103,6 +103,36 @@ def test_what_are_no_images_is_refused(features, images, message):
 def test_an_unknown_resize_is_refused(params):
     with pytest.raises(ValueError, match='"pytorch" or "tensorflow", got \'pil\''):
         inception.features(params, "pil")
+
+
+@pytest.mark.parametrize(
+    ("floating", "value_range"),
+    [
+        (lambda x: x / 127.5 - 1, None),
+        (lambda x: x / 255, (0, 1)),
+        (lambda x: x / 85 - 1.5, (-1.5, 1.5)),
+    ],
+)
+def test_images_of_any_range_come_to_the_network_alike(
+    monkeypatch, floating, value_range
+):
+    seen = []
+    network = lambda params, images: seen.append(images)  # noqa: E731
+    monkeypatch.setattr("bns_jax.models.inception.images._network", network)
+    given = floating(GIVEN["images"].astype(np.float64))
+    inception.features({}, value_range=value_range)(given)
+    inception.features({})(GIVEN["images"])
+    assert seen[0].dtype == seen[1].dtype == jnp.float32
+    np.testing.assert_allclose(seen[0], seen[1], atol=1e-5)
+
+
+def test_of_8_bits_tensorflow_makes_less_than_one(rng):
+    """(x - 128) / 128; images of 299 pixels are not resized."""
+    images = rng.integers(0, 256, (1, 299, 299, 3)).astype(np.uint8)
+    expected = (images.astype(np.float64) - 128) / 128
+    np.testing.assert_allclose(prepare(images, "tensorflow"), expected, atol=1e-5)
+    floating = (images / 127.5 - 1).astype(np.float32)
+    np.testing.assert_allclose(prepare(floating, "tensorflow"), expected, atol=1e-5)
 
 
 # --- the resize ----------------------------------------------------------------------

@@ -14,11 +14,12 @@ from bns_jax import (
     distill,
     families,
     ground_truth,
+    scale_time,
     schedulers,
     solvers,
     velocity,
 )
-from bns_jax.models import UNet, UNetConfig, pretrained, published
+from bns_jax.models import UNet, UNetConfig, labels, pretrained, published
 from bns_jax.models.dit import DiT, DiTConfig
 from bns_jax.pairs import Pairs
 from experiments.models.mixture import Mixture
@@ -144,6 +145,15 @@ def test_what_are_no_labels_of_the_batch_is_refused_while_tracing(name):
         )
         with pytest.raises(ValueError, match=message):
             jax.eval_shape(field, jnp.float32(0.6), x, label)
+    with pytest.raises(ValueError, match=r"expected labels \(batch,\), got none"):
+        jax.eval_shape(lambda x: field(jnp.float32(0.6), x, None), x)
+
+
+def test_without_classes_any_conditioning_passes():
+    for args in ((), (np.zeros(3),), (None, "text")):
+        labels.check_args(args, num_classes=0)
+        with pytest.raises(ValueError, match="labels"):
+            labels.check_args(args, num_classes=5)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint32, np.int64])
@@ -227,6 +237,9 @@ FIELDS = {
     "guided": velocity.guided(METHOD, METHOD, 0.5),
     "guided_epsilon": velocity.guided(
         velocity.from_epsilon(METHOD, VP), velocity.from_epsilon(METHOD, VP), 0.5
+    ),
+    "rescheduled": scale_time.RescheduledVelocity(
+        velocity.from_epsilon(METHOD, VP), schedulers.cond_ot()
     ),
     "unconditional_alone": velocity.guided(unreached, METHOD, 0.5),
     "unet": jax.tree_util.Partial(

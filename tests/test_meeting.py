@@ -1,13 +1,18 @@
 """Laws of the processes of a run: they meet, and each end is known to the others."""
 
 import contextlib
+import importlib
 import io
 import queue
+import re
 import socket
 import threading
+import time
 
+import jax
 import pytest
 
+from bns_jax import parallel
 from bns_jax.parallel import connection, meeting
 from bns_jax.parallel.meeting import Meeting
 from experiments.run import dump_filter
@@ -79,6 +84,59 @@ def test_who_fails_says_why(port, fails, monkeypatch):
             assert reason == f"process {fails} of 3 failed: no space left"
 
 
+def test_who_fails_waits_until_the_others_have_ended(port, monkeypatch):
+    monkeypatch.setattr(meeting, "_FAREWELL_SECONDS", 1e4)
+    first, second = (Process(number, 2, port) for number in range(2))
+    assert [first.met(), second.met()] == ["", ""]
+
+    def end(reason):
+        second.lost.put(reason)
+        second.meeting.close()
+
+    second.meeting.watch(end)
+    first.meeting.fail("no space left")
+    assert second.lost.get_nowait().endswith("failed: no space left")
+
+
+@pytest.mark.parametrize("said", [b"no JSON\n", b"[1]\n"])
+def test_who_talks_nonsense_has_died(port, said):
+    with run_of(2, port) as there:
+        there[1].meeting._lines[0].socket.sendall(said)
+        assert there[0].lost.get(timeout=100) == "process 1 of 2 has died"
+
+
+@pytest.mark.parametrize("failed", ["", "no space left"])
+def test_a_process_that_was_started_says_how_it_ends(port, monkeypatch, failed):
+    module, asked = importlib.import_module("bns_jax.parallel.start"), []
+    monkeypatch.setattr(meeting, "_FAREWELL_SECONDS", 0.2)
+    monkeypatch.setattr(module, "_meeting", None)
+    monkeypatch.setattr(
+        jax.distributed, "initialize", lambda *args, **kw: asked.append((args, kw))
+    )
+    second, lost = Process(1, 2, port), queue.Queue()
+    parallel.start(f"{HOST}:{port}", 2, 0, timeout=9, lost=lost.put)
+    assert second.met() == ""
+    assert asked == [((f"{HOST}:{port}", 2, 0), {"initialization_timeout": 9})]
+    second.meeting.watch(second.lost.put)
+    parallel.finish(failed)
+    if failed:
+        reason = second.lost.get(timeout=100)
+        assert reason == f"process 0 of 2 failed: {failed}"
+    else:
+        assert _left(second) == {0}
+    second.meeting.leave()
+    second.meeting.close()
+    module._meeting.close()
+    assert lost.empty()
+
+
+def _left(process):
+    """Who of the others has said that it is done."""
+    while not process.meeting._left:
+        time.sleep(0.01)
+    return process.meeting._left
+
+
 def test_who_says_nothing_is_named(port, monkeypatch):
     monkeypatch.setattr(meeting, "_SILENT_SECONDS", 0.5)
     there = [Process(number, 2, port) for number in range(2)]
@@ -131,6 +189,40 @@ def test_a_stranger_is_no_process(port):
     assert [first.met(), second.met()] == ["", ""]
     second.meeting.close()
     first.meeting.close()
+
+
+def test_one_process_meets_nobody(port):
+    assert Process(0, 1, port).met() == ""
+
+
+def test_a_line_that_stays_silent_is_not_waited_for_longer():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert connection.Line(ours).wait(time.monotonic() + 0.01) is None
+        theirs.sendall(b'\n{"process": 1}\n')
+        assert connection.Line(ours).wait(time.monotonic() + 100) == {"process": 1}
+
+
+def test_a_port_that_cannot_be_listened_at_is_named():
+    with socket.socket() as holder:
+        # Bound without sharing, but nobody listens.
+        holder.bind((HOST, 0))
+        port = holder.getsockname()[1]
+        expected = f"process 0 cannot listen at {HOST}:{port}: .*in use"
+        assert re.match(expected, Process(0, 2, port).met())
+
+
+def test_who_is_turned_away_in_silence_comes_again_and_is_named():
+    with socket.create_server((HOST, 0)) as server:
+        port = server.getsockname()[1]
+        process = Process(1, 2, port, timeout=0.1)
+        for _ in range(2):
+            server.accept()[0].close()
+        expected = (
+            f"process 0 at {HOST}:{port} did not let process 1 in within 0.1 s; are "
+            "there two of that number?"
+        )
+        assert process.met() == expected
 
 
 def test_a_port_that_is_taken_is_named():

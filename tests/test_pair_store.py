@@ -1,8 +1,11 @@
 """Laws of a pairs directory: it continues, notices damage, and loses nothing."""
 
+import errno
 import hashlib
 import itertools
 import json
+import os
+import re
 import subprocess
 import sys
 
@@ -37,10 +40,12 @@ def with_rate(rate):
 def make(directory, **changes):
     """Pairs in three chunks of one sample; every test compiles the same program."""
     settings = {"rtol": 1e-5, "chunk": 1, "save_at": TIMES, "vf": with_rate(-1.0)}
-    settings |= {"x0": X0, "label": LABEL, "facts": {"seed": 0}} | changes
-    vf, x0, label, facts = map(settings.pop, ("vf", "x0", "label", "facts"))
+    settings |= {"x0": X0, "label": LABEL, "facts": {"seed": 0}, "data": None} | changes
+    vf, x0, label, facts, data = map(
+        settings.pop, ("vf", "x0", "label", "facts", "data")
+    )
     CALLS.clear()
-    problem = Problem(vf, facts=facts)
+    problem = Problem(vf, facts=facts, data=data)
     return ground_truth.pairs(problem, x0, label, directory=directory, **settings)
 
 
@@ -82,6 +87,20 @@ def test_the_pairs_are_the_closed_form(made):
     exact = X0 * np.exp(-LABEL)[:, None]
     np.testing.assert_allclose(solved.x1, exact, rtol=0, atol=1e-4)
     np.testing.assert_array_equal(solved.args[0], LABEL)
+
+
+def test_pairs_unlike_the_data_are_said_to_be(made):
+    like = made[0].x1
+    make(None, data=like)
+    make(None, data=1.2 * like)
+    mean, deviation = np.mean(like), np.std(like)
+    for unlike in (5 * like, like / 5, like + 9):
+        message = (
+            f"the solved samples have mean {mean:.3g} and standard deviation "
+            f"{deviation:.3g}, the data {np.mean(unlike):.3g} and {np.std(unlike):.3g}:"
+        )
+        with pytest.warns(UserWarning, match=re.escape(message)):
+            make(None, data=unlike)
 
 
 def test_a_directory_changes_no_number(made):
@@ -157,10 +176,15 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+def _exchange(path):
+    entry = json.loads(path.read_text())
+    path.write_text(json.dumps(entry | {"of": "0" * 64}))
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, "of others"])
 def test_a_damaged_shard_is_made_again_and_said_so(made, copy, caplog, damage):
     solved, directory = made
-    DAMAGE[damage](copy / "shard-00001.json")
+    ({"of others": _exchange} | DAMAGE)[damage](copy / "shard-00001.json")
     assert_equal(make(copy), solved)
     assert calls() == solved.nfe[1]
     if damage != "missing":
@@ -505,6 +529,79 @@ def test_every_kind_of_leaf_comes_back(tmp_path, monkeypatch, local):
                 assert store.read(i) is None
                 store.write(i, part)
         assert_equal(store.load(), whole)
+
+
+def test_what_no_shard_was_written_to_is_not_loaded(tmp_path):
+    whole = jax.tree.map(np.asarray, several_leaves(slice(None)))
+    store = PairStore(tmp_path, {}, whole, chunk=2)
+    with pytest.raises(ValueError, match=f"{tmp_path} holds no pairs yet"):
+        store.load()
+
+
+def test_only_process_0_writes(tmp_path, monkeypatch):
+    whole = jax.tree.map(np.asarray, several_leaves(slice(None)))
+    part = jax.tree.map(np.asarray, several_leaves(slice(2)))
+    first, second = (PairStore(tmp_path, {}, whole, chunk=2) for _ in range(2))
+    before = contents(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(pair_store.parallel, "is_main", lambda: False)
+        second.write(0, part)
+    assert contents(tmp_path) == before
+    first.write(0, part)
+    assert_equal(PairStore(tmp_path, {}, whole, chunk=2).read(0), part)
+
+
+# --- a file for each leaf -------------------------------------------------------------
+
+LEAF = leaf_files.Leaf("x.npy", 0, "<f8", (3, 2))
+
+
+def fallocate_fails(monkeypatch, number):
+    def fails(handle, start, size):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", fails, raising=False)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_disk_without_room_is_an_error_before_long_work(
+    tmp_path, monkeypatch, number
+):
+    fallocate_fails(monkeypatch, number)
+    with pytest.raises(OSError, match=rf"{tmp_path}/x\.npy") as caught:
+        leaf_files.LeafFiles(tmp_path, [LEAF]).make()
+    assert caught.value.errno == number
+
+
+def test_a_disk_that_fills_up_meanwhile_is_named(tmp_path):
+    files = leaf_files.LeafFiles(tmp_path, [LEAF])
+    files.make()
+    (tmp_path / "x.npy").unlink()
+    (tmp_path / "x.npy").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/x.npy'"):
+        files.write(1, [np.ones((2, 2))])
+
+
+def test_a_file_system_that_takes_no_place_in_advance_will_do(tmp_path, monkeypatch):
+    fallocate_fails(monkeypatch, errno.EOPNOTSUPP)
+    files = leaf_files.LeafFiles(tmp_path, [LEAF])
+    files.make()
+    files.write(1, [np.ones((2, 2))])
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), [[0, 0], [1, 1], [1, 1]])
+
+
+def test_a_folder_that_is_gone_is_named_once(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        leaf_files.LeafFiles(tmp_path / "gone", [LEAF]).make()
+    assert str(caught.value).count(str(tmp_path / "gone" / "x.npy")) == 1
+
+
+def test_what_holds_objects_has_no_file():
+    for dtype in (np.dtype(object), np.dtype([("a", "O")])):
+        with pytest.raises(
+            ValueError, match=f"numbers, got one of {re.escape(str(dtype))}"
+        ):
+            leaf_files.dtype_name(dtype)
 
 
 MEMORY = """

@@ -56,6 +56,21 @@ def test_concatenate_joins_samples():
     assert_equal(joined, of_size(5))
 
 
+def test_weights_are_joined_and_are_1_where_none_are_given():
+    weighted = of_size(2)._replace(weights=np.array([0.5, 3.0]))
+    joined = pairs.concatenate([weighted, of_size(3, start=2)])
+    np.testing.assert_array_equal(joined.weights, [0.5, 3.0, 1.0, 1.0, 1.0])
+    assert_equal(joined._replace(weights=None), of_size(5))
+
+
+def test_sets_without_a_common_sample_are_cut():
+    train, validation = pairs.split(of_size(6), 3, 2)
+    assert_equal(train, of_size(3))
+    assert_equal(validation, of_size(2, start=3))
+    with pytest.raises(ValueError, match="expected at least 7 pairs, got 6"):
+        pairs.split(of_size(6), 5, 2)
+
+
 def test_first_keeps_the_first_samples():
     kept = pairs.first(of_size(5), 2)
     assert kept.size == 2

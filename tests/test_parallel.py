@@ -1,15 +1,20 @@
 """Laws of laying batches over devices."""
 
+import concurrent.futures
 import socket
+import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jax.sharding import PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
 from bns_jax import parallel
+from bns_jax.pytree import checksum
 
 
 @pytest.fixture
@@ -189,6 +194,104 @@ def test_one_process_agrees_with_itself():
     assert parallel.on_main(lambda: done.append(1)) == ""
     assert done == [1]
     assert parallel.on_main(lambda: "ö") == "ö"
+
+
+class Together:
+    """The processes of a run as threads, which gather what each of them gives."""
+
+    def __init__(self, monkeypatch, count):
+        self._given, self._barrier = [None] * count, threading.Barrier(count)
+        self._of_thread = threading.local()
+        monkeypatch.setattr(jax, "process_count", lambda: count)
+        monkeypatch.setattr(jax, "process_index", lambda: self._of_thread.index)
+        monkeypatch.setattr(multihost_utils, "process_allgather", self._gather)
+
+    def _gather(self, leaf):
+        self._given[self._of_thread.index] = leaf
+        self._barrier.wait(timeout=60)
+        # As XLA would, it takes arrays of one shape alone.
+        rows = np.stack(self._given)
+        self._barrier.wait(timeout=60)
+        return rows
+
+    def run(self, function, *values):
+        """What function(value) gives, or raises, in each process."""
+
+        def as_process(index, value):
+            self._of_thread.index = index
+            try:
+                return function(value)
+            except (ValueError, OSError) as error:
+                return repr(error)
+
+        with concurrent.futures.ThreadPoolExecutor(len(values)) as pool:
+            return list(pool.map(as_process, range(len(values)), values))
+
+
+@pytest.mark.parametrize("texts", [("", "ö", "a longer one"), ("", "", "")])
+def test_texts_of_any_length_are_gathered_in_order(monkeypatch, texts):
+    got = Together(monkeypatch, 3).run(parallel.gather_text, *texts)
+    assert got == 3 * [list(texts)]
+
+
+def test_what_one_process_lacks_no_process_has(monkeypatch):
+    together = Together(monkeypatch, 2)
+    assert together.run(parallel.if_everywhere, 0, "x") == [0, "x"]
+    assert together.run(parallel.if_everywhere, 0, None) == [None, None]
+
+
+@pytest.mark.parametrize("kind", [ValueError, OSError])
+def test_what_fails_on_process_0_fails_on_all(monkeypatch, kind):
+    done = []
+
+    def act(number):
+        done.append(number)
+        if number == 7:
+            raise kind("no space left")
+        return f"saved {number}"
+
+    together = Together(monkeypatch, 2)
+    run = lambda number: parallel.on_main(lambda: act(number))  # noqa: E731
+    assert together.run(run, 3, 4) == ["saved 3", "saved 3"]
+    assert together.run(run, 7, 8) == 2 * [repr(kind("no space left"))]
+    assert done == [3, 7]
+
+
+@pytest.mark.parametrize("what", ["flags", "settings"])
+def test_processes_that_differ_are_told_where(monkeypatch, what):
+    together = Together(monkeypatch, 2)
+    settings = [{"seed": "0", "w": "0.2"}, {"seed": "1", "w": "0.2"}, {"w": "0.2"}]
+    agree = lambda given: parallel.agree(given, what)  # noqa: E731
+    assert together.run(agree, settings[0], settings[0]) == [None, None]
+    name = "--seed" if what == "flags" else "seed"
+    for there, here, other in ((0, 1, "1"), (0, 2, "None")):
+        got = together.run(agree, settings[there], settings[here])
+        expected = ValueError(
+            f"the processes of one run must have the same {what}:\n"
+            f"  {name}: 0 on process 0, {other} on process 1"
+        )
+        assert got == 2 * [repr(expected)]
+
+
+def test_each_process_puts_its_part_on_the_devices_that_all_share(monkeypatch):
+    """As where the devices of a sharding are those of several processes."""
+    mesh, array = parallel.data_mesh(), np.arange(16).reshape(8, 2)
+    there = parallel.replicate({"x": np.arange(3.0), "key": jax.random.key(3)}, mesh)
+    alone = {"array": array, "jax": jnp.asarray(array), "key": jax.random.key(3)}
+    with monkeypatch.context() as patch:
+        patch.setattr(NamedSharding, "is_fully_addressable", False)
+        laid = parallel.shard(array, mesh)
+        assert checksum(laid) == checksum(array)
+        copies = parallel.replicate(alone | {"there": there, "number": 0.5}, mesh)
+        assert copies["there"]["x"] is there["x"]
+        assert copies["there"]["key"] is there["key"]
+    assert copies.pop("number") == 0.5
+    assert laid.sharding.spec == PartitionSpec("batch")
+    same(laid, array)
+    for name in alone:
+        assert copies[name].sharding == parallel.replicated(mesh)
+    same(*(jax.random.key_data(tree.pop("key")) for tree in (copies, alone)))
+    same([copies["array"], copies["jax"]], [array, array])
 
 
 def test_what_fails_on_process_0_is_an_error_that_says_so():

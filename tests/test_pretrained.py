@@ -1,6 +1,7 @@
 """Laws of loading: exact weights, the right velocity, and a name for every fault."""
 
 import argparse
+import dataclasses
 import functools
 import gzip
 import json
@@ -15,6 +16,7 @@ import bns_jax
 from bns_jax import parallel, solvers
 from bns_jax.models import (
     convert,
+    edm,
     edm_precondition,
     pretrained,
     published,
@@ -454,6 +456,63 @@ def test_a_pickle_that_has_other_heads_is_refused(tmp_path):
             with pytest.raises(ValueError, match=message):
                 read(config=given)
             read(config=given | {"heads_upsample": 2})
+
+
+def test_a_pickled_transformer_that_has_other_heads_is_refused(tmp_path):
+    fixture, path = Fixture("dit_tiny"), tmp_path / "dit.pkl"
+    heads = fixture.network.config.heads
+    for held in (heads, heads + 1):
+        told = {"blocks.0.attn.num_heads": held}
+        path.write_bytes(weight_files.network(fixture.tensors, "DiT", None, **told))
+        read = functools.partial(pretrained.load, "dit_xl_2", path)
+        if held == heads:
+            read(config=fixture.values)
+        else:
+            message = f"num_heads: expected {heads} heads, got {held}"
+            with pytest.raises(ValueError, match=message):
+                read(config=fixture.values)
+
+
+def test_an_architecture_without_weights_has_zeros_of_their_shapes():
+    name = "sit_xl_2"
+    config, tensors = least(name)
+    model = pretrained.without_weights(name, config=config)
+    expected = convert.to_flax(tensors, model.network.shapes())
+    assert jax.tree.structure(model.params) == jax.tree.structure(expected)
+    for got, leaf in zip(
+        jax.tree.leaves(model.params), jax.tree.leaves(expected), strict=True
+    ):
+        assert (got.shape, got.dtype) == (leaf.shape, leaf.dtype)
+        assert not np.any(got)
+    assert model.scheduler == PUBLISHED[name].scheduler
+    with pytest.raises(ValueError, match="dit_xl_3"):
+        pretrained.without_weights("dit_xl_3")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"network": "DDPM"}, "network must be one of .*, got 'DDPM'"),
+        (
+            {"preconditioning": "eps"},
+            r"must be one of \['edm', .*'iddpm'.*\], got 'eps'",
+        ),
+        ({"sigma_data": 0.0}, "sigma_data must be positive and finite, got 0.0"),
+        ({"sigma_data": np.nan}, "sigma_data must be positive and finite, got nan"),
+        ({"image_size": 6}, "3 levels do not halve an image of 6 pixels"),
+    ],
+)
+def test_an_architecture_that_edm_does_not_have_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        EDMConfig(**settings)
+
+
+def test_the_levels_of_iddpm_are_of_its_files_and_no_weights():
+    """One more than its 1000 steps, as that of pure data."""
+    plain = EDMConfig(augment=0)
+    assert edm.unused(plain, {}) == {}
+    iddpm = dataclasses.replace(plain, preconditioning="iddpm")
+    assert edm.unused(iddpm, {}) == {"u": (1001,)}
 
 
 UNUSABLE = {

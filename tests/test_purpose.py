@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -85,6 +86,25 @@ def test_schedulers_are_described_by_name_and_numbers():
     assert table["log_alphas"]["sha256"] == hashlib.sha256(text.encode()).hexdigest()
     with pytest.raises(TypeError, match="expected a scheduler, got 'vp'"):
         schedulers.describe("vp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Named(schedulers.CondOT):
+    label: str = "mine"
+    warp: Callable = np.sqrt
+    note: None = None
+
+
+def test_fields_that_are_no_numbers_are_described_too():
+    described = schedulers.describe(Named())
+    assert described == {
+        "name": "Named",
+        "label": "mine",
+        "warp": identity.describe(np.sqrt),
+        "note": None,
+    }
+    assert "sqrt" in described["warp"]
+    assert schedulers.describe(Named(warp=np.cbrt)) != described
 
 
 def test_every_scheduler_has_a_description_of_its_own():

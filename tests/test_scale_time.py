@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bns_jax import grids, ns, scale_time, schedulers, velocity
-from bns_jax.scale_time import ScaleTime, between, precondition
+from bns_jax.scale_time import ScaleTime, between, change, precondition
 from tests.fields import Gaussian, Logistic, wavy
 from tests.laws import (
     ALL_SCHEDULERS,
@@ -130,6 +130,18 @@ def test_rates_are_those_of_autodiff(source, target):
     for value, rate in ((change.t, change.d_t), (change.s, change.d_s)):
         slope = (value(r + h) - value(r - h)) / (2 * h)
         np.testing.assert_allclose(rate(r), slope, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMOOTH_SCHEDULERS)
+def test_a_wider_source_has_the_snr_of_its_width(name):
+    base, t = ALL_SCHEDULERS[name], np.linspace(0.05, 0.95, 7)
+    noisier = change._Noisier(base, 3.0)
+    assert_close(noisier.snr(t), base.snr(t) / 3.0, 1e-12)
+    for inverse, values in (
+        (noisier.snr_inverse, base.snr(t) / 3.0),
+        (noisier.log_snr_inverse, base.log_snr(t) - np.log(3.0)),
+    ):
+        assert_close(inverse(values), t, 1e-9)
 
 
 @pytest.mark.parametrize("source", first_of(ALL_SCHEDULERS, "zero_terminal"))

@@ -347,6 +347,7 @@ def test_shift_divides_the_snr_of_cond_ot(shift):
     ("make", "message"),
     [
         (lambda: schedulers.vp(2.0, 1.0), "beta_min=2.0, beta_max=1.0"),
+        (lambda: schedulers.ve(80.0, rho=0.5), "rho must be at least 1, got 0.5"),
         (lambda: schedulers.from_alphas_cumprod([]), "strictly decreasing"),
         (lambda: schedulers.from_alphas_cumprod([0.1, 0.5]), "strictly decreasing"),
         (lambda: schedulers.from_alphas_cumprod([0.5, 0.5]), "strictly decreasing"),

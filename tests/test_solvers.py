@@ -234,6 +234,28 @@ def test_more_steps_bring_it_to_the_flow(solver, scheduler):
     assert errors[1] < 0.05
 
 
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_a_last_time_that_repeats_is_a_step_of_no_length(order):
+    method = solvers.AdamsBashforth(order=order)
+    times = [0.0, 0.3, 0.8, 1.0]
+    got, expected = (method.build(len(g) - 1, grid=g) for g in ([*times, 1.0], times))
+    assert_close(got.b[-1], [*expected.b[-1], 0.0], 1e-15)
+
+
+@pytest.mark.parametrize("prediction", ["noise", "data"])
+@pytest.mark.parametrize("order", [1, 2])
+def test_singlestep_between_ends_of_infinite_log_snr_is_ddim(prediction, order):
+    """Both are of order 1, and nothing is left between them."""
+    path = schedulers.cond_ot()
+    method = solvers.DPMSinglestep(order=order, prediction=prediction)
+    for leaf, expected in zip(
+        method.build(2, path), solvers.ddim(2, path), strict=True
+    ):
+        assert_close(leaf, expected, 1e-14)
+    with pytest.raises(ValueError, match=r"needs nfe >= 2, got 1|order"):
+        method.build(1, path)
+
+
 def test_adams_bashforth_knows_its_textbook_weights():
     """On equal steps, the weights of Hairer, Norsett and Wanner, table III.1.1."""
     textbook = {
@@ -422,6 +444,12 @@ def test_every_solver_has_a_line_of_description_and_a_reference(name):
     assert entry.kind in ("generic", "exponential", "scale-time")
 
 
+def test_a_description_says_what_makes_a_method_another():
+    pndm = solvers.PNDM(start="runge_kutta").description
+    assert pndm == "PNDM, 4 points, from three steps of Runge-Kutta"
+    assert solvers.Multistep(*LEAPFROG).description == "stationary method of 2 steps"
+
+
 @pytest.mark.parametrize("name", list(solvers.CATALOGUE))
 def test_options_are_fields_and_others_are_named(name):
     method = solvers.CATALOGUE[name]
@@ -435,6 +463,31 @@ def test_options_are_fields_and_others_are_named(name):
     for call in (solvers.build, solvers.algorithm):
         with pytest.raises(ValueError, match=message):
             call(name, 8, schedulers.vp(), color=1)
+
+
+TEXTBOOK = {
+    # Kutta's: k2 at h / 2, k3 at h of -k1 + 2 k2, and 1/6, 2/3, 1/6.
+    "rk3": (
+        solvers.rk3,
+        [0.0, 0.5, 1.0],
+        [[1 / 2, 0, 0], [-1, 2, 0], [1 / 6, 2 / 3, 1 / 6]],
+    ),
+    # The trapezoid from 0 to 1/2, then Euler from there.
+    "heun_euler": (
+        solvers.heun_euler,
+        [0.0, 0.5, 0.5],
+        [[1 / 2, 0, 0], [1 / 4, 1 / 4, 0], [1 / 4, 1 / 4, 1 / 2]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TEXTBOOK)
+def test_functions_give_the_coefficients_of_the_textbook(name):
+    function, times, b = TEXTBOOK[name]
+    got = function(3)
+    assert_close(got.times, times, 1e-15)
+    assert_close(got.a, np.ones(3), 1e-15)
+    assert_close(got.b, b, 1e-15)
 
 
 FUNCTIONS = {
@@ -510,6 +563,17 @@ def test_a_lowered_end_rests_on_fewer_evaluations(name):
     many = solvers.build(name, 15, path, grid)
     expected = solvers.build(name, 15, path, grid, lower_order_final=corrected)
     np.testing.assert_array_equal(many.b, expected.b)
+
+
+@pytest.mark.parametrize("build", [solvers.dpm_solver, solvers.dpm_solver_pp])
+def test_a_last_step_of_order_1_is_ddims(build):
+    path, grid = ALL_SCHEDULERS["vp"], grids.uniform(START, END)
+    plain = build(8, path, grid=grid, steps="multi")
+    euler = build(8, path, grid=grid, steps="multi", euler_at_final=True)
+    last = solvers.ddim(1, path, grid=[plain.times[-1], END])
+    assert_close(euler.b[:-1], plain.b[:-1], 0.0)
+    step = euler.b[-1] - last.a[-1] * euler.b[-2]
+    assert_close(step, [*np.zeros(7), last.b[0, 0]], 1e-13)
 
 
 @pytest.mark.parametrize(
@@ -789,6 +853,25 @@ def test_sigmas_are_checked(sigmas, message):
 def test_timesteps_are_checked(timesteps, message):
     with pytest.raises(ValueError, match=message):
         solvers.from_timesteps("ddim", timesteps, ALL_SCHEDULERS["alphas_cumprod"])
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "message"),
+    [
+        ([1.5, 0.5], r"of a flow model must lie in \[0, 1\], got 1.5 to 0.5; noise-to"),
+        ([1.0, -0.5], r"must lie in \[0, 1\], got 1 to -0.5; noise-to"),
+        ([0.5, 1.0], "decreasing numbers, got"),
+    ],
+)
+def test_flow_sigmas_are_checked(sigmas, message):
+    with pytest.raises(ValueError, match=message):
+        solvers.from_flow_sigmas("euler", sigmas)
+
+
+@pytest.mark.parametrize("timesteps", [[1001, 500], [500, -1]])
+def test_flow_timesteps_are_checked(timesteps):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1000\], got \[\d"):
+        solvers.from_flow_timesteps("euler", timesteps)
 
 
 def test_tables_are_for_solvers_of_one_evaluation_a_step():

@@ -1,8 +1,10 @@
 """Laws of a run's folder: one run at a time, one configuration, a writable disk."""
 
 import contextlib
+import errno
 import os
 import pathlib
+import runpy
 import signal
 import subprocess
 import sys
@@ -104,6 +106,54 @@ def test_a_holder_that_lost_its_lock_ends_and_leaves_the_file(
     del held
     assert path.read_text() == STRANGER
     assert f"{path} is no longer of this run, which ends" in caplog.text
+
+
+def flock_fails(monkeypatch, number):
+    def fails(handle, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(locks.fcntl, "flock", fails)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_has_none(tmp_path, monkeypatch, number):
+    flock_fails(monkeypatch, number)
+    assert locks.take(epath.Path(tmp_path), "--workdir") is None
+
+
+def test_a_lock_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
+    flock_fails(monkeypatch, errno.EIO)
+    opened = len(os.listdir("/dev/fd"))
+    with pytest.raises(OSError, match="Input/output error"):
+        locks.take(epath.Path(tmp_path), "--workdir")
+    assert len(os.listdir("/dev/fd")) == opened
+
+
+def test_where_the_system_has_no_locks_there_is_none(tmp_path, monkeypatch):
+    """As on Windows."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    take = runpy.run_path(locks.__file__)["take"]
+    assert take(epath.Path(tmp_path), "--workdir") is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_again(tmp_path, monkeypatch):
+    """Its last holder does so between the opening and the locking."""
+    path, really = tmp_path / ".lock", locks.fcntl.flock
+    removals = [1, 1]
+
+    def flock(handle, operation):
+        if removals:
+            removals.pop()
+            path.unlink()
+        really(handle, operation)
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    held = locks.take(epath.Path(tmp_path), "--workdir")
+    assert not removals and held.is_held()
+    assert path.read_text() == locks.me()
+    with pytest.raises(ValueError, match=f"in use by .*process {os.getpid()} on"):
+        locks.take(epath.Path(tmp_path), "--workdir")
 
 
 @pytest.mark.parametrize("remade", [False, True])

@@ -133,6 +133,25 @@ FOREIGN = {
         b"(" + storage(FLOATS, "foreign") + b"".join(_PLACE) + plain(False) + b"Nt",
         plain({"kept": True}),
     ),
+    "tensor of a class that rebuilds itself": lambda: call(
+        "torch._tensor._rebuild_from_type_v2",
+        *(name("mine.rebuild"), name("mine.Tensor")),
+        b"(" + storage(FLOATS, "foreign") + b"".join(_PLACE) + plain(False) + b"Nt",
+        plain({"kept": True}),
+    ),
+    "tensor of a device": lambda: call(
+        f"{REBUILD}device_tensor_from_numpy",
+        *(plain(FLOATS), name("torch.float32"), plain("xla:0"), plain(False)),
+    ),
+    "tensor of a device, without numbers": lambda: call(
+        f"{REBUILD}device_tensor_from_numpy",
+        *(plain(None), name("torch.float32"), plain("xla:0"), plain(False)),
+    ),
+    "object of an old protocol": lambda: call(
+        "copy_reg._reconstructor",
+        *(name("mine.Settings"), name("__builtin__.object"), plain(None)),
+    ),
+    "object with keywords": lambda: name("mine.Settings") + b")}\x92",
     "keys that are tensors": lambda: b"}(" + _stored(FLOATS) + plain(1) + b"u",
     "conjugate tensor": lambda: call(
         f"{REBUILD}tensor_v2",
@@ -157,6 +176,12 @@ FOREIGN = {
         name("torch.float8_e4m3fn"),
         b"}",
     ),
+    "tensor of an unknown dtype": lambda: call(
+        f"{REBUILD}tensor_v3",
+        *(storage(BYTES, "foreign"), *_PLACE, plain(False), call(ORDERED)),
+        name("torch.float4_e2m1fn_x2"),
+        b"}",
+    ),
     "tensor elsewhere": lambda: call(
         f"{REBUILD}meta_tensor_no_storage", name("torch.float32"), plain((2, 3))
     ),
@@ -164,6 +189,7 @@ FOREIGN = {
 """What others keep beside weights: its opcodes, made without torch."""
 FOREIGN_STORAGE = {
     "quantized tensor": BYTES,
+    "tensor of an unknown dtype": BYTES,
     "complex tensor": np.arange(3, dtype=np.complex64),
     "8-bit tensor": BYTES,
 }
@@ -184,13 +210,19 @@ def _numbers(array):
     return array.tobytes(order="A")
 
 
-def archive(arrays, wrap=mapping, opcodes=None, compression=zipfile.ZIP_STORED):
+def archive(
+    arrays,
+    wrap=mapping,
+    opcodes=None,
+    compression=zipfile.ZIP_STORED,
+    byteorder="little",
+):
     """The zip layout of torch.save, around other opcodes if given."""
     named, stored = _tensors(arrays)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", compression) as members:
         members.writestr("model/data.pkl", whole(opcodes or wrap(named)))
-        members.writestr("model/byteorder", "little")
+        members.writestr("model/byteorder", byteorder)
         for key, array in stored.items():
             members.writestr(f"model/data/{key}", _numbers(array))
     return file.getvalue()
