@@ -12,11 +12,13 @@ from bns_jax import (
     distill,
     families,
     files,
+    ns,
     scalars,
     tables,
 )
 from bns_jax.comparison import Comparison
 from bns_jax.distill import AnyObjective, Distilled, Metric, Optimizer, Report
+from bns_jax.distill.checks import check_pairs, check_residuals
 from bns_jax.distill.fit import OLD_KEYWORDS
 from bns_jax.moved import moved
 from bns_jax.ns import NSParams
@@ -100,7 +102,9 @@ def find(
       objective: what is minimized.
       metric: what solvers are judged by.
       seed: of each search.
-      checkpoint: a directory, in which each search keeps its state and continues.
+      checkpoint: a directory, in which each search keeps its state and continues. Its
+        start is computed again, and depends on the searches before it: continue with
+        the same NFE, on a machine of the same kind.
       report: called at each validation; a line on a terminal if left out.
 
     Returns:
@@ -111,6 +115,9 @@ def find(
     """
     counts = sorted({scalars.nfe(count) for count in np.atleast_1d(nfe).tolist()})
     problem = Problem.of(vf)
+    check_pairs(train, validation)
+    # The first time of a solver is no parameter.
+    check_residuals(train, ns.num_params(max(counts)) - 1)
     for data in (train, validation):
         problem.check_args(data.args)
     known = comparison.compare(

@@ -23,8 +23,8 @@ _ARRAYS = (jax.Array, np.ndarray)
 _NUMBERS = (bool, int, float, complex, str, np.generic)
 _LIBRARIES = {"bns_jax", "builtins", "equinox", "flax", "haiku", "jax", "jaxlib"}
 _LIBRARIES |= {"numpy", "optax", "torch"}
-_MOST = 10_000
-"""Parts that are looked at: a function may hold a whole data set."""
+_MOST, _DEEPEST = 10_000, 3
+"""Parts that are looked at, as a function may hold a data set; modules in modules."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,14 +127,17 @@ def _held(function: Any) -> list[Any]:
     found: list[Any] = []
     seen: dict[int, Any] = {}  # Kept, so that no other part gets an id again.
     left = _inside(function)
-    while left and len(seen) < _MOST:
+    for _ in range(_MOST):
+        if not left:
+            break
         part = left.pop()
         if isinstance(part, _NUMBERS):
             found.append(part)
+        elif isinstance(part, _Itself):
+            found.append(part.value)
         elif id(part) not in seen:
             seen[id(part)] = part
-            if isinstance(part, _BY_THEMSELVES):
-                found.append(part)
+            found += [part] if _is_by_itself(part) else []
             left += _inside(part)
     return found
 
@@ -154,14 +157,15 @@ def _inside(value: Any) -> list[Any]:
     if isinstance(value, tuple):
         return [*value]
     if isinstance(value, list):
-        return [part for part in value if not _is_note(part)]
+        return [part for part in value[:_MOST] if not _is_note(part)]
     return _of_object(value)
 
 
 def _is_note(part: Any) -> bool:
     """Whether a part of a list is no setting: a function may note its calls in one."""
-    leaves = jax.tree.leaves(part)
-    return isinstance(part, _NUMBERS) or any(isinstance(x, Tracer) for x in leaves)
+    return isinstance(part, _NUMBERS) or any(
+        isinstance(leaf, Tracer) for leaf in jax.tree.leaves(part)
+    )
 
 
 @dataclasses.dataclass
@@ -171,8 +175,17 @@ class _Static:
     value: Any
 
 
-_BY_THEMSELVES = (*_ARRAYS, FunctionType, type, np.dtype, _Static)
-"""Kinds of which it counts which one it is."""
+@dataclasses.dataclass
+class _Itself:
+    """A function of which it counts which one it is, but not what it reads."""
+
+    value: Any
+
+
+def _is_by_itself(part: Any) -> bool:
+    """Whether it counts which one it is; a method is made anew at each look."""
+    is_kind = isinstance(part, (*_ARRAYS, np.dtype, _Static))
+    return is_kind or (callable(part) and not inspect.ismethod(part))
 
 
 def _of_object(value: Any) -> list[Any]:
@@ -191,21 +204,39 @@ def _of_object(value: Any) -> list[Any]:
 
 def _is_own(kind: type) -> bool:
     """Whether a class is the user's, or plainly a place for settings."""
-    is_standard = kind.__module__.partition(".")[0] in sys.stdlib_module_names
-    return kind is SimpleNamespace or not (is_standard or of_library(kind))
+    return kind is SimpleNamespace or not _is_known(kind.__module__)
 
 
 def _globals(function: FunctionType) -> list[Any]:
     """What the global names stand for that a user's function reads."""
     if of_library(function):
         return []
-    home, values = function.__globals__, []
-    for name in _read(function.__code__):
-        value = home.get(name)
-        # Functions from elsewhere are left to whoever wrote them.
-        elsewhere = isinstance(value, FunctionType) and value.__globals__ is not home
-        values += [] if elsewhere else [value]
+    home = function.__globals__
+    return _read_of(home, _read(function.__code__), home)
+
+
+def _read_of(
+    place: dict[str, Any], names: tuple[str, ...], home: dict[str, Any], depth: int = 0
+) -> list[Any]:
+    """The values of some names in a module, and in the user's modules among them."""
+    values: list[Any] = []
+    for name in names:
+        value = place.get(name)
+        if isinstance(value, ModuleType):
+            if depth < _DEEPEST and not _is_known(value.__name__):
+                values += _read_of(vars(value), names, home, depth + 1)
+        elif isinstance(value, FunctionType) and value.__globals__ is not home:
+            # What it reads is left to whoever wrote it, but for what it closes over.
+            values += [_Itself(value), *_cells(value)]
+        else:
+            values.append(value)
     return values
+
+
+def _is_known(module: str) -> bool:
+    """Whether a module is of the standard library, or of one that goes with JAX."""
+    package = module.partition(".")[0]
+    return package in _LIBRARIES or package in sys.stdlib_module_names
 
 
 @functools.cache

@@ -87,12 +87,7 @@ class Problem:
         check_scheduler(self.scheduler, optional=True)
         parallel.check_mesh(self.mesh)
         kinds.check("a dictionary of JSON values", self.facts, Mapping, "facts")
-        if self.scheduler is None:
-            own = getattr(self.field, "scheduler", None)
-            object.__setattr__(self, "scheduler", own)
-        if isinstance(self.field, GuidedVelocity) and self.guidance == 0.0:
-            object.__setattr__(self, "guidance", self.field.number)
-            object.__setattr__(self, "guided_channels", self.field.channels)
+        self._take_of_field()
         if self.guidance is not None:
             scalars.finite("guidance", self.guidance)
         kinds.check_function("draw", self.draw, "draw(count, rng)")
@@ -102,6 +97,27 @@ class Problem:
         if self.data is not None:
             check_rows({"data": self.data})
             check_finite("data", self.data)
+
+    def _take_of_field(self) -> None:
+        """What the field says of itself, which is not contradicted."""
+        own = getattr(self.field, "scheduler", None)
+        if self.scheduler is None:
+            object.__setattr__(self, "scheduler", own)
+        elif isinstance(own, Scheduler) and own != self.scheduler:
+            raise ValueError(
+                f"scheduler must be that of the field, {own!r:.200}, got "
+                f"{self.scheduler!r:.200}"
+            )
+        if not isinstance(self.field, GuidedVelocity):
+            return
+        scale = self.field.number
+        if self.guidance == 0.0:
+            object.__setattr__(self, "guidance", scale)
+            object.__setattr__(self, "guided_channels", self.field.channels)
+        elif scale is not None and self.guidance not in (None, scale):
+            raise ValueError(
+                f"guidance must be that of the field, {scale:g}, got {self.guidance}"
+            )
 
     @classmethod
     def guided(

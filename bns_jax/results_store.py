@@ -81,7 +81,9 @@ class ResultsStore:
           OSError: if it cannot be written.
         """
         numbers = [repr(number) for number in result[2:]]
-        self._at(result.nfe)[result.solver] = [_numbers(params), *numbers]
+        # Another program may have added its own meanwhile.
+        self._entries[result.nfe] = self._at(result.nfe) | self._read(result.nfe)
+        self._entries[result.nfe][result.solver] = [_numbers(params), *numbers]
         if self._directory is not None and parallel.is_main():
             body = {"of": self._of, "results": self._at(result.nfe)}
             record = {"format": _FORMAT, "sha256": identity.digest(body), **body}

@@ -36,8 +36,7 @@ def check_inputs(
         are fewer residuals than parameters, or the batch does not fit the pairs or the
         microbatch the batch.
     """
-    for data in (train, validation):
-        pairs.check(data)
+    check_pairs(train, validation)
     batch = optimizer.batch_of(train.size)
     if batch > train.size:
         raise ValueError(
@@ -45,13 +44,7 @@ def check_inputs(
             f"pairs, got {batch}"
         )
     ns.validate(start)
-    residuals = sum(np.size(leaf) for leaf in jax.tree.leaves(train.x1))
-    free = sum(np.size(leaf) for leaf in jax.tree.leaves(theta))
-    if residuals < free:
-        raise ValueError(
-            f"{free} parameters cannot be fitted to {residuals} residuals: expected "
-            f"more training pairs than {train.size}"
-        )
+    check_residuals(train, sum(np.size(leaf) for leaf in jax.tree.leaves(theta)))
     if optimizer.microbatch is not None and batch % optimizer.microbatch:
         raise ValueError(
             f"microbatch must divide the batch of {batch}, got {optimizer.microbatch}"
@@ -61,6 +54,49 @@ def check_inputs(
         notices.warn(
             f"{repeated} of the {validation.size} validation pairs start from noise "
             "that training pairs start from too: the validation is no longer fair",
+        )
+
+
+def check_pairs(train: Pairs, validation: Pairs) -> None:
+    """Checks that pairs belong together, and that both are of one kind of sample.
+
+    Args:
+      train: pairs.
+      validation: pairs.
+
+    Raises:
+      TypeError: if these are none, or hold what is no number.
+      ValueError: if pairs do not belong together, or samples or conditioning of the two
+        differ in tree or shape.
+    """
+    for data in (train, validation):
+        pairs.check(data)
+    of_train, of_validation = (
+        jax.tree.map(lambda leaf: np.shape(leaf)[1:], (data.x0, data.args))
+        for data in (train, validation)
+    )
+    if of_train != of_validation:
+        raise ValueError(
+            "training and validation pairs must be of the same samples: expected "
+            f"(x0, args) of {of_train}, got {of_validation}"
+        )
+
+
+def check_residuals(train: Pairs, free: int) -> None:
+    """Refuses to fit more numbers than the training pairs have.
+
+    Args:
+      train: pairs.
+      free: how many numbers a search changes.
+
+    Raises:
+      ValueError: if the samples have fewer numbers in all.
+    """
+    residuals = sum(np.size(leaf) for leaf in jax.tree.leaves(train.x1))
+    if residuals < free:
+        raise ValueError(
+            f"{free} parameters cannot be fitted to {residuals} residuals: expected "
+            f"more training pairs than {train.size}"
         )
 
 

@@ -139,22 +139,23 @@ class _Update:
 
 
 def _probe(tx: optax.GradientTransformation, update: Any, theta: Any) -> Any:
-    """Three steps downhill on a parabola, which tell transformations apart."""
+    """Three steps downhill, each on another parabola: they tell transformations apart.
 
-    def parabola(moved: Any) -> jax.Array:
+    On one alone the gradient hardly changes, and Adam's moments forget nothing.
+    """
+
+    def parabola(k: int, moved: Any) -> jax.Array:
         def term(moved: jax.Array, at: jax.Array) -> jax.Array:
-            target = at + jnp.cos(jnp.arange(at.size)).reshape(at.shape).astype(
-                at.dtype
-            )
-            return jnp.sum((moved - target) ** 2)
+            away = jnp.cos(jnp.arange(at.size) + 2.0 * k).reshape(at.shape)
+            return jnp.sum((moved - at - away.astype(at.dtype)) ** 2)
 
         return sum(jax.tree.leaves(jax.tree.map(term, moved, theta)))  # type: ignore[return-value]
 
     @jax.jit
     def steps(theta: Any) -> Any:
         moved, state, key = theta, tx.init(theta), jax.random.key(0)
-        for _ in range(_PROBED_STEPS):
-            moved, state, *_ = update(parabola, moved, state, key)
+        for k in range(_PROBED_STEPS):
+            moved, state, *_ = update(partial(parabola, k), moved, state, key)
         return jax.tree.map(jnp.subtract, moved, theta)
 
     return identity.probe(steps(theta))

@@ -100,9 +100,16 @@ def with_path(vf: VelocityField, train: Pairs, mesh: Mesh | None) -> Pairs:
     """
     if len(train.times) >= _LEAST_POINTS:
         return train
-    solved = ground_truth.pairs(Problem(vf, mesh=mesh), train.x0, *train.args)
+    x0 = jax.tree.map(_wide, train.x0)
+    solved = ground_truth.pairs(Problem(vf, mesh=mesh), x0, *train.args)
     _check_leads_there(solved.x1, train.x1)
-    return train._replace(times=solved.times, path=solved.path)
+    path = jax.tree.map(lambda x, like: x.astype(like.dtype), solved.path, train.x0)
+    return train._replace(times=solved.times, path=path)
+
+
+def _wide(x: np.ndarray) -> np.ndarray:
+    """In single precision at least, which solves are in."""
+    return np.asarray(x, np.float32) if np.asarray(x).dtype.itemsize < 4 else x
 
 
 def _check_leads_there(solved: Sample, given: Sample) -> None:
