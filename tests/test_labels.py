@@ -145,6 +145,12 @@ def test_what_are_no_labels_of_the_batch_is_refused_while_tracing(name):
         )
         with pytest.raises(ValueError, match=message):
             jax.eval_shape(field, jnp.float32(0.6), x, label)
+
+
+@pytest.mark.parametrize("name", ["unet", "dit_without_null"])
+def test_no_labels_are_refused_while_tracing(name):
+    field, config = made(name)
+    x = jax.ShapeDtypeStruct((3, *config.image_shape), np.float32)
     with pytest.raises(ValueError, match=r"expected labels \(batch,\), got none"):
         jax.eval_shape(lambda x: field(jnp.float32(0.6), x, None), x)
 
