@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeAlias
 
@@ -27,6 +28,9 @@ from bns_jax.purpose import Measured, Purpose
 from bns_jax.pytree import as_pytree
 from bns_jax.schedulers import Scheduler, check_scheduler
 from bns_jax.typing import Array, Sample, VelocityField
+
+_SINGLE = 1e-6
+"""Scales are alike within what single precision leaves of them."""
 
 Draw: TypeAlias = Callable[[int, np.random.Generator], tuple[Sample, tuple[Any, ...]]]
 """draw(count, rng) -> (x0, args): noise, leaves (count, ...), and its conditioning."""
@@ -114,7 +118,9 @@ class Problem:
         if self.guidance == 0.0:
             object.__setattr__(self, "guidance", scale)
             object.__setattr__(self, "guided_channels", self.field.channels)
-        elif scale is not None and self.guidance not in (None, scale):
+        elif None not in (scale, self.guidance) and not math.isclose(
+            scale, self.guidance, rel_tol=_SINGLE
+        ):
             raise ValueError(
                 f"guidance must be that of the field, {scale:g}, got {self.guidance}"
             )

@@ -236,6 +236,21 @@ def test_the_identity_of_a_run_is_known_before_it():
     assert identity.digest(known) != identity.digest(other)
 
 
+ADAMS = {"b1": {"b1": 0.5}, "b2": {"b2": 0.9}, "rate": {"learning_rate": 4e-3}}
+
+
+@pytest.mark.parametrize("name", ADAMS)
+def test_transformations_of_optax_are_told_apart_by_what_they_do(name):
+    def known(**options):
+        tx = optax.adam(**{"learning_rate": 3e-3, **options})
+        optimizer = distill.with_optax(tx).replace(batch=2, iterations=2)
+        family, vf = families.bns(solvers.euler(2)), FIELDS["NNX"](1.0)
+        return distill.identify(family, vf, DATA, DATA, optimizer=optimizer)
+
+    (differing,) = identity.differences(known(), known(**ADAMS[name]))
+    assert differing.startswith("optimizer_probe")
+
+
 def test_probes_agree_within_rounding_and_are_named_last():
     there = {"loss": "f", "loss_probe": [1.0, -2.0, None]}
     assert (

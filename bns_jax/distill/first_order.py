@@ -146,8 +146,8 @@ def _probe(tx: optax.GradientTransformation, update: Any, theta: Any) -> Any:
 
     def parabola(k: int, moved: Any) -> jax.Array:
         def term(moved: jax.Array, at: jax.Array) -> jax.Array:
-            away = jnp.cos(jnp.arange(at.size) + 2.0 * k).reshape(at.shape)
-            return jnp.sum((moved - at - away.astype(at.dtype)) ** 2)
+            away = jnp.cos(jnp.arange(at.size, dtype=at.dtype) + 2.0 * k)
+            return jnp.sum((moved - at - away.reshape(at.shape)) ** 2)
 
         return sum(jax.tree.leaves(jax.tree.map(term, moved, theta)))  # type: ignore[return-value]
 

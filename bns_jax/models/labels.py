@@ -84,6 +84,8 @@ def only(args: tuple[Any, ...]) -> Any:
     """
     if len(args) != 1:
         raise ValueError(f"expected labels (batch,), got {len(args)} arguments")
+    if args[0] is None:
+        raise ValueError("expected labels (batch,), got none")
     return args[0]
 
 

@@ -154,11 +154,13 @@ class Unpickler(_Reader):
 
     def load_additems(self) -> None:
         """Puts entries into a set."""
-        self.stack[-1].update(plain(self.pop_mark()))
+        items = plain(self.pop_mark())  # Which is another stack from here on.
+        self.stack[-1].update(items)
 
     def load_frozenset(self) -> None:
         """Makes a set that stays as it is."""
-        self.append(frozenset(plain(self.pop_mark())))
+        items = plain(self.pop_mark())
+        self.append(frozenset(items))
 
     def load_bytearray8(self) -> None:
         """Makes bytes; the original allocates as many as a file announces.
