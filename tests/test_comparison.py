@@ -21,6 +21,7 @@ from bns_jax import (
     velocity,
 )
 from bns_jax.pairs import Pairs, first, split
+from bns_jax.results_store import Result, ResultsStore
 
 from . import problems
 from .fields import Gaussian
@@ -209,6 +210,32 @@ def test_pairs_without_a_path_are_searched_as_well(problem):
     # As many evaluations and steps as above, whose programs are compiled.
     found = bns_jax.find(vf, *bare, [2, 4], optimizer=newton(4, 32))
     assert all(fit.val_metric > found.known.best(n).mean for n, fit in found.items())
+
+
+def test_what_cannot_be_searched_is_refused_before_anything_is_measured(problem):
+    def vf(t, x):
+        raise AssertionError("called")
+
+    _, train, validation = problem
+    other = Pairs.of(np.ones((5, 2)), np.ones((5, 2)))
+    for given, nfe, message in (
+        ((train, validation), [2, 40], r"899 parameters cannot be fitted to \d+ resid"),
+        ((train, other), 2, r"of the same samples: expected .*, got \(\(2,\), \(\)\)"),
+        ((other._asdict(), validation), 2, "expected Pairs, .* got dict"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            bns_jax.find(vf, *given, nfe)
+
+
+def test_what_another_program_has_measured_meanwhile_is_kept(tmp_path):
+    one, other = (ResultsStore(tmp_path, {"field": "f"}) for _ in range(2))
+    euler, midpoint = solvers.euler(2), solvers.midpoint(2)
+    for store in (one, other):
+        assert store.find("euler", 2, euler) is None
+    first_found = Result("euler", 2, 1.0, 0.5, 1.5)
+    one.add(first_found, euler)
+    other.add(Result("midpoint", 2, 2.0, 1.5, 2.5), midpoint)
+    assert ResultsStore(tmp_path, {"field": "f"}).find("euler", 2, euler) == first_found
 
 
 @pytest.mark.exhaustive

@@ -1,5 +1,7 @@
 """Small inputs that went silently wrong once, or ended in somebody else's error."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -288,3 +290,27 @@ def test_a_path_of_few_points_is_named_alone():
 def test_a_scale_that_is_no_finite_number_is_no_problem(scale):
     with pytest.raises(ValueError, match="guidance must be a finite number, got"):
         bns_jax.Problem(decay, guidance=scale)
+
+
+def test_a_problem_does_not_contradict_its_field():
+    """As `dataclasses.replace` would, which hands on what the old field had said."""
+    guided = [velocity.guided(decay, decay, w) for w in (1.5, 3.0)]
+    old = bns_jax.Problem(guided[0])
+    with pytest.raises(ValueError, match=r"guidance must be .* 3, got 1\.5"):
+        dataclasses.replace(old, field=guided[1])
+    assert dataclasses.replace(old, field=guided[1], guidance=3.0).guidance == 3.0
+    paths = schedulers.cond_ot(), schedulers.cosine()
+    of_path = velocity.from_v(decay, paths[0])
+    with pytest.raises(ValueError, match=r"scheduler must be .*CondOT.*, got Cosine"):
+        bns_jax.Problem(of_path, paths[1])
+    assert bns_jax.Problem(of_path, schedulers.cond_ot()).scheduler == paths[0]
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float64])
+def test_trajectories_that_are_solved_for_have_the_dtype_of_the_pairs(dtype):
+    bare = pairs.Pairs.of(*(x.astype(dtype) for x in (PAIRS.x0, PAIRS.x1)))
+    found = distill.with_path(decay, bare, None)
+    assert found.path.dtype == dtype
+    t = found.times[:, None, None]
+    expected = X0 * np.exp(-t - t**2 / 2)
+    np.testing.assert_allclose(found.path.astype(float), expected, atol=0.02)
