@@ -102,9 +102,8 @@ def find(
       objective: what is minimized.
       metric: what solvers are judged by.
       seed: of each search.
-      checkpoint: a directory, in which each search keeps its state and continues. Its
-        start is computed again, and depends on the searches before it: continue with
-        the same NFE, on a machine of the same kind.
+      checkpoint: a directory, where each search keeps its state and continues, given
+        the same NFE and kind of machine: its start is computed again.
       report: called at each validation; a line on a terminal if left out.
 
     Returns:
@@ -115,11 +114,7 @@ def find(
     """
     counts = sorted({scalars.nfe(count) for count in np.atleast_1d(nfe).tolist()})
     problem = Problem.of(vf)
-    check_pairs(train, validation)
-    # The first time of a solver is no parameter.
-    check_residuals(train, ns.num_params(max(counts)) - 1)
-    for data in (train, validation):
-        problem.check_args(data.args)
+    _check(problem, train, validation, max(counts))
     known = comparison.compare(
         problem, validation, counts, names=["common"], metric=metric
     )
@@ -140,6 +135,15 @@ def find(
             report=report,
         )
     return found
+
+
+def _check(problem: Problem, train: Pairs, validation: Pairs, nfe: int) -> None:
+    """What can be seen before anything is measured."""
+    check_pairs(train, validation)
+    # The first time of a solver is no parameter.
+    check_residuals(train, ns.num_params(nfe) - 1)
+    for data in (train, validation):
+        problem.check_args(data.args)
 
 
 def _start(problem: Problem, train: Pairs, nfe: int, found: Found) -> NSParams:

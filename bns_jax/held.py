@@ -169,7 +169,7 @@ def _is_note(part: Any) -> bool:
 
 
 @dataclasses.dataclass
-class _Static:
+class _Aux:
     """What of a pytree is no child, compared by equality."""
 
     value: Any
@@ -184,17 +184,17 @@ class _Itself:
 
 def _is_by_itself(part: Any) -> bool:
     """Whether it counts which one it is; a method is made anew at each look."""
-    is_kind = isinstance(part, (*_ARRAYS, np.dtype, _Static))
+    is_kind = isinstance(part, (*_ARRAYS, np.dtype, _Aux))
     return is_kind or (callable(part) and not inspect.ismethod(part))
 
 
 def _of_object(value: Any) -> list[Any]:
-    if isinstance(value, _Static):
+    if isinstance(value, _Aux):
         return []
     flat = jax.tree_util.default_registry.flatten_one_level(value)
     if flat is not None:
         # Beside the arrays what is static, as whether dropout is on.
-        return [*flat[0], _Static(flat[1])]
+        return [*flat[0], _Aux(flat[1])]
     if not (dataclasses.is_dataclass(value) or _is_own(type(value))):
         return []
     attributes = getattr(value, "__dict__", None)
@@ -274,7 +274,7 @@ def _same(one: Any, other: Any) -> bool:
         return True
     try:
         return (
-            isinstance(one, (*_NUMBERS, np.dtype, _Static))
+            isinstance(one, (*_NUMBERS, np.dtype, _Aux))
             and type(one) is type(other)
             and bool(one == other)
         )

@@ -118,9 +118,7 @@ class Problem:
         if self.guidance == 0.0:
             object.__setattr__(self, "guidance", scale)
             object.__setattr__(self, "guided_channels", self.field.channels)
-        elif None not in (scale, self.guidance) and not math.isclose(
-            scale, self.guidance, rel_tol=_SINGLE
-        ):
+        elif not _is_alike(scale, self.guidance):
             raise ValueError(
                 f"guidance must be that of the field, {scale:g}, got {self.guidance}"
             )
@@ -254,3 +252,8 @@ class Problem:
         """
         answers = probing.look(self.place(), x0, args, self.mesh)
         return identity.of_function("field", self.pytree, answers)
+
+
+def _is_alike(one: float | None, other: float | None) -> bool:
+    """Whether two scales may be one; None where it is no single number."""
+    return one is None or other is None or math.isclose(one, other, rel_tol=_SINGLE)
