@@ -111,3 +111,16 @@ def test_a_full_disk_is_said_with_the_path(tmp_path, monkeypatch, name):
             write(path, 2)
     assert path.read_bytes() == before
     assert not list(path.parent.glob("*.unfinished"))
+
+
+@pytest.mark.parametrize("part", [3, 4, 8, 100])
+def test_one_byte_more_than_a_file_may_have_is_one_too_many(
+    tmp_path, monkeypatch, part
+):
+    monkeypatch.setattr(files, "_PART", part)
+    path = tmp_path / "file"
+    path.write_bytes(b"12345678")
+    assert files.read(path, "text", 8) == b"12345678"
+    path.write_bytes(b"123456789")
+    with pytest.raises(ValueError, match="at most 8 bytes, got more"):
+        files.read(path, "text", 8)
