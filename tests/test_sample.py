@@ -352,3 +352,12 @@ def test_iterates_before_a_field_without_bounds_are_finite():
 
     path = bns_jax.sample_path(solvers.euler(4), vf, np.ones((2, 3)))
     np.testing.assert_allclose(path[:, 0, 0], [1.25, 1.25**2, jnp.inf, jnp.inf])
+
+
+def test_coefficients_keep_their_precision_whatever_that_of_x0():
+    """1e8 - (1e8 - 0.5) is 0 in single precision."""
+    weights = np.array([[0.5, 0.0], [1e8, 0.5 - 1e8]])
+    params = ns.NSParams(np.array([0.0, 0.5]), np.ones(2), weights)
+    got = ns.sample(params, lambda t, x: jnp.ones_like(x), X0.astype(np.float32))
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, X0 + 0.5, rtol=1e-6, atol=1e-6)
