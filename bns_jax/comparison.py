@@ -37,9 +37,10 @@ from bns_jax.results_store import Result, ResultsStore
 from bns_jax.schedulers import Scheduler
 from bns_jax.typing import Progress, VelocityField
 
+_LEFT_OUT = "; without a scheduler, solvers that need one are left out"
 _NOT_FINITE = (
-    "nan: samples that are not finite, as of a solver that asks for the velocity at "
-    "t = 1 where the path has none"
+    "nan or -inf: samples that are not finite, as of a solver that asks for the "
+    "velocity at t = 1 where the path has none"
 )
 
 
@@ -85,7 +86,7 @@ class Comparison(NamedTuple):
         for name in names:
             values = (means.get((name, nfe)) for nfe in nfes)
             lines.append([name, *("-" if v is None else f"{v:.2f}" for v in values)])
-        note = f"\n{_NOT_FINITE}" if np.any(np.isnan([*means.values()])) else ""
+        note = f"\n{_NOT_FINITE}" if not np.all(np.isfinite([*means.values()])) else ""
         return f"{self.caption}\n\n{tables.aligned(lines)}{note}"
 
 
@@ -146,7 +147,7 @@ def compare(
     results = measure_all(problem, data, chosen, metric, directory, report)
     caption = f"{_described(metric)} on {data.size} pairs"
     if path is None:
-        caption += "; without a scheduler, solvers that need one are left out"
+        caption += _LEFT_OUT
     return Comparison(tuple(results), caption)
 
 
@@ -212,7 +213,10 @@ def _choose(
         several = {len(given.a): given} if isinstance(given, NSParams) else given
         chosen |= _own(name, several, counts)
     if not chosen:
-        raise ValueError(f"no solver of {list(names)} exists at {list(counts)} NFE")
+        left_out = "" if scheduler is not None else _LEFT_OUT
+        raise ValueError(
+            f"no solver of {list(names)} exists at {list(counts)} NFE{left_out}"
+        )
     return dict(sorted(chosen.items(), key=lambda item: item[0][1]))
 
 

@@ -206,6 +206,7 @@ class Problem:
           The scheduler, prediction, guidance, range and identity of this problem.
         """
         of_field = {key: value for key, value in of.items() if key.startswith("field")}
+        name = self.facts.get("model", self.name)
         stated = self.facts.get("prediction", getattr(self.field, "prediction", None))
         return Purpose(
             scheduler=self.scheduler,
@@ -213,7 +214,7 @@ class Problem:
             guidance=self.guidance,
             guided_channels=None if self.guidance is None else self.guided_channels,
             data_range=self.data_range,
-            identity={"model": self.facts.get("model", self.name), **of_field},
+            identity={**({"model": name} if name else {}), **of_field},
             measured=measured,
         )
 

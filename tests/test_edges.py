@@ -13,12 +13,14 @@ from bns_jax import (
     families,
     grids,
     ground_truth,
+    interchange,
     ns,
     pairs,
     schedulers,
     solvers,
     velocity,
 )
+from bns_jax.interchange import Purpose
 
 from . import problems
 from .laws import first_of
@@ -314,3 +316,18 @@ def test_trajectories_that_are_solved_for_have_the_dtype_of_the_pairs(dtype):
     t = found.times[:, None, None]
     expected = X0 * np.exp(-t - t**2 / 2)
     np.testing.assert_allclose(found.path.astype(float), expected, atol=0.02)
+
+
+def test_a_problem_without_a_name_leaves_the_model_open(tmp_path):
+    problem = bns_jax.Problem(decay, schedulers.cond_ot())
+    said = Purpose.of(problem, identity={"model": "mine"})
+    path = tmp_path / "solver.json"
+    interchange.save(path, EULER, purpose=said)
+    loaded = interchange.load(path, expect=Purpose.of(problem, nfe=2))
+    np.testing.assert_array_equal(loaded.times, EULER.times)
+
+
+def test_a_schedule_that_is_hardly_noise_is_warned_of():
+    """Its factors are given where their products are asked for."""
+    with pytest.warns(UserWarning, match=r"0\.99 data, .*np\.cumprod"):
+        schedulers.from_alphas_cumprod(1 - np.linspace(1e-4, 0.02, 1000))

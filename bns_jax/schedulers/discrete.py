@@ -11,10 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bns_jax import scalars
+from bns_jax import notices, scalars
 from bns_jax.schedulers.base import with_namespace
 from bns_jax.schedulers.variance_preserving import VariancePreserving
 from bns_jax.typing import Array, Time
+
+_LEAST_NOISE = 0.5
+"""Of the last of alphas_cumprod; published schedules end below 0.01."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +206,9 @@ def from_alphas_cumprod(alphas_cumprod: Sequence[float] | Array) -> DiscreteVP:
 
     Raises:
       ValueError: if the values are not such a sequence.
+
+    Warns:
+      UserWarning: if its noisiest step is mostly data.
     """
     values = scalars.numbers("alphas_cumprod", alphas_cumprod)
     decreasing = values.ndim == 1 and len(values) > 0 and np.all(np.diff(values) < 0)
@@ -212,6 +218,11 @@ def from_alphas_cumprod(alphas_cumprod: Sequence[float] | Array) -> DiscreteVP:
             "last one may be 0, got "
             f"shape {values.shape} with values from {values.max(initial=-np.inf)} to "
             f"{values.min(initial=np.inf)}"
+        )
+    if values[-1] > _LEAST_NOISE:
+        notices.warn(
+            f"the noisiest step of this schedule is {values[-1] ** 0.5:.3g} data, and "
+            "hardly noise: alphas_cumprod are products, np.cumprod(1 - betas)"
         )
     with np.errstate(divide="ignore"):
         log_alphas = [*(0.5 * np.log(values[::-1])), 0.0]
