@@ -177,13 +177,13 @@ class _Aux:
 
 @dataclasses.dataclass
 class _Itself:
-    """A function of which it counts which one it is, but not what it reads."""
+    """A function that is compared by identity; what it reads is not looked at."""
 
     value: Any
 
 
 def _is_by_itself(part: Any) -> bool:
-    """Whether it counts which one it is; a method is made anew at each look."""
+    """Whether it is compared by identity; a method is another object at each look."""
     is_kind = isinstance(part, (*_ARRAYS, np.dtype, _Aux))
     return is_kind or (callable(part) and not inspect.ismethod(part))
 

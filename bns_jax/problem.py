@@ -91,9 +91,9 @@ class Problem:
         check_scheduler(self.scheduler, optional=True)
         parallel.check_mesh(self.mesh)
         kinds.check("a dictionary of JSON values", self.facts, Mapping, "facts")
-        self._take_of_field()
         if self.guidance is not None:
             scalars.finite("guidance", self.guidance)
+        self._take_of_field()
         kinds.check_function("draw", self.draw, "draw(count, rng)")
         if self.decode is not None:
             kinds.check_function("decode", self.decode, "decode(x)")

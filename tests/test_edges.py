@@ -292,6 +292,8 @@ def test_a_path_of_few_points_is_named_alone():
 def test_a_scale_that_is_no_finite_number_is_no_problem(scale):
     with pytest.raises(ValueError, match="guidance must be a finite number, got"):
         bns_jax.Problem(decay, guidance=scale)
+    with pytest.raises(ValueError, match="guidance must be a finite number, got"):
+        bns_jax.Problem(velocity.guided(decay, decay, 0.5), guidance=scale)
 
 
 def test_a_problem_does_not_contradict_its_field():

@@ -108,7 +108,7 @@ def with_path(vf: VelocityField, train: Pairs, mesh: Mesh | None) -> Pairs:
 
 
 def _wide(x: np.ndarray) -> np.ndarray:
-    """In single precision at least, which solves are in."""
+    """In single precision at least: the reference solve takes no less."""
     return np.asarray(x, np.float32) if np.asarray(x).dtype.itemsize < 4 else x
 
 
