@@ -26,6 +26,7 @@ from bns_jax.ns import sample_path as sample_path
 from bns_jax.version import __version__ as __version__
 
 _LOADED_ON_USE = (
+    "accuracy",
     "checkpoint",
     "comparison",
     "conventions",

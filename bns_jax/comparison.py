@@ -16,6 +16,7 @@ from bns_jax import (
     identity,
     kinds,
     metrics,
+    notices,
     ns,
     pairs,
     parallel,
@@ -24,6 +25,7 @@ from bns_jax import (
     solvers,
     tables,
 )
+from bns_jax.accuracy import Accuracy
 from bns_jax.distill.batch import of_rows
 from bns_jax.distill.evaluate import measure
 from bns_jax.distill.objectives import Metric, as_batch_function
@@ -103,6 +105,7 @@ def compare(
     scheduler: Scheduler | None = None,
     also: Mapping[str, NSParams | Mapping[int, NSParams]] | None = None,
     metric: Metric | None = None,
+    truth: Accuracy | None = None,
     directory: epath.PathLike | None = None,
     report: Progress | None = None,
 ) -> Comparison:
@@ -120,6 +123,7 @@ def compare(
         arrays or several of them by their NFE.
       metric: metric(x_n, x1) or metric(x_n, batch) -> (batch,), larger is better; that
         of the problem, PSNR, if left out.
+      truth: how exact the pairs are, as `accuracy.measure` says, for below the table.
       directory: where results are kept; a second call continues there.
       report: called after each solver; a line on a terminal if left out.
 
@@ -128,14 +132,23 @@ def compare(
 
     Raises:
       ValueError: if a name is unknown, no solver exists at one of the NFE, all solvers
-        of a name of one's own are at others, the pairs do not belong together, or the
-        directory holds results of something else.
+        of a name of one's own are at others, the pairs do not belong together, the
+        directory holds results of something else, or there is a `truth`, which is in
+        PSNR, and another metric.
+
+    Warns:
+      UserWarning: if the pairs are too inexact for what was measured on them.
     """
     asked = [nfe] if np.ndim(nfe) == 0 else list(nfe)  # type: ignore[arg-type]
     counts = [scalars.nfe(count) for count in asked]
     if not counts:
         raise ValueError("expected at least one number of evaluations, got none")
     pairs.check(data)
+    kinds.check(
+        "what accuracy.measure returns", truth, Accuracy, "truth", optional=True
+    )
+    if truth is not None and metric is not None:
+        raise ValueError("truth is in PSNR: expected no metric, got one")
     kinds.check("solvers by name", {} if also is None else also, Mapping, "also")
     problem = Problem.of(vf)
     if scheduler is not None:
@@ -148,6 +161,10 @@ def compare(
     caption = f"{_described(metric)} on {data.size} pairs"
     if path is None:
         caption += _LEFT_OUT
+    if truth is not None:
+        caption += f"; {truth}"
+        for doubt in truth.doubts(result.mean for result in results):
+            notices.warn(doubt)
     return Comparison(tuple(results), caption)
 
 

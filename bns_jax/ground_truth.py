@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -20,9 +21,13 @@ from bns_jax.problem import Problem
 from bns_jax.progress import shown
 from bns_jax.pytree import checksum
 from bns_jax.reference import Reference
+from bns_jax.shards import Shards
 from bns_jax.typing import Array, Progress, Sample, VelocityField
 
 _CHUNK = 64
+Solve = Callable[[np.ndarray], Iterator[tuple[np.ndarray, Pairs]]]
+"""solve(rows) yields rows and their pairs, as they finish."""
+
 _IN_PROBLEM = "bns_jax.Problem(field, {0}=...), in the place of the field"
 
 
@@ -60,12 +65,14 @@ def pairs(
       rtol: relative tolerance of a step.
       atol: absolute tolerance of a step.
       save_at: (K,), sorted times in [0, 1] of the path; 21 uniform ones if left out.
-      chunk: samples solved at once, a multiple of the devices; 64 if left out.
+      chunk: samples solved at once, a multiple of the devices; 64 if left out. Where
+        one has finished, the next begins.
       directory: where finished chunks are kept; a second call with the same arguments
         continues. The field is compared by its name, weights and answers, within 0.1 %:
         say smaller differences in the problem's facts.
       precision: of matrix products, a name of `jax.default_matmul_precision`.
-      report: report(done, N, note), after each chunk; a line on a terminal if left out.
+      report: report(done, N, note), with each chunk that is whole; a line on a terminal
+        if left out.
 
     Returns:
       The pairs, as NumPy arrays; x1 and the path have the dtypes of x0. Those of a
@@ -74,8 +81,9 @@ def pairs(
     Raises:
       TypeError: if a leaf of x0 or args is no array of numbers.
       ValueError: if an argument is out of range or not finite, leading axes differ, the
-        field refuses the conditioning (`conditioning.check`), the directory holds other
-        pairs, or a solve fails: the message names the sample and the time.
+        dtype of x0 cannot reach the tolerances, the field refuses the conditioning
+        (`conditioning.check`), the directory holds other pairs, or a solve fails: the
+        message names the sample and the time.
 
     Warns:
       UserWarning: if the problem has data, and the solved samples are unlike them.
@@ -83,12 +91,13 @@ def pairs(
     problem = Problem.of(vf)
     count = check_rows({"x0": x0, "args": args})
     x0, args = _check_noise(x0), jax.tree.map(np.asarray, args)
+    _check_can_reach(x0, rtol, atol)
     size = min(_CHUNK if chunk is None else scalars.count("chunk", chunk), count)
     reference = Reference.of(problem, count, save_at, rtol, atol, precision)
     store = _store(directory, reference, x0, args, size)
-    solve = partial(reference.solve, x0, args, size=size)
+    solve = partial(reference.solve, x0, args, width=size)
     with shown(report, "pairs", "samples") as told:
-        solved = _solve_all(solve, count, size, store, told)
+        solved = _solve_all(solve, Shards(count, size), store, told)
     if problem.data is not None:
         warn_unlike(solved.x1, problem.data)
     return solved
@@ -112,28 +121,50 @@ def _store(
 
 
 def _solve_all(
-    solve: Callable[[np.ndarray], Pairs],
-    count: int,
-    size: int,
-    store: PairStore | None,
-    report: Progress,
+    solve: Solve, shards: Shards, store: PairStore | None, report: Progress
 ) -> Pairs:
-    """Chunk after chunk; those that the store has are read."""
-    shards: list[Pairs] = []
-    evaluations = 0
-    for index, first in enumerate(range(0, count, size)):
-        rows = np.arange(first, min(first + size, count))
-        shard = parallel.if_everywhere(store.read(index)) if store else None
-        if shard is None:
-            shard = solve(rows)
+    """The shards that the store has are read, the others are made as samples finish."""
+    made: dict[int, Pairs] = {}
+    told = _Told(shards.count, report)
+    missing = []
+    for index in range(len(shards)):
+        found = parallel.if_everywhere(store.read(index)) if store else None
+        if found is None:
+            missing.append(shards.rows(index))
+        else:
+            told(found)
+    for rows, pairs in solve(np.concatenate([*missing, np.empty(0, int)])):
+        for index, shard in shards.add(rows, pairs):
             if store:
                 store.write(index, shard)
-        if store is None:
-            shards.append(shard)
-        evaluations += int(np.sum(shard.nfe))
-        done = first + len(rows)
-        report(done, count, f"{evaluations / done:.0f} NFE per pair")
-    return concatenate(shards) if store is None else store.load()
+            else:
+                made[index] = shard
+            told(shard)
+    return store.load() if store else concatenate([made[i] for i in sorted(made)])
+
+
+class _Told:
+    """Tells how many samples there are by now, and what they took."""
+
+    def __init__(self, total: int, report: Progress):
+        self._total, self._report, self._nfe = total, report, np.empty(0)
+
+    def __call__(self, shard: Pairs) -> None:
+        self._nfe = np.append(self._nfe, shard.nfe)
+        note = f"{np.mean(self._nfe):.0f} NFE per pair"
+        self._report(len(self._nfe), self._total, note)
+
+
+def _check_can_reach(x0: Sample, rtol: float, atol: float) -> None:
+    """Refuses tolerances below what the numbers of the samples resolve."""
+    rtol, atol = scalars.positive("rtol", rtol), scalars.positive("atol", atol)
+    dtype = jnp.result_type(*jax.tree.leaves(x0))
+    least = float(jnp.finfo(dtype).eps)
+    if rtol < least and atol < least:
+        raise ValueError(
+            f"{dtype} cannot reach rtol={rtol:g} and atol={atol:g}; the smallest that "
+            f"it can is {least:.2g}, of either of them"
+        )
 
 
 def _with_own(facts: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def first(pairs: Pairs, count: int) -> Pairs:
       ValueError: if count is no whole number of at least 1.
     """
     _check_kind(pairs)
-    return _cut(pairs, 0, scalars.count("count", count))
+    return take(pairs, slice(scalars.count("count", count)))
 
 
 def split(pairs: Pairs, *counts: int) -> list[Pairs]:
@@ -209,13 +209,22 @@ def split(pairs: Pairs, *counts: int) -> list[Pairs]:
         raise ValueError(f"expected at least {sum(counts)} pairs, got {pairs.size}")
     ends = np.cumsum(counts)
     return [
-        _cut(pairs, int(end) - count, int(end))
+        take(pairs, slice(int(end) - count, int(end)))
         for end, count in zip(ends, counts, strict=True)
     ]
 
 
-def _cut(pairs: Pairs, start: int, end: int) -> Pairs:
-    x0, x1, args, nfe = jax.tree.map(lambda leaf: leaf[start:end], pairs[:4])
-    path = jax.tree.map(lambda leaf: leaf[:, start:end], pairs.path)
-    weights = None if pairs.weights is None else pairs.weights[start:end]
+def take(pairs: Pairs, rows: slice | np.ndarray) -> Pairs:
+    """Some of the pairs.
+
+    Args:
+      pairs: all of them.
+      rows: which ones, in their order: a slice, or (n,) whole numbers.
+
+    Returns:
+      These; of a slice views, where the arrays are those of NumPy.
+    """
+    x0, x1, args, nfe = jax.tree.map(lambda leaf: leaf[rows], pairs[:4])
+    path = jax.tree.map(lambda leaf: leaf[:, rows], pairs.path)
+    weights = None if pairs.weights is None else pairs.weights[rows]
     return Pairs(x0, x1, args, nfe, pairs.times, path, weights)

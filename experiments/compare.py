@@ -59,6 +59,8 @@ def _compare(config: CompareConfig) -> None:
     comparison.write(rows, model, workdir)
     print(f"\non {test.size} pairs, {display.title(model)}\n")
     print(f"{table(rows, model.data_range)}\n")
+    reached = [row.psnr_db for row in rows]
+    print(truth.describe(model, config, workdir, test, reached))
     print(f"in {workdir.root}: table.csv  psnr_vs_nfe.png")
 
 

@@ -43,7 +43,12 @@ FLOORS = [
     {
         "problem",
         "ground_truth",
+        "accuracy",
         "reference",
+        "ode",
+        "lanes",
+        "refilling",
+        "shards",
         "pairs",
         "probing",
         "progress",

@@ -68,9 +68,11 @@ def _run(config: AblationsConfig) -> None:
         config,
         workdir,
     )
+    reached = []
     for name in config.studies:
         question = studies.STUDIES[name]
         results = question.run(bench)
+        reached += [result.psnr_db for result in results]
         cells = [result.cells() for result in results]
         columns = study.StudyResult._fields
         what = f"{display.psnr_of(model.data_range)}, dB"
@@ -82,6 +84,7 @@ def _run(config: AblationsConfig) -> None:
         study.plot(
             results, path, question.varies, title, question.by_nfe, model.data_range
         )
+    print(truth.describe(model, config, workdir, bench.pairs["test"], reached))
 
 
 if __name__ == "__main__":

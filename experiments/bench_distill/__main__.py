@@ -63,27 +63,35 @@ def _run(config: BenchConfig) -> None:
 
     model = catalogue.of(config)
     workdir = Workdir(config.folder("bench_distill"))
+    exact = ""
     if config.histories:
         duels = [duel.read(config.histories, nfe) for nfe in config.nfe]
     else:
-        duels = _duels(config, model, workdir)
+        duels, exact = _duels(config, model, workdir)
     what = f"{display.psnr_of(model.data_range)}, dB"
     print(f"\n{what}, on the test pairs, {display.title(model)}\n")
-    print(duel.table(duels))
+    print(f"{duel.table(duels)}\n{exact}")
     path = workdir.root / "psnr_vs_forwards.png"
     duel.plot(duels, path, display.title(model), model.data_range)
     print(f"\nin {workdir.root}: psnr_vs_forwards.png")
 
 
-def _duels(config: BenchConfig, model: Problem, workdir: Workdir) -> list[Duel]:
-    """Runs both trainers, each to its end; what the workdir has of them is read."""
+def _duels(
+    config: BenchConfig, model: Problem, workdir: Workdir
+) -> tuple[list[Duel], str]:
+    """Runs both trainers, each to its end, and says how exact the pairs are.
+
+    What the workdir has of them is read.
+    """
     from experiments.bench_distill import duel
     from experiments.job import truth
 
     workdir.claim(config.shaping(), config.free())
     pairs = truth.make_pairs(model, config, workdir)
     steps, seeds = config.algorithm2_iterations, config.seeds
-    return [duel.run(model, pairs, nfe, steps, seeds, workdir) for nfe in config.nfe]
+    duels = [duel.run(model, pairs, nfe, steps, seeds, workdir) for nfe in config.nfe]
+    reached = [db for one in duels for db in one.reached_db]
+    return duels, truth.describe(model, config, workdir, pairs["test"], reached)
 
 
 if __name__ == "__main__":

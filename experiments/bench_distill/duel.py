@@ -51,6 +51,11 @@ class Duel(NamedTuple):
     algorithm2: list[Point]
     gauss_newton: list[list[Point]]
 
+    @property
+    def reached_db(self) -> list[float]:
+        """Where each search ended, on the test pairs."""
+        return [end(way).test_db for way in (self.algorithm2, *self.gauss_newton)]
+
 
 def run(
     model: Problem,

@@ -77,6 +77,8 @@ def run(model: Problem, config: JobConfig, workdir: Workdir, stage: str) -> None
         return
     rows = evaluate_all(model, config, workdir, pairs, distilled)
     print(f"\n{table(rows, model.data_range)}\n")
+    reached = [row.psnr_db for row in rows]
+    print(truth.describe(model, config, workdir, pairs["test"], reached))
     print(
         f"forwards count calls of the guided field, {model.network_calls} network "
         f"evaluations each; ground truth took {pairs['test'].nfe.mean():.0f} NFE."

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from bns_jax import Problem, ground_truth
+from bns_jax import Problem, accuracy, ground_truth
 from bns_jax.pairs import Pairs
 from experiments.job.config import TruthConfig
 from experiments.run.progress import ProgressBar
@@ -33,8 +33,7 @@ def make_pairs(
         of the configuration if left out.
       chunk: how many to solve at once; the library's own default if left out.
     """
-    facts = {"model": model.facts, "seed": config.seed}
-    seeded, made = dataclasses.replace(model, facts=facts), {}
+    seeded, made = _seeded(model, config), {}
     for split, count in (counts or config.counts).items():
         rng = np.random.default_rng((config.seed, SPLITS.index(split)))
         x0, args = model.draw(count, rng)
@@ -50,3 +49,40 @@ def make_pairs(
                 report=progress,
             )
     return made
+
+
+def describe(
+    model: Problem,
+    config: TruthConfig,
+    workdir: Workdir,
+    test: Pairs,
+    reached_db: Iterable[float],
+) -> str:
+    """How exact the test pairs are themselves, for below a table.
+
+    Args:
+      model: that they are of.
+      config: that they were made with.
+      workdir: where a few of them are kept, solved again.
+      test: the pairs.
+      reached_db: what is in the table.
+
+    Returns:
+      A line, and one more for each doubt.
+    """
+    with ProgressBar("pairs/finer", "pair") as progress:
+        found = accuracy.measure(
+            _seeded(model, config),
+            test,
+            rtol=config.rtol,
+            atol=config.atol,
+            directory=workdir.pairs("finer"),
+            report=progress,
+        )
+    doubts = (f"warning: {doubt}" for doubt in found.doubts(reached_db))
+    return "\n".join([str(found), *doubts])
+
+
+def _seeded(model: Problem, config: TruthConfig) -> Problem:
+    """A model whose pairs are told from those of another seed."""
+    return dataclasses.replace(model, facts={"model": model.facts, "seed": config.seed})

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bns_jax import distill, families, ns, parallel, reference, solvers
+from bns_jax import distill, families, lanes, ns, parallel, solvers
 from bns_jax.distill import Batch, Objective, Optimizer
 from bns_jax.distill.state import initial_state
 from bns_jax.distill.step import Task, make_step
@@ -49,13 +49,25 @@ def lowered(
     times = np.linspace(0.0, 1.0, _POINTS)
     step = partial(_step, family, vf, x0, args, mesh)
     return {
-        "pairs": reference.solve.lower(vf, x0, args, times, 1e-5, 1e-5),
+        "pairs": lanes.advance.lower(
+            vf, _lanes(vf, x0, args, times, mesh), times, 1e-5, 1e-5, mesh=mesh
+        ),
         "sample": jax.jit(ns.sample).lower(
             family.to_params(family.theta), vf, x0, *args
         ),
         "Gauss-Newton step": step(distill.gauss_newton(double=double)),
         "Adam step": step(distill.adam()),
     }
+
+
+def _lanes(
+    vf: VelocityField, x0: Any, args: tuple[Any, ...], times: np.ndarray, mesh: Mesh
+) -> Any:
+    """The shapes of a lane for each sample."""
+    waiting = jax.eval_shape(partial(lanes.begin, mesh=mesh), vf, x0, args)
+    entered = partial(lanes.enter, save_at=times, mesh=mesh)
+    rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+    return _shapes(jax.eval_shape(entered, vf, waiting), rows)
 
 
 def _step(
