@@ -45,10 +45,11 @@ def running(config: Hosts) -> Iterator[None]:
     from jax.errors import JaxRuntimeError
 
     from bns_jax import distill, parallel
-    from experiments.run import preemption
+    from experiments.run import compile_cache, preemption
     from experiments.run.progress import quiet
 
     quiet()
+    compile_cache.keep()
     several = config.num_processes is not None
     if config.is_small and not several:
         _set_up_cpu()
