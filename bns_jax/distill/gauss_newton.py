@@ -32,13 +32,13 @@ class GaussNewtonState(NamedTuple):
     """What a step hands to the next.
 
     Attributes:
-      factor: (p, p), R with R^T R the running mean of the curvature; a factor, because
-        its square would lose half of the digits in float32.
+      curvature: (2, p, p), the running mean, as the sum of two: what the first rounds
+        off is in the second, because float32 has too few digits for it.
       weight: the sum of the weights in that mean.
       damping: what the last accepted step was damped by.
     """
 
-    factor: jax.Array
+    curvature: jax.Array
     weight: jax.Array
     damping: jax.Array
 
@@ -115,7 +115,7 @@ def _init(damping: float, theta: Any) -> GaussNewtonState:
     point, _ = ravel_pytree(theta)
     zero = jnp.zeros((), point.dtype)
     return GaussNewtonState(
-        jnp.zeros((point.size, point.size), point.dtype), zero, zero + damping
+        jnp.zeros((2, point.size, point.size), point.dtype), zero, zero + damping
     )
 
 
@@ -135,7 +135,7 @@ def _update(
     drawn = _sensitivities(goal, theta, key, sketches)
     loss = goal.mean(drawn.loss)
     solved = in_double(partial(_steps, memory), wide)(drawn, goal.batch.weights, state)
-    factor, weight, steps = (leaf.astype(point.dtype) for leaf in solved)
+    curvature, weight, steps = (leaf.astype(point.dtype) for leaf in solved)
 
     def attempt(step: jax.Array) -> tuple[jax.Array, jax.Array]:
         moved, reached = refit(goal, unravel(point + step), wide)
@@ -149,7 +149,7 @@ def _update(
     new_damping = jnp.where(better, tried[best], 10.0 * state.damping)
     finite = jnp.isfinite(loss) & jnp.any(jnp.isfinite(losses))
     new_state = GaussNewtonState(
-        jnp.where(finite, factor, state.factor),
+        jnp.where(finite, curvature, state.curvature),
         jnp.where(finite, weight, state.weight),
         jnp.clip(new_damping, _LEAST_DAMPING, _LARGEST_DAMPING),
     )
@@ -205,20 +205,32 @@ def _sensitivities(
 def _steps(
     memory: float, drawn: _Sensitivity, weights: jax.Array, state: GaussNewtonState
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The new factor and its weight, and a step for each damping."""
+    """The new curvature and its weight, and a step for each damping."""
     share = weights / jnp.sum(weights)
     gradient = share @ drawn.gradient
     count = drawn.sketches.shape[1]
     new = jnp.einsum("skp,skq,s->pq", drawn.sketches, drawn.sketches, share / count)
-    curvature = memory * state.factor.T @ state.factor + (1 - memory) * new
+    curvature = memory * jnp.sum(state.curvature, axis=0) + (1 - memory) * new
     weight = memory * state.weight + (1 - memory)
     diagonal = jnp.diag(curvature)
     scale = jnp.where(diagonal > 0, 1 / jnp.sqrt(jnp.abs(diagonal)), 0.0)
-    size, V = jnp.linalg.eigh(curvature * scale[:, None] * scale[None])
-    size = jnp.maximum(size, 0.0)
-    along = weight * V.T @ (scale * gradient)
-    dampings = state.damping * jnp.asarray(_DAMPINGS, size.dtype)
-    steps = -(along[None] / (size[None] + dampings[:, None])) @ V.T * scale[None]
-    unscale = jnp.sqrt(jnp.abs(diagonal))
-    factor = jnp.sqrt(size)[:, None] * V.T * unscale[None]
-    return factor, weight, steps
+    scaled = curvature * scale[:, None] * scale[None]
+    # Rounding may leave a singular matrix with pivots below 0.
+    rounding = 4 * len(scaled) * jnp.finfo(scaled.dtype).eps
+
+    def step(damping: jax.Array) -> jax.Array:
+        damped = scaled + (damping + rounding) * jnp.eye(
+            len(scaled), dtype=scaled.dtype
+        )
+        factor = jax.scipy.linalg.cho_factor(damped)
+        along = jax.scipy.linalg.cho_solve(factor, scale * gradient)
+        return -weight * scale * along
+
+    steps = jnp.stack([step(state.damping * ratio) for ratio in _DAMPINGS])
+    return _in_two(curvature), weight, steps
+
+
+def _in_two(x: jax.Array) -> jax.Array:
+    """x as the sum of what float32 holds of it and the rest, (2, ...)."""
+    first = jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=23)
+    return jnp.stack([first, x - first])
