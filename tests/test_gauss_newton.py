@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
 from bns_jax import NSParams, distill, families, ns, solvers
-from bns_jax.distill.gauss_newton import _in_two, _sensitivities
+from bns_jax.distill.algebra import in_two
+from bns_jax.distill.gauss_newton import _sensitivities
 
 from . import problems
 from .fields import wavy
@@ -171,7 +172,7 @@ def test_the_curvature_is_the_running_mean(tied):
 @given(st.floats(1e-30, 1e30), st.booleans())
 def test_two_numbers_of_single_precision_hold_one_of_double(value, negative):
     x = np.float64(-value if negative else value)
-    halves = np.asarray(_in_two(jnp.asarray(x))).astype(np.float32)
+    halves = np.asarray(in_two(jnp.asarray(x))).astype(np.float32)
     np.testing.assert_allclose(halves.astype(np.float64).sum(), x, rtol=2.0**-47)
 
 

@@ -99,6 +99,47 @@ def test_the_loss_that_is_reached_is_that_of_the_result(batch, loss, double):
         assert after <= before + 1e-12
 
 
+LOSSES = [distill.psnr_loss, distill.mse_loss, distill.snr_loss]
+
+
+@pytest.mark.parametrize("loss", first_of(LOSSES, LOSSES[0]))
+def test_what_is_known_of_a_loss_of_distance_changes_nothing(batch, loss):
+    family = families.bns(solvers.euler(NFE))
+
+    def own(x, target):
+        return loss(x, target)
+
+    known, reached, *_ = run(family, batch, loss)
+    plain, expected, *_ = run(family, batch, own)
+    np.testing.assert_allclose(reached, expected, rtol=1e-9)
+    for got, want in zip(known, plain, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-7)
+    of_end = distill.Objective(distill.pairwise(own))
+    assert not of_end.is_of_distance
+    assert dataclasses.replace(of_end, of_distance=True).is_of_distance
+
+
+def test_a_step_takes_little_memory_of_large_samples_by_microbatches():
+    count, size = 8, 2**14
+    family = families.bns(solvers.euler(8))
+    trainer = distill.gauss_newton().trainer(1)
+    x = jax.ShapeDtypeStruct((count, size), jnp.float32)
+    weights = jax.ShapeDtypeStruct((count,), jnp.float32)
+    rows = distill.Batch(x, x, (), weights)
+    of_end = distill.Objective(distill.pairwise(distill.psnr_loss))
+
+    def step(theta, state, rows):
+        goal = distill.Goal(family.to_params, wavy_tree, rows, of_end, microbatch=1)
+        return trainer.update(goal, theta, state, jax.random.key(0))
+
+    theta = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), family.theta)
+    state = jax.eval_shape(trainer.init, theta)
+    compiled = jax.jit(step).lower(theta, state, rows).compile()
+    # In arrays of the size of the batch; n + 1 velocities of each would be 9 of them.
+    temporaries = compiled.memory_analysis().temp_size_in_bytes
+    assert temporaries < 10 * 4 * count * size
+
+
 @pytest.mark.exhaustive
 def test_a_constraint_is_kept(batch):
     family = families.constrained(families.bns(solvers.euler(NFE)), 2)

@@ -63,3 +63,16 @@ def in_double(function: Callable[..., Any], double: bool) -> Callable[..., Any]:
             return cast(dtype)(function(*cast(jnp.float64)(args)))
 
     return computed
+
+
+def in_two(x: jax.Array) -> jax.Array:
+    """Numbers as the sum of what float32 holds of them and the rest.
+
+    Args:
+      x: of any shape, in float32 or float64.
+
+    Returns:
+      (2, ...): as float32 they keep 48 bits.
+    """
+    first = jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=23)
+    return jnp.stack([first, x - first])

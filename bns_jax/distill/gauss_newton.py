@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from bns_jax import scalars
-from bns_jax.distill.algebra import in_double, jacobian
+from bns_jax.distill.algebra import in_double, in_two, jacobian
 from bns_jax.distill.batch import Batch
 from bns_jax.distill.last_row import refit
 from bns_jax.distill.optimizer import Goal, Optimizer, Trainer, Update
@@ -66,9 +66,8 @@ def gauss_newton(
     better one is taken if it lowers the loss of the batch, otherwise theta stays and
     the damping grows. Any loss of x_n will do; the method is at its best where that of
     a sample is a function of ||x_n - x(1)||. By default 32 steps of 260 pairs,
-    validated every 4, with patience 1 (see `fit`). The last row takes the velocities of
-    a batch at once, (batch, n + 1, d), whatever the microbatch: large samples want a
-    smaller batch.
+    validated every 4, with patience 1 (see `fit`). For other losses the last row takes
+    the velocities of a batch at once, (batch, n + 1, d), whatever the microbatch.
 
     Args:
       memory: how much of the earlier curvature a step keeps, in [0, 1).
@@ -227,10 +226,4 @@ def _steps(
         return -weight * scale * along
 
     steps = jnp.stack([step(state.damping * ratio) for ratio in _DAMPINGS])
-    return _in_two(curvature), weight, steps
-
-
-def _in_two(x: jax.Array) -> jax.Array:
-    """x as the sum of what float32 holds of it and the rest, (2, ...)."""
-    first = jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=23)
-    return jnp.stack([first, x - first])
+    return in_two(curvature), weight, steps

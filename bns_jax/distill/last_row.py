@@ -6,6 +6,7 @@ batch are known, the best last row is found without another call of the field.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,10 +14,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from bns_jax import ns
-from bns_jax.distill.algebra import in_double, jacobian
+from bns_jax.distill.algebra import in_double, in_two, jacobian
 from bns_jax.distill.batch import Batch
 from bns_jax.distill.optimizer import Goal
-from bns_jax.distill.residuals import Weighted, flat, unflat, weigh
+from bns_jax.distill.residuals import flat, unflat, weigh
 from bns_jax.ns import NSParams
 
 _ROUNDS = 2
@@ -34,8 +35,45 @@ class _Freedom(NamedTuple):
     lift: jax.Array
 
 
+class _Ends(NamedTuple):
+    """Where the solver leads, and what it is a sum of: x_0 and all u_j.
+
+    Attributes:
+      x: (batch, d), x_n.
+      gram: (batch, 2, n + 2, n + 2), the inner products of x_0, all u_j and x_n - x(1);
+        in float32 they would be too coarse, so that each is the sum of two.
+      columns: (batch, n + 1, d), x_0 and all u_j, where the loss needs them.
+    """
+
+    x: jax.Array
+    gram: jax.Array
+    columns: jax.Array | None
+
+
+class _At(NamedTuple):
+    """A last row that was tried.
+
+    Attributes:
+      moved: (k,), along the freedom.
+      row: (n + 1,), its change.
+      loss: of the batch.
+      curvature: (batch,), of each sample's loss along its residual.
+      pull: (batch, 2, n + 1), the columns times the slope of the loss, or None where
+        the loss is one of distance.
+    """
+
+    moved: jax.Array
+    row: jax.Array
+    loss: jax.Array
+    curvature: jax.Array
+    pull: jax.Array | None
+
+
 def refit(goal: Goal, theta: Any, double: bool) -> tuple[Any, jax.Array]:
     """Runs the solver on a batch and fits its last row.
+
+    Of a loss that depends on ||x_n - x(1)|| alone, the Gram matrix of each sample says
+    all; others need the velocities of the whole batch.
 
     Args:
       goal: whose loss is minimized, by least squares that are weighted twice.
@@ -47,52 +85,120 @@ def refit(goal: Goal, theta: Any, double: bool) -> tuple[Any, jax.Array]:
       theta, and the loss of the batch there: one forward run is all that it costs.
     """
     params = goal.to_params(theta)
-
-    def run(batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """x_n, (batch, d), and what it is a sum of, x_0 and all u_j."""
-        x_n, u = ns.sample_velocities(params, goal.vf, batch.x0, *batch.args)
-        u = jnp.moveaxis(flat(u, 2), 0, 1)
-        return flat(x_n), jnp.concatenate([flat(batch.x0)[:, None], u], axis=1)
-
-    x_n, columns = goal.map(run, goal.batch)
+    ends = goal.map(partial(_run, goal, params, double), goal.batch)
     freedom, start = _freedom(goal, theta), _last_row(params)
     point, unravel = ravel_pytree(theta)
+    measure = _of_distance if goal.objective.is_of_distance else _of_columns
     fit = in_double(_least_squares, double)
 
     def lift(moved: jax.Array) -> Any:
         return unravel(point + jnp.dot(freedom.lift, moved, precision="highest"))
 
-    def measure(moved: jax.Array) -> tuple[jax.Array, Weighted]:
-        step = (_last_row(goal.to_params(lift(moved))) - start).astype(x_n.dtype)
-        x = x_n + jnp.einsum("snd,n->sd", columns, step, precision="highest")
-        batch = goal.batch
-        weighted = weigh(goal.objective.loss, unflat(x, batch.x1), batch)
-        return goal.mean(weighted.loss), weighted
+    def at(moved: jax.Array) -> _At:
+        row = _last_row(goal.to_params(lift(moved))) - start
+        loss, curvature, pull = measure(goal, ends, row, double)
+        return _At(moved, row, goal.mean(loss), curvature, pull)
 
-    moved = jnp.zeros_like(freedom.lift[0])
-    loss, weighted = measure(moved)
-    best, lowest = moved, loss
+    best = tried = at(jnp.zeros_like(freedom.lift[0]))
     for _ in range(_ROUNDS):
-        step = fit(columns, freedom.basis, goal.batch.weights, weighted)
-        moved = moved + step.astype(moved.dtype)
-        loss, weighted = measure(moved)
-        best = jnp.where(loss < lowest, moved, best)
-        lowest = jnp.fmin(loss, lowest)
-    return lift(best), lowest
+        step = fit(freedom.basis, ends.gram, goal.batch.weights, tried)
+        tried = at(tried.moved + step.astype(tried.moved.dtype))
+        better = tried.loss < best.loss
+        best = jax.tree.map(partial(jnp.where, better), tried, best)
+    return lift(best.moved), best.loss
+
+
+def _run(goal: Goal, params: NSParams, double: bool, batch: Batch) -> _Ends:
+    """Where it leads some samples."""
+    x_n, u = ns.sample_velocities(params, goal.vf, batch.x0, *batch.args)
+    x, u = flat(x_n), jnp.moveaxis(flat(u, 2), 0, 1)
+    columns = jnp.concatenate([flat(batch.x0)[:, None], u], axis=1)
+    residual = (x - flat(batch.x1))[:, None]
+    gram = in_double(_gram, double)(jnp.concatenate([columns, residual], axis=1))
+    return _Ends(x, gram, None if goal.objective.is_of_distance else columns)
+
+
+def _gram(vectors: jax.Array) -> jax.Array:
+    """The inner products of vectors (batch, m, d), each as the sum of two."""
+    products = jnp.einsum("smd,snd->smn", vectors, vectors)
+    return jnp.moveaxis(in_two(products), 0, 1)
+
+
+def _of_distance(
+    goal: Goal, ends: _Ends, row: jax.Array, double: bool
+) -> tuple[jax.Array, jax.Array, None]:
+    """The loss and curvature of each sample with a moved last row.
+
+    What stands for x_n is x(1) + rho r, which has its distance.
+    """
+    rho = in_double(_growth, double)(ends.gram, row).astype(ends.x.dtype)
+
+    def weighted(inputs: tuple[Batch, jax.Array, jax.Array]) -> Any:
+        batch, x, rho = inputs
+        target = flat(batch.x1)
+        x = target + rho[:, None] * (x - target)
+        _, loss, curvature = _weigh(goal, x, batch)
+        return loss, curvature
+
+    return *goal.map(weighted, (goal.batch, ends.x, rho)), None
+
+
+def _growth(gram: jax.Array, row: jax.Array) -> jax.Array:
+    """The ratio rho = ||r + columns row|| / ||r|| of each sample."""
+    G, v = jnp.sum(gram, axis=1), jnp.append(row, jnp.ones_like(row[0]))
+    new, old = jnp.einsum("smn,m,n->s", G, v, v), G[:, -1, -1]
+    ratio = jnp.maximum(new, 0.0) / jnp.where(old > 0, old, 1.0)
+    return jnp.sqrt(jnp.where(old > 0, ratio, 0.0))
+
+
+def _of_columns(
+    goal: Goal, ends: _Ends, row: jax.Array, double: bool
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The same of any loss, and what pulls at the row."""
+    project = in_double(_project, double)
+
+    def weighted(inputs: tuple[Batch, _Ends]) -> Any:
+        batch, some = inputs
+        change = row.astype(some.x.dtype)
+        x = some.x + jnp.einsum("snd,n->sd", some.columns, change, precision="highest")
+        slope, loss, curvature = _weigh(goal, x, batch)
+        return loss, curvature, project(some.columns, slope)
+
+    return goal.map(weighted, (goal.batch, ends))
+
+
+def _project(columns: jax.Array, slope: jax.Array) -> jax.Array:
+    return jnp.moveaxis(in_two(jnp.einsum("snd,sd->sn", columns, slope)), 0, 1)
+
+
+def _weigh(
+    goal: Goal, x: jax.Array, batch: Batch
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Slope, loss and curvature of some samples that are given as rows."""
+    weighted = weigh(goal.objective.loss, unflat(x, batch.x1), batch)
+    return weighted.slope, weighted.loss, weighted.curvature
 
 
 def _least_squares(
-    columns: jax.Array, basis: jax.Array, weights: jax.Array, weighted: Weighted
+    basis: jax.Array, gram: jax.Array, weights: jax.Array, at: _At
 ) -> jax.Array:
-    """The step that minimises sum_s w_s c_s ||r_s + columns_s basis step||^2."""
-    columns = jnp.einsum("snd,nk->skd", columns, basis)
-    pull = jnp.einsum("skd,sd,s->k", columns, weighted.slope, weights)
-    gram = jnp.einsum("skd,sld,s->kl", columns, columns, weights * weighted.curvature)
-    diagonal = jnp.diag(gram)
+    """The step that minimises sum_s w_s c_s ||r_s + columns_s basis step||^2.
+
+    There r_s is the residual at the row that was tried.
+    """
+    G = jnp.sum(gram, axis=1)[:, :-1]
+    if at.pull is None:
+        v = jnp.append(at.row, jnp.ones_like(at.row[0]))
+        pull = jnp.einsum("s,smn,n->m", weights * at.curvature, G, v)
+    else:
+        pull = jnp.einsum("s,stm->m", weights, at.pull)
+    product = jnp.einsum("s,smn->mn", weights * at.curvature, G[:, :, :-1])
+    pull, product = basis.T @ pull, basis.T @ product @ basis
+    diagonal = jnp.diag(product)
     scale = jnp.where(diagonal > 0, 1 / jnp.sqrt(jnp.abs(diagonal)), 0.0)
-    ridge = 16 * len(gram) * jnp.finfo(gram.dtype).eps
-    scaled = gram * scale[:, None] * scale[None]
-    scaled = scaled + ridge * jnp.eye(len(gram), dtype=gram.dtype)
+    ridge = 16 * len(product) * jnp.finfo(product.dtype).eps
+    scaled = product * scale[:, None] * scale[None]
+    scaled = scaled + ridge * jnp.eye(len(product), dtype=product.dtype)
     return -scale * jnp.linalg.solve(scaled, scale * pull)
 
 

@@ -86,3 +86,7 @@ class _Huber:
     def __call__(self, x: Sample, target: Sample) -> jax.Array:
         entry = partial(optax.losses.huber_loss, delta=self.delta)
         return mean_over_entries(entry, x, target)
+
+
+OF_DISTANCE = frozenset({psnr_loss, mse_loss, snr_loss})
+"""Losses that depend on x by ||x - target|| alone."""

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import jax
 
 from bns_jax.distill.batch import Batch
+from bns_jax.distill.losses import OF_DISTANCE
 from bns_jax.ns import NSParams, sample
 from bns_jax.typing import Sample, VelocityField
 
@@ -87,15 +88,24 @@ class Objective:
       loss: loss(x, batch) -> (batch,).
       rollout: rollout(to_params, theta, vf, batch) -> x; the end x_n of the solver
         unless it says otherwise.
+      of_distance: says of a loss of one's own that it depends on x_n by the norm of
+        x_n - x(1) alone, where every entry counts the same; `gauss_newton` then takes
+        less memory.
     """
 
     loss: BatchFunction
     rollout: Callable[[ToParams, Any, VelocityField, Batch], Any] = rollout_to_end
+    of_distance: bool = False
 
     @property
     def is_of_end(self) -> bool:
         """Whether it is a loss of x_n."""
         return self.rollout is rollout_to_end
+
+    @property
+    def is_of_distance(self) -> bool:
+        """Whether it depends on x_n by ||x_n - x(1)|| alone, as those of losses do."""
+        return self.of_distance or bare(self.loss) in OF_DISTANCE
 
 
 AnyObjective: TypeAlias = EndFunction | BatchFunction | Objective
