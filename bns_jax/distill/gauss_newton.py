@@ -211,19 +211,29 @@ def _steps(
     new = jnp.einsum("skp,skq,s->pq", drawn.sketches, drawn.sketches, share / count)
     curvature = memory * jnp.sum(state.curvature, axis=0) + (1 - memory) * new
     weight = memory * state.weight + (1 - memory)
-    diagonal = jnp.diag(curvature)
+    steps = [
+        damped_step(curvature, weight * gradient, state.damping * ratio)
+        for ratio in _DAMPINGS
+    ]
+    return in_two(curvature), weight, jnp.stack(steps)
+
+
+def damped_step(C: jax.Array, gradient: jax.Array, damping: jax.Array) -> jax.Array:
+    """The step that minimises gradient . step + step . (C + damping diag C) step / 2.
+
+    Args:
+      C: (p, p), positive semidefinite.
+      gradient: (p,).
+      damping: relative to the diagonal.
+
+    Returns:
+      (p,); 0 along a number that has no curvature.
+    """
+    diagonal = jnp.diag(C)
     scale = jnp.where(diagonal > 0, 1 / jnp.sqrt(jnp.abs(diagonal)), 0.0)
-    scaled = curvature * scale[:, None] * scale[None]
     # Rounding may leave a singular matrix with pivots below 0.
-    rounding = 4 * len(scaled) * jnp.finfo(scaled.dtype).eps
-
-    def step(damping: jax.Array) -> jax.Array:
-        damped = scaled + (damping + rounding) * jnp.eye(
-            len(scaled), dtype=scaled.dtype
-        )
-        factor = jax.scipy.linalg.cho_factor(damped)
-        along = jax.scipy.linalg.cho_solve(factor, scale * gradient)
-        return -weight * scale * along
-
-    steps = jnp.stack([step(state.damping * ratio) for ratio in _DAMPINGS])
-    return in_two(curvature), weight, steps
+    rounding = 4 * len(C) * jnp.finfo(C.dtype).eps
+    unit = jnp.eye(len(C), dtype=C.dtype)
+    damped = C * scale[:, None] * scale[None] + (damping + rounding) * unit
+    factor = jax.scipy.linalg.cho_factor(damped)
+    return -scale * jax.scipy.linalg.cho_solve(factor, scale * gradient)
