@@ -114,7 +114,7 @@ def peers() -> None:
     """CPU seconds per pair against torchdiffeq, where that is installed."""
     try:
         import torch
-        from torchdiffeq import odeint  # type: ignore[import-untyped]
+        from torchdiffeq import odeint
     except ImportError:
         print("\npairs against torchdiffeq: not installed, pip install .[parity]")
         return
