@@ -91,11 +91,17 @@ def _solve(
     x0: Sample,
     args: tuple[Any, ...],
 ) -> tuple[Sample, Any]:
-    """Checks what is given, runs the solver, and keeps what is wanted of each call."""
+    """Runs the solver, and keeps what is wanted of each call."""
+    leaves = jax.tree.leaves((params, x0, args))
+    if not all(isinstance(leaf, jax.Array) for leaf in leaves):
+        _check(params, x0, args)  # JAX takes some that it misreads. Its own are traced.
+    return _compiled(keep, unrolling_helps(), params, as_pytree(vf), x0, args)
+
+
+def _check(params: NSParams, x0: Sample, args: tuple[Any, ...]) -> None:
     check_floating("x0", x0)
     check_shapes(params)
     check_arrays(args=args)
-    return _compiled(keep, unrolling_helps(), params, as_pytree(vf), x0, args)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -108,6 +114,7 @@ def _compiled(
     args: tuple[Any, ...],
 ) -> tuple[Sample, Any]:
     """`unroll` says how a field that has convolutions is differentiated."""
+    _check(params, x0, args)
     params, field, x = _as_arrays(params, vf, x0, args)
 
     def run(steps: int, params: NSParams, x: Sample, arrays: list[Any]) -> Any:
