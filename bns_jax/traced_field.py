@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -17,12 +18,12 @@ class TracedField(NamedTuple):
     Attributes:
       evaluate: evaluate(arrays, t, x) -> u; it closes over no tracer.
       arrays: its weights, the conditioning, and what it closed over.
-      convolves: whether it has a convolution in it.
+      unrolls: whether a CPU differentiates it faster without a loop; see `_unrolls`.
     """
 
     evaluate: Callable[[list[Any], Array, Sample], Sample]
     arrays: list[Any]
-    convolves: bool
+    unrolls: bool
 
 
 def trace(vf: VelocityField, t: Array, x: Sample, args: tuple[Any, ...]) -> TracedField:
@@ -60,16 +61,32 @@ def trace(vf: VelocityField, t: Array, x: Sample, args: tuple[Any, ...]) -> Trac
         u = jax.core.eval_jaxpr(traced.jaxpr, consts, *leaves, t, *x_leaves)
         return jax.tree.unflatten(x_tree, u)
 
-    return TracedField(evaluate, [*traced.consts, *leaves], _convolves(traced.jaxpr))
+    unrolls = _unrolls(traced.jaxpr, sum(leaf.size for leaf in jax.tree.leaves(x)))
+    return TracedField(evaluate, [*traced.consts, *leaves], unrolls)
 
 
-def _convolves(jaxpr: Any) -> bool:
-    """Whether a program, or one inside it, has a convolution."""
-    return any(
-        equation.primitive.name == "conv_general_dilated"
-        or any(map(_convolves, _programs(equation.params)))
-        for equation in jaxpr.eqns
-    )
+def _unrolls(jaxpr: Any, size: int) -> bool:
+    """Whether a program convolves, or computes no more than a loop would store.
+
+    A loop is slow with convolutions, and stores three iterates of that size for each
+    evaluation; without one all that a field computes on the way is stored.
+    """
+    equations = list(_equations(jaxpr))
+    names = {equation.primitive.name for equation in equations}
+    outputs = [out.aval for equation in equations for out in equation.outvars]
+    computed = sum(math.prod(getattr(aval, "shape", ())) for aval in outputs)
+    is_small = not names & {"scan", "while"} and computed <= 3 * size
+    return "conv_general_dilated" in names or is_small
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    """The operations of a program: loops, and of other programs those inside."""
+    for equation in jaxpr.eqns:
+        inside = _programs(equation.params)
+        if not inside or equation.primitive.name in ("scan", "while"):
+            yield equation
+        for program in inside:
+            yield from _equations(program)
 
 
 def _programs(params: dict[str, Any]) -> list[Any]:

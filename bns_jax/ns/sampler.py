@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from bns_jax.checks import check_arrays, check_floating
-from bns_jax.derivatives import differentiate_as, unrolling_helps
-from bns_jax.ns.iterates import iterates
+from bns_jax.derivatives import differentiate_as, future_iterates, unrolling_helps
+from bns_jax.ns.iterates import iterates, unrolled
 from bns_jax.ns.params import NSParams, check_shapes
 from bns_jax.pytree import as_pytree
 from bns_jax.traced_field import TracedField, trace
@@ -113,17 +113,16 @@ def _compiled(
     x0: Sample,
     args: tuple[Any, ...],
 ) -> tuple[Sample, Any]:
-    """`unroll` says how a field that has convolutions is differentiated."""
+    """`unroll` says that some fields are differentiated without a loop."""
     _check(params, x0, args)
     params, field, x = _as_arrays(params, vf, x0, args)
 
-    def run(steps: int, params: NSParams, x: Sample, arrays: list[Any]) -> Any:
-        return iterates(params, field._replace(arrays=arrays), x, keep, steps)
+    def solve(form: Any, params: NSParams, x: Sample, arrays: list[Any]) -> Any:
+        return form(params, field._replace(arrays=arrays), x, keep)
 
-    solve: Callable[..., Any] = partial(run, 1)
-    if unroll and field.convolves:
-        solve = differentiate_as(partial(run, len(params.a)), solve)
-    return solve(params, x, field.arrays)
+    form = unrolled if unroll and field.unrolls else future_iterates
+    call = differentiate_as(partial(solve, form), partial(solve, iterates))
+    return call(params, x, field.arrays)
 
 
 def _as_arrays(
