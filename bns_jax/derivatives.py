@@ -21,6 +21,9 @@ from jax.custom_derivatives import SymbolicZero
 from bns_jax.traced_field import TracedField
 from bns_jax.typing import Array, Sample, wider
 
+MOST_SUMS = 8
+"""Evaluations up to which n^2 sums for derivatives compile in about a loop's time."""
+
 _in_a_loop = ContextVar("_in_a_loop", default=False)
 
 
@@ -41,10 +44,10 @@ def inside_a_loop() -> Iterator[None]:
 def unrolling_helps() -> bool:
     """Whether some fields are better differentiated without a loop.
 
-    On two cores, for convolutions of 96 features, it compiles in 1.4, 1.9 and 4.1 times
-    the time at n = 4, 8 and 16, and runs 2.4 to 2.6 times as fast, as printed by
-    `python -m experiments.tools.benchmarks`: the first gradient earns it back, so it is
-    always taken. It stores what the field computes on the way, whatever
+    Those with convolutions, always: on two cores, with 96 features, the first gradient
+    earns back what it takes to compile, as `python -m experiments.tools.benchmarks`
+    prints. Those that compute little, up to `MOST_SUMS` evaluations: the sums of a loop
+    are most of their time. What the field computes on the way is stored, whatever
     `jax.checkpoint` asks for: the compiler finds it again in the forward pass.
 
     Returns:
@@ -90,7 +93,11 @@ _product = functools.partial(jnp.tensordot, precision="highest")
 
 
 def future_iterates(
-    params: Any, field: TracedField, x0: Sample, keep: Callable[[Sample, Sample], Any]
+    params: Any,
+    field: TracedField,
+    x0: Sample,
+    keep: Callable[[Sample, Sample], Any],
+    unroll: int = 1,
 ) -> tuple[Sample, Any]:
     """Eq. 11 as a loop whose derivatives store three iterates per evaluation.
 
@@ -103,13 +110,15 @@ def future_iterates(
       field: the velocity field.
       x0: noise; Y is made from it, never from fresh zeros, for its sharding.
       keep: says what is wanted of x_{j+1} and u_j.
+      unroll: steps of the loop that are compiled one after another.
 
     Returns:
       x_n, and what `keep` returned of all calls, stacked.
     """
     number = jnp.arange(len(params.a))
 
-    @functools.partial(jax.checkpoint, prevent_cse=False)
+    # Inside a loop the passes share nothing; where it is unrolled, they must not.
+    @functools.partial(jax.checkpoint, prevent_cse=unroll > 1)
     def call(arrays: list[Any], t_j: Array, b_j: Array, x: Sample) -> Any:
         u = field.evaluate(arrays, t_j, x)
         return _outer(b_j, u, x), u
@@ -124,7 +133,7 @@ def future_iterates(
         return (Y, x), keep(x, u)
 
     calls = number, params.times, params.b.T
-    (_, x), kept = lax.scan(step, (_outer(params.a, x0, x0), x0), calls)
+    (_, x), kept = lax.scan(step, (_outer(params.a, x0, x0), x0), calls, unroll=unroll)
     return x, kept
 
 

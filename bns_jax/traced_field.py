@@ -18,12 +18,15 @@ class TracedField(NamedTuple):
     Attributes:
       evaluate: evaluate(arrays, t, x) -> u; it closes over no tracer.
       arrays: its weights, the conditioning, and what it closed over.
-      unrolls: whether a CPU differentiates it faster without a loop; see `_unrolls`.
+      convolves: whether it has a convolution in it.
+      is_small: whether it computes no more on the way, and in no loop, than three
+        arrays like x: what a loop over its evaluations would store of each.
     """
 
     evaluate: Callable[[list[Any], Array, Sample], Sample]
     arrays: list[Any]
-    unrolls: bool
+    convolves: bool
+    is_small: bool
 
 
 def trace(vf: VelocityField, t: Array, x: Sample, args: tuple[Any, ...]) -> TracedField:
@@ -61,22 +64,17 @@ def trace(vf: VelocityField, t: Array, x: Sample, args: tuple[Any, ...]) -> Trac
         u = jax.core.eval_jaxpr(traced.jaxpr, consts, *leaves, t, *x_leaves)
         return jax.tree.unflatten(x_tree, u)
 
-    unrolls = _unrolls(traced.jaxpr, sum(leaf.size for leaf in jax.tree.leaves(x)))
-    return TracedField(evaluate, [*traced.consts, *leaves], unrolls)
-
-
-def _unrolls(jaxpr: Any, size: int) -> bool:
-    """Whether a program convolves, or computes no more than a loop would store.
-
-    A loop is slow with convolutions, and stores three iterates of that size for each
-    evaluation; without one all that a field computes on the way is stored.
-    """
-    equations = list(_equations(jaxpr))
+    equations = list(_equations(traced.jaxpr))
     names = {equation.primitive.name for equation in equations}
     outputs = [out.aval for equation in equations for out in equation.outvars]
     computed = sum(math.prod(getattr(aval, "shape", ())) for aval in outputs)
-    is_small = not names & {"scan", "while"} and computed <= 3 * size
-    return "conv_general_dilated" in names or is_small
+    most = 3 * sum(leaf.size for leaf in jax.tree.leaves(x))
+    return TracedField(
+        evaluate,
+        [*traced.consts, *leaves],
+        convolves="conv_general_dilated" in names,
+        is_small=computed <= most and not names & {"scan", "while"},
+    )
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:

@@ -28,19 +28,15 @@ def iterates(
         terms, x = carry
         j, t_j, row = inputs
         u = field.evaluate(field.arrays, t_j, x)
-        terms = jax.tree.map(
-            lambda terms, u: lax.dynamic_update_index_in_dim(terms, u, j + 1, 0),
-            terms,
-            _widened(rows, u, x),
-        )
+        put = functools.partial(lax.dynamic_update_index_in_dim, index=j + 1, axis=0)
+        terms = jax.tree.map(put, terms, _widened(rows, u, x))
         x = jax.tree.map(lambda x, terms: _sum(row, x, *terms), x, terms)
         return (terms, x), keep(x, u)
 
     # Those not met yet weigh nothing; no fresh zeros, which have no sharding.
-    terms = jax.tree.map(
-        lambda x: jnp.broadcast_to(x, (rows.shape[1], *x.shape)), _widened(rows, x0, x0)
-    )
-    calls = jnp.arange(len(rows)), params.times, rows
+    first, count = _widened(rows, x0, x0), rows.shape[1]
+    terms = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), first)
+    calls = jnp.arange(count - 1), params.times, rows
     (_, x), kept = lax.scan(step, (terms, x0), calls)
     return x, kept
 
@@ -48,7 +44,7 @@ def iterates(
 def unrolled(
     params: NSParams, field: TracedField, x0: Sample, keep: Callable[..., Any]
 ) -> tuple[Sample, Any]:
-    """The same without a loop: each call is compiled, and all of it is stored."""
+    """The same without a loop, to be differentiated: all on the way is stored."""
     rows = _rows(params)
     x, terms, kept = x0, [_widened(rows, x0, x0)], []
     for t_j, row in zip(params.times, rows, strict=True):
@@ -73,5 +69,4 @@ def _widened(rows: Array, u: Sample, x: Sample) -> Sample:
 def _sum(row: Array, x: Array, *terms: Array) -> Array:
     """The terms that there are by their weights, in the dtype of x."""
     row = row.astype(terms[0].dtype)
-    weighed = [weight * term for weight, term in zip(row, terms, strict=False)]
-    return functools.reduce(jnp.add, weighed).astype(x.dtype)
+    return functools.reduce(jnp.add, map(jnp.multiply, row, terms)).astype(x.dtype)

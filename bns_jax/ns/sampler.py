@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bns_jax import derivatives
 from bns_jax.checks import check_arrays, check_floating
-from bns_jax.derivatives import differentiate_as, future_iterates, unrolling_helps
 from bns_jax.ns.iterates import iterates, unrolled
 from bns_jax.ns.params import NSParams, check_shapes
 from bns_jax.pytree import as_pytree
@@ -27,9 +27,8 @@ def sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sampl
     made anew for each call, such as a `lambda` in a loop, compiles anew each time.
 
     Works under jit, vmap, grad, jvp, `jax.shard_map` and explicit meshes. Reverse mode
-    stores three iterates per evaluation and evaluates the field again. On CPU a field
-    with convolutions is differentiated without a loop, since XLA is slow with them in
-    one: that stores what the field computes on the way too.
+    stores three iterates per evaluation and evaluates the field again; on CPU, with
+    convolutions or where a field computes little, what it computes on the way instead.
 
     Args:
       params: the solver; coefficients keep the dtype that JAX has for them, whatever
@@ -92,10 +91,10 @@ def _solve(
     args: tuple[Any, ...],
 ) -> tuple[Sample, Any]:
     """Runs the solver, and keeps what is wanted of each call."""
-    leaves = jax.tree.leaves((params, x0, args))
-    if not all(isinstance(leaf, jax.Array) for leaf in leaves):
+    if not all(isinstance(v, jax.Array) for v in jax.tree.leaves((params, x0, args))):
         _check(params, x0, args)  # JAX takes some that it misreads. Its own are traced.
-    return _compiled(keep, unrolling_helps(), params, as_pytree(vf), x0, args)
+    unroll, vf = derivatives.unrolling_helps(), as_pytree(vf)
+    return _compiled(keep, unroll, params, vf, x0, args)
 
 
 def _check(params: NSParams, x0: Sample, args: tuple[Any, ...]) -> None:
@@ -120,9 +119,13 @@ def _compiled(
     def solve(form: Any, params: NSParams, x: Sample, arrays: list[Any]) -> Any:
         return form(params, field._replace(arrays=arrays), x, keep)
 
-    form = unrolled if unroll and field.unrolls else future_iterates
-    call = differentiate_as(partial(solve, form), partial(solve, iterates))
-    return call(params, x, field.arrays)
+    n = len(params.a)
+    steps = n if unroll and field.convolves else 1
+    form: Any = partial(derivatives.future_iterates, unroll=steps)
+    if unroll and n <= derivatives.MOST_SUMS and (field.convolves or field.is_small):
+        form = unrolled
+    run = derivatives.differentiate_as(partial(solve, form), partial(solve, iterates))
+    return run(params, x, field.arrays)
 
 
 def _as_arrays(
