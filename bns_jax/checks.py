@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,18 +24,26 @@ def check_floating(name: str, tree: Any) -> None:
       TypeError: if a leaf is no array of numbers.
       ValueError: if one is of another dtype, or there is none; names it.
     """
-    if not (leaves := jax.tree_util.tree_leaves_with_path(tree)):
+    if not (leaves := jax.tree.leaves(tree)):
         raise ValueError(f"expected {name} with at least one array, got {tree!r:.60}")
-    for path, leaf in leaves:
+    if all(isinstance(leaf, jax.Array) and _is_real(leaf.dtype) for leaf in leaves):
+        return  # Each call comes by here; paths are for what has to be named.
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         where = f"{name}{jax.tree_util.keystr(path)}"
         _check_numbers(where, leaf)
         dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating) or is_eight_bit(dtype):
+        if not _is_real(dtype):
             few = " of 16 bits or more" if is_eight_bit(dtype) else ""
             raise ValueError(
                 f"every leaf of {name} must be of a floating-point dtype{few}, got "
                 f"{dtype} at {where}"
             )
+
+
+@functools.cache
+def _is_real(dtype: Any) -> bool:
+    """Whether it is a floating-point dtype of 16 bits or more."""
+    return jnp.issubdtype(dtype, jnp.floating) and not is_eight_bit(dtype)
 
 
 def check_like(output: Sample, x: Sample, what: str) -> None:
@@ -196,6 +205,8 @@ def check_arrays(**trees: Any) -> None:
       TypeError: naming the leaf, and what to do.
     """
     for name, tree in trees.items():
+        if all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree)):
+            continue
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             if not isinstance(leaf, jax.Array):
                 _check_numbers(f"{name}{jax.tree_util.keystr(path)}", leaf)

@@ -144,10 +144,10 @@ def _held(function: Any) -> list[Any]:
 
 def _inside(value: Any) -> list[Any]:
     """The parts of a value that are looked at, one level down."""
-    if isinstance(value, (*_ARRAYS, type, ModuleType)):
-        return []
     if isinstance(value, FunctionType):
         return [*_cells(value), *_globals(value)]
+    if value is None or isinstance(value, (*_ARRAYS, type, ModuleType)):
+        return []
     if inspect.ismethod(value):
         return [value.__func__, value.__self__]
     if isinstance(value, functools.partial):
@@ -184,7 +184,7 @@ class _Itself:
 
 def _is_by_itself(part: Any) -> bool:
     """Whether it is compared by identity; a method is another object at each look."""
-    is_kind = isinstance(part, (*_ARRAYS, np.dtype, _Aux))
+    is_kind = part is None or isinstance(part, (*_ARRAYS, np.dtype, _Aux))
     return is_kind or (callable(part) and not inspect.ismethod(part))
 
 
@@ -259,8 +259,10 @@ def _written(code: CodeType) -> frozenset[str]:
 
 
 def _cells(function: FunctionType) -> list[Any]:
+    if function.__closure__ is None:
+        return []
     contents, written = [], _written(function.__code__)
-    named = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    named = zip(function.__code__.co_freevars, function.__closure__, strict=True)
     for name, cell in named:
         try:
             contents += [] if name in written else [cell.cell_contents]

@@ -131,7 +131,8 @@ def as_pytree(function: Any) -> Any:
         got = type(function).__name__
         raise ValueError(f"expected a function, got {got}{advice}")
     if isinstance(function, functools.partial):
-        function = Current(function.func, *function.args, **function.keywords)
+        current = Current(function.func, *function.args, **function.keywords)
+        return _arrays_apart(current, (function.args, function.keywords))
     if inspect.ismethod(function) and _has_arrays(function.__self__):
         # The weights of its module travel as arguments, as those of the module do.
         owner = _arrays_apart(function.__self__)
@@ -148,13 +149,19 @@ def _has_arrays(tree: Any) -> bool:
     return not is_leaf and any(isinstance(leaf, _ARRAYS) for leaf in leaves)
 
 
-def _arrays_apart(tree: Any) -> Any:
-    """A pytree as it is if all its leaves are arrays, else with the others static."""
-    leaves, structure = jax.tree.flatten(tree)
-    are_arrays = [isinstance(leaf, _ARRAYS) for leaf in leaves]
-    if all(are_arrays):
+def _arrays_apart(tree: Any, inside: Any = None) -> Any:
+    """A pytree as it is if all its leaves are arrays, else with the others static.
+
+    `inside` has the same leaves, where flattening the tree itself takes long.
+    """
+    # There may be thousands, at each call, and few types of them.
+    types = set(map(type, jax.tree.leaves(inside or tree)))
+    if all(issubclass(kind, _ARRAYS) for kind in types):
         return tree
-    paired = list(zip(leaves, are_arrays, strict=True))
+    leaves, structure = jax.tree.flatten(tree)
+    paired = [(leaf, isinstance(leaf, _ARRAYS)) for leaf in leaves]
+    if all(is_array for _, is_array in paired):
+        return tree
     return Partitioned(
         [leaf if is_array else None for leaf, is_array in paired],
         tuple(None if is_array else as_it_is(leaf) for leaf, is_array in paired),

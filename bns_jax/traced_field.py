@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,11 +19,14 @@ class TracedField(NamedTuple):
       evaluate: evaluate(arrays, t, x) -> u; it closes over no tracer.
       arrays: its weights, the conditioning, and what it closed over.
       convolves: whether it has a convolution in it.
+      is_small: whether it computes no more on the way, and in no loop, than three
+        arrays like x: what a loop over its evaluations would store of each.
     """
 
     evaluate: Callable[[list[Any], Array, Sample], Sample]
     arrays: list[Any]
     convolves: bool
+    is_small: bool
 
 
 def trace(vf: VelocityField, t: Array, x: Sample, args: tuple[Any, ...]) -> TracedField:
@@ -60,16 +64,27 @@ def trace(vf: VelocityField, t: Array, x: Sample, args: tuple[Any, ...]) -> Trac
         u = jax.core.eval_jaxpr(traced.jaxpr, consts, *leaves, t, *x_leaves)
         return jax.tree.unflatten(x_tree, u)
 
-    return TracedField(evaluate, [*traced.consts, *leaves], _convolves(traced.jaxpr))
-
-
-def _convolves(jaxpr: Any) -> bool:
-    """Whether a program, or one inside it, has a convolution."""
-    return any(
-        equation.primitive.name == "conv_general_dilated"
-        or any(map(_convolves, _programs(equation.params)))
-        for equation in jaxpr.eqns
+    equations = list(_equations(traced.jaxpr))
+    names = {equation.primitive.name for equation in equations}
+    outputs = [out.aval for equation in equations for out in equation.outvars]
+    computed = sum(math.prod(getattr(aval, "shape", ())) for aval in outputs)
+    most = 3 * sum(leaf.size for leaf in jax.tree.leaves(x))
+    return TracedField(
+        evaluate,
+        [*traced.consts, *leaves],
+        convolves="conv_general_dilated" in names,
+        is_small=computed <= most and not names & {"scan", "while"},
     )
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    """The operations of a program: loops, and of other programs those inside."""
+    for equation in jaxpr.eqns:
+        inside = _programs(equation.params)
+        if not inside or equation.primitive.name in ("scan", "while"):
+            yield equation
+        for program in inside:
+            yield from _equations(program)
 
 
 def _programs(params: dict[str, Any]) -> list[Any]:

@@ -250,6 +250,17 @@ def of_an_attribute():
     return lambda t, x: (3 * box.act(x) - 1) / 4, change
 
 
+def of_nothing():
+    """None becomes what holds nothing either."""
+    mask = None
+
+    def change(w):
+        nonlocal mask
+        mask = ()
+
+    return lambda t, x: (0.5 if mask is None else -1.0) * x, change
+
+
 FIELDS = {
     "method": lambda: of_network(lambda n: n.velocity),
     "method of an outer module": lambda: of_network(lambda n: Outer(n).velocity),
@@ -264,6 +275,7 @@ FIELDS = {
     "partial": lambda: of_globals(functools.partial(calls, through_another)),
     "Partial": lambda: of_globals(jax.tree_util.Partial(calls, reads_weights)),
     "number of a closure": of_a_number,
+    "nothing": of_nothing,
     "NumPy's number": lambda: of_a_number(np.float32),
     "method of an object": lambda: of_plain(lambda p: p.velocity),
     "partial method": lambda: of_plain(lambda p: functools.partial(p.velocity)),
@@ -292,6 +304,7 @@ FIELDS = {
 KEPT = ("method of an object", "closure", "object with an array")
 KEPT += (
     "static part of a module",
+    "nothing",
     "static array of a tree",
     "global weights of another function",
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bns_jax import ns, solvers
-from bns_jax.derivatives import differentiate_as, inside_a_loop
+from bns_jax.derivatives import MOST_SUMS, differentiate_as, inside_a_loop
 from tests.laws import assert_close, first_cases
 
 X0 = np.random.default_rng(0).normal(size=(2, 6, 6, 3))
@@ -85,6 +85,14 @@ def multiply(kernel, t, x):
     return jnp.sin(jnp.einsum("bhwi,ij->bhwj", x, kernel[0, 0]) + t)
 
 
+def little(kernel, t, x):
+    return jnp.tanh(jnp.einsum("bhwi,ij->bhwj", x, kernel[0, 0]))
+
+
+def in_its_own_loop(kernel, t, x):
+    return jax.lax.fori_loop(0, 2, lambda _, x: jnp.sin(x + t), x)
+
+
 def inside_a_call(kernel, t, x):
     return jax.checkpoint(jax.jit(functools.partial(convolve, kernel)))(t, x)
 
@@ -97,12 +105,15 @@ def total(field, params, x0, kernel):
 @pytest.mark.parametrize(
     ("field", "loops"),
     first_cases(
-        [(convolve, 0), (inside_a_call, 0), (multiply, 2)],
+        [(convolve, 0), (inside_a_call, 0), (little, 0), (multiply, 2)],
         (inside_a_call, 0),
+        (little, 0),
         (multiply, 2),
     ),
 )
-def test_only_convolutions_are_differentiated_without_a_loop(field, loops):
+def test_convolutions_and_what_is_little_are_differentiated_without_a_loop(
+    field, loops
+):
     """XLA's CPU backend is slow with them in one; all else compiles faster in one."""
     inputs = jax.tree.map(jnp.asarray, (solvers.midpoint(4), X0, KERNEL))
     f = functools.partial(total, field)
@@ -112,6 +123,33 @@ def test_only_convolutions_are_differentiated_without_a_loop(field, loops):
 
     assert count(jax.grad(f, argnums=(0, 1, 2))) == loops
     assert count(f) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "nfe", "in_a_loop"),
+    [
+        (little, MOST_SUMS, False),
+        (little, MOST_SUMS + 1, True),
+        (convolve, MOST_SUMS + 1, False),
+        (in_its_own_loop, 2, True),
+    ],
+)
+def test_many_evaluations_and_loops_inside_a_field_keep_the_loop(field, nfe, in_a_loop):
+    """Derivatives agree with those of the algorithm that JAX differentiates itself."""
+    inputs = jax.tree.map(jnp.asarray, (solvers.euler(nfe), X0, KERNEL))
+
+    def by_hand(params, x0, kernel):
+        vf = functools.partial(field, kernel)
+        return jnp.sum(jnp.square(ns.as_solver(params)(vf, x0)))
+
+    f = jax.jit(jax.grad(functools.partial(total, field), argnums=(0, 1, 2)))
+    compiled = f.lower(*inputs).compile()
+    assert (" while(" in compiled.as_text()) == in_a_loop
+    expected = jax.jit(jax.grad(by_hand, argnums=(0, 1, 2)))(*inputs)
+    for got, leaf in zip(
+        *map(jax.tree.leaves, (compiled(*inputs), expected)), strict=True
+    ):
+        assert_close(got, leaf, 1e-11)
 
 
 def test_the_path_and_the_velocities_are_differentiated_like_the_end():

@@ -1,4 +1,4 @@
-"""Eq. 11 as a scan, which JAX differentiates as it stands."""
+"""Eq. 11: each iterate is summed when it is due, in a loop or without one."""
 
 from __future__ import annotations
 
@@ -14,68 +14,59 @@ from bns_jax.ns.params import NSParams
 from bns_jax.traced_field import TracedField
 from bns_jax.typing import Array, Sample, wider
 
-# Its transposes are matrix products too: sums of products are far slower, and copy Y.
-_product = functools.partial(jnp.tensordot, precision="highest")
-
 
 def iterates(
-    params: NSParams,
-    field: TracedField,
-    x0: Sample,
-    keep: Callable[[Sample, Sample], Any],
-    unroll: int = 1,
+    params: NSParams, field: TracedField, x0: Sample, keep: Callable[..., Any]
 ) -> tuple[Sample, Any]:
-    """x_n, and what `keep(x_{j+1}, u_j)` returns of all calls, stacked.
+    """x_n, and what `keep` returns of x_{j+1} and u_j, stacked.
 
-    The carry holds the future iterates Y, from Y = a (x) x_0 on; call j adds its
-    column, Y += b_j (x) u_j, and x_{j+1} = Y[j] is complete by then. The backward pass
-    stores x_j for each call; row i of b times stored velocities would take O(n^2).
-
-    Args:
-      params: the solver, of floating-point dtypes.
-      field: the velocity field.
-      x0: noise; Y is made from it, never from fresh zeros, for its sharding.
-      keep: says what is wanted of each call.
-      unroll: steps of the loop that are compiled one after another.
+    To be run, not differentiated: that would store all velocities at each call.
     """
-    number = jnp.arange(len(params.a))
-
-    # Inside a loop the passes share nothing; where it is unrolled, they must not.
-    @functools.partial(jax.checkpoint, prevent_cse=unroll > 1)
-    def call(arrays: list[Any], t_j: Array, b_j: Array, x: Sample) -> Any:
-        u = field.evaluate(arrays, t_j, x)
-        return _outer(b_j, u, x), u
+    rows = _rows(params)
 
     def step(carry: Any, inputs: Any) -> Any:
-        Y, x = carry
-        j, t_j, b_j = inputs
-        b_j = jnp.where(number >= j, b_j, jnp.zeros_like(b_j))
-        column, u = call(field.arrays, t_j, b_j, x)
-        Y = jax.tree.map(jnp.add, Y, column)
-        x = jax.tree.map(lambda y, x: _row(y, j).astype(x.dtype), Y, x)
-        return (Y, x), keep(x, u)
+        terms, x = carry
+        j, t_j, row = inputs
+        u = field.evaluate(field.arrays, t_j, x)
+        put = functools.partial(lax.dynamic_update_index_in_dim, index=j + 1, axis=0)
+        terms = jax.tree.map(put, terms, _widened(rows, u, x))
+        x = jax.tree.map(lambda x, terms: _sum(row, x, *terms), x, terms)
+        return (terms, x), keep(x, u)
 
-    calls = number, params.times, params.b.T
-    (_, x), kept = lax.scan(step, (_outer(params.a, x0, x0), x0), calls, unroll=unroll)
+    # Those not met yet weigh nothing; no fresh zeros, which have no sharding.
+    first, count = _widened(rows, x0, x0), rows.shape[1]
+    terms = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), first)
+    calls = jnp.arange(count - 1), params.times, rows
+    (_, x), kept = lax.scan(step, (terms, x0), calls)
     return x, kept
 
 
-def _outer(coefficients: Array, u: Sample, x: Sample) -> Sample:
-    """The outer product with u, in the wider of the coefficients' dtype and x's."""
+def unrolled(
+    params: NSParams, field: TracedField, x0: Sample, keep: Callable[..., Any]
+) -> tuple[Sample, Any]:
+    """The same without a loop, to be differentiated: all on the way is stored."""
+    rows = _rows(params)
+    x, terms, kept = x0, [_widened(rows, x0, x0)], []
+    for t_j, row in zip(params.times, rows, strict=True):
+        u = field.evaluate(field.arrays, t_j, x)
+        terms.append(_widened(rows, u, x))
+        x = jax.tree.map(functools.partial(_sum, row), x, *terms)
+        kept.append(keep(x, u))
+    return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept)
 
-    def outer(u: Array, x: Array) -> Array:
-        wide = wider(coefficients.dtype, x.dtype)
-        return _product(coefficients.astype(wide), u.astype(wide), 0)
 
-    return jax.tree.map(outer, u, x)
-
-
-@jax.custom_jvp
-def _row(y: Array, j: Array) -> Array:
-    return y[j]
+def _rows(params: NSParams) -> Array:
+    """(n, n + 1): what x_0 and u_0 .. u_{n-1} weigh in each iterate."""
+    dtype = wider(params.a.dtype, params.b.dtype)
+    return jnp.column_stack([v.astype(dtype) for v in (params.a, jnp.tril(params.b))])
 
 
-@_row.defjvp
-def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (y, j), (d_y, _) = primals, tangents
-    return y[j], _product((jnp.arange(len(y)) == j).astype(y.dtype), d_y, 1)
+def _widened(rows: Array, u: Sample, x: Sample) -> Sample:
+    """A tree in the wider of the coefficients' dtype and x's, for its sums."""
+    return jax.tree.map(lambda u, x: u.astype(wider(rows.dtype, x.dtype)), u, x)
+
+
+def _sum(row: Array, x: Array, *terms: Array) -> Array:
+    """The terms that there are by their weights, in the dtype of x."""
+    row = row.astype(terms[0].dtype)
+    return functools.reduce(jnp.add, map(jnp.multiply, row, terms)).astype(x.dtype)

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bns_jax import derivatives
 from bns_jax.checks import check_arrays, check_floating
-from bns_jax.derivatives import differentiate_as, unrolling_helps
-from bns_jax.ns.iterates import iterates
+from bns_jax.ns.iterates import iterates, unrolled
 from bns_jax.ns.params import NSParams, check_shapes
 from bns_jax.pytree import as_pytree
 from bns_jax.traced_field import TracedField, trace
@@ -27,9 +27,8 @@ def sample(params: NSParams, vf: VelocityField, x0: Sample, *args: Any) -> Sampl
     made anew for each call, such as a `lambda` in a loop, compiles anew each time.
 
     Works under jit, vmap, grad, jvp, `jax.shard_map` and explicit meshes. Reverse mode
-    stores three iterates per evaluation and evaluates the field again. On CPU a field
-    with convolutions is differentiated without a loop, since XLA is slow with them in
-    one: that stores what the field computes on the way too.
+    stores three iterates per evaluation and evaluates the field again; on CPU, with
+    convolutions or where a field computes little, what it computes on the way instead.
 
     Args:
       params: the solver; coefficients keep the dtype that JAX has for them, whatever
@@ -91,11 +90,17 @@ def _solve(
     x0: Sample,
     args: tuple[Any, ...],
 ) -> tuple[Sample, Any]:
-    """Checks what is given, runs the solver, and keeps what is wanted of each call."""
+    """Runs the solver, and keeps what is wanted of each call."""
+    if not all(isinstance(v, jax.Array) for v in jax.tree.leaves((params, x0, args))):
+        _check(params, x0, args)  # JAX takes some that it misreads. Its own are traced.
+    unroll, vf = derivatives.unrolling_helps(), as_pytree(vf)
+    return _compiled(keep, unroll, params, vf, x0, args)
+
+
+def _check(params: NSParams, x0: Sample, args: tuple[Any, ...]) -> None:
     check_floating("x0", x0)
     check_shapes(params)
     check_arrays(args=args)
-    return _compiled(keep, unrolling_helps(), params, as_pytree(vf), x0, args)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -107,16 +112,20 @@ def _compiled(
     x0: Sample,
     args: tuple[Any, ...],
 ) -> tuple[Sample, Any]:
-    """`unroll` says how a field that has convolutions is differentiated."""
+    """`unroll` says that some fields are differentiated without a loop."""
+    _check(params, x0, args)
     params, field, x = _as_arrays(params, vf, x0, args)
 
-    def run(steps: int, params: NSParams, x: Sample, arrays: list[Any]) -> Any:
-        return iterates(params, field._replace(arrays=arrays), x, keep, steps)
+    def solve(form: Any, params: NSParams, x: Sample, arrays: list[Any]) -> Any:
+        return form(params, field._replace(arrays=arrays), x, keep)
 
-    solve: Callable[..., Any] = partial(run, 1)
-    if unroll and field.convolves:
-        solve = differentiate_as(partial(run, len(params.a)), solve)
-    return solve(params, x, field.arrays)
+    n = len(params.a)
+    steps = n if unroll and field.convolves else 1
+    form: Any = partial(derivatives.future_iterates, unroll=steps)
+    if unroll and n <= derivatives.MOST_SUMS and (field.convolves or field.is_small):
+        form = unrolled
+    run = derivatives.differentiate_as(partial(solve, form), partial(solve, iterates))
+    return run(params, x, field.arrays)
 
 
 def _as_arrays(
