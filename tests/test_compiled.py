@@ -174,6 +174,7 @@ def test_a_family_that_changes_is_validated_as_it_is():
     np.testing.assert_allclose(found.history[0].val_metric, reached, rtol=1e-12)
 
 
+@pytest.mark.exhaustive
 def test_a_metric_that_changed_is_another_search(tmp_path):
     factor = {"of": 1.0}
 

@@ -187,6 +187,7 @@ def test_the_first_time_need_not_be_zero(rng, degree):
     assert_exact(got, room(np.asarray(got.times), degree))
 
 
+@pytest.mark.exhaustive
 def test_the_last_of_two_combinators_has_its_way():
     family = families.bns(start_params("midpoint", 2))
     path = schedulers.cosine()

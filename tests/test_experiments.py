@@ -222,6 +222,7 @@ def signal_once(there, number):
     thread.join()
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_was_stopped_continues_to_the_same_solver(by_algorithm_2, tmp_path):
     undisturbed, flags, _ = by_algorithm_2
     with signal_once(lambda: any(tmp_path.glob("pairs/*/shard-*")), signal.SIGTERM):
@@ -280,12 +281,13 @@ def test_an_artefact_of_another_run_is_refused_by_name(by_algorithm_2, tmp_path)
 
 def test_a_start_of_another_run_is_refused_by_name(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
-    two, three = (tmp_path / "starts" / f"greedy_{nfe}.json" for nfe in (2, 3))
-    shutil.copy(two, three)
-    refused = digits(tmp_path, *MIXTURE, "--nfe=3")
+    two, four = (tmp_path / "starts" / f"greedy_{nfe}.json" for nfe in (2, 4))
+    shutil.copy(two, four)
+    (tmp_path / "solvers" / "bns_4.json").unlink()
+    refused = digits(tmp_path, *MIXTURE, "--nfe=4")
     assert refused.returncode == 1
-    assert f"{three} is another start; " in refused.stderr
-    assert "nfe: there 2, here 3" in refused.stderr
+    assert f"{four} is another start; " in refused.stderr
+    assert "nfe: there 2, here 4" in refused.stderr
 
 
 def test_a_second_run_at_the_same_time_is_refused(tmp_path):
@@ -581,16 +583,15 @@ def begun(tmp_path_factory):
     return dict(zip(cases, ended, strict=True))
 
 
+@pytest.mark.exhaustive
 class TestCpuOfASmallNetwork:
     """The devices that jax sees once a program has begun, and how it compiles."""
 
-    @pytest.mark.exhaustive
     def test_there_is_one_per_core(self, begun):
         (count, xla), cores = begun["small"], len(os.sched_getaffinity(0))
         assert count <= cores and (2 * count > cores or count == 8)
         assert xla == ["--xla_backend_optimization_level=1"]
 
-    @pytest.mark.exhaustive
     def test_a_large_one_has_the_whole_cpu(self, begun):
         assert begun["large"] == (1, [])
 
