@@ -185,9 +185,10 @@ class TestMainJob:
 
 @pytest.mark.exhaustive
 def test_the_network_that_ships_is_distilled_without_a_word_on_stderr(tmp_path):
-    done = programs.in_its_process("digits", f"--workdir={tmp_path}", *SMALL)
+    flags = (*SMALL, "--nfe=1", "--solvers=euler", "--iterations=1")
+    done = programs.in_its_process("digits", f"--workdir={tmp_path}", *flags)
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "solvers" / "bns_2.json").exists()
+    assert (tmp_path / "solvers" / "bns_1.json").exists()
 
 
 @pytest.fixture(scope="module")
@@ -236,14 +237,13 @@ def test_a_run_that_was_stopped_continues_to_the_same_solver(by_algorithm_2, tmp
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_ends_a_program_in_order(tmp_path, number):
+def test_a_signal_saves_and_ends_a_program_in_order(tmp_path):
     flags = (f"--workdir={tmp_path}", *MIXTURE)
     with programs.started("digits", *flags) as process:
         while not any(tmp_path.glob("pairs/train/shard-*")):
             assert process.poll() is None
             time.sleep(0.05)
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)  # SIGTERM: above, in this process
         said, complaints = process.communicate(timeout=120)
     assert (process.returncode, complaints) == (0, "")
     assert "all is saved, the same command continues" in said
