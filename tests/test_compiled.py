@@ -141,6 +141,7 @@ def of_an_array():
     return functools.partial(loss, factor=factor), lambda: np.copyto(factor, 2.0)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "make",
     first_of([of_a_global, of_a_closure, of_an_attribute, of_an_array], of_a_closure),

@@ -83,16 +83,12 @@ def write(name, kind, folder):
     return path
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("name", "kind", "flags"),
     [
-        pytest.param(
-            *("adm64", "zip", (*ADAM, "--guidance=0.2")), marks=pytest.mark.exhaustive
-        ),
-        pytest.param(
-            *("edm_cifar10_uncond_vp", "pickle", (*ADAM, "--guidance=0")),
-            marks=pytest.mark.exhaustive,
-        ),
+        ("adm64", "zip", (*ADAM, "--guidance=0.2")),
+        ("edm_cifar10_uncond_vp", "pickle", (*ADAM, "--guidance=0")),
         ("sit_xl_2", "safetensors", (*ADAM, "--guidance=0.5", "--labels=0,2")),
     ],
 )
