@@ -13,7 +13,9 @@ if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
     # XLA's older emitters of kernels take half the time; newer jax has lost them, and
     # reads over this.
     older = "xla_cpu_disable_new_fusion_emitters"
-    os.environ["XLA_FLAGS"] = f"--xla_backend_extra_options={older}"
+    # Programs are small: to split each into parts for several threads takes longer.
+    whole = "--xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"--xla_backend_extra_options={older} {whole}"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Of this run alone: its workers and its programs find the variable set.
     compiled = tempfile.TemporaryDirectory()

@@ -14,7 +14,7 @@ import numpy as np
 from bns_jax import Problem, distill, families, ground_truth, parallel, solvers
 from tests import searches
 
-NFE, STEPS, STOPPED_AT = 3, 10, 5
+NFE, STEPS, STOPPED_AT = 2, 10, 5
 WIDTH = 8
 
 

@@ -200,7 +200,7 @@ def test_any_array_is_refused_by_name_or_taken_as_its_copy(name, examples):
 
 
 @pytest.mark.parametrize("examples", first_of([2, 4], 2))
-@pytest.mark.parametrize("name", first_of(SLOW, "conventions.check", "greedy", "fit"))
+@pytest.mark.parametrize("name", first_of(SLOW, "conventions.check", "fit"))
 def test_long_work_refuses_first_or_takes_any_layout(name, examples):
     _check_drawn(SLOW[name], arrays([(3, 2), (3,), (0, 2), ()]), examples)
 

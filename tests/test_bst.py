@@ -415,6 +415,7 @@ def test_the_loss_takes_paths_in_single_precision(rng):
     assert_close(got, loss_of("midpoint")(theta, sine, TIMES, path), 1e-5)
 
 
+@pytest.mark.exhaustive
 @midpoint_first
 def test_training_on_the_bound_lowers_the_error(rng, base):
     vf, flow, _ = PROBLEMS["linear"]

@@ -194,6 +194,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.exhaustive
 def test_a_full_disk_is_an_error_and_the_steps_before_stay(two_steps):
     """No file may grow beyond 64 KiB, which is where this disk ends.
 
@@ -633,6 +634,7 @@ def test_the_state_of_one_evaluation_is_saved(tmp_path):
     assert fit(tmp_path).history[-1] == done.history[-1]
 
 
+@pytest.mark.exhaustive
 def test_a_search_holds_no_infinity(tmp_path):
     with jax.debug_infs(True):
         assert np.isfinite(fit(tmp_path).val_metric)

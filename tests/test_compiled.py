@@ -141,6 +141,7 @@ def of_an_array():
     return functools.partial(loss, factor=factor), lambda: np.copyto(factor, 2.0)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "make",
     first_of([of_a_global, of_a_closure, of_an_attribute, of_an_array], of_a_closure),
@@ -174,6 +175,7 @@ def test_a_family_that_changes_is_validated_as_it_is():
     np.testing.assert_allclose(found.history[0].val_metric, reached, rtol=1e-12)
 
 
+@pytest.mark.exhaustive
 def test_a_metric_that_changed_is_another_search(tmp_path):
     factor = {"of": 1.0}
 

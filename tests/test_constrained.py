@@ -125,6 +125,7 @@ def test_one_step_of_order_two_satisfies_degree_two(start):
     assert_close(member(family).b, params.b, 1e-14)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("start", first_of(["heun", "ab3", "edm_heun"], "heun"))
 @each_degree
 def test_constraining_twice_is_constraining_once(start, degree):
@@ -187,6 +188,7 @@ def test_the_first_time_need_not_be_zero(rng, degree):
     assert_exact(got, room(np.asarray(got.times), degree))
 
 
+@pytest.mark.exhaustive
 def test_the_last_of_two_combinators_has_its_way():
     family = families.bns(start_params("midpoint", 2))
     path = schedulers.cosine()

@@ -364,18 +364,18 @@ def test_the_seed_decides_the_run(problem, short):
     assert any(np.any(a != b) for a, b in zip(other.params, short.params, strict=True))
 
 
-def test_the_best_iteration_is_kept_when_training_diverges(problem):
-    # Small steps down, then large ones up.
-    def rate(step):
-        return jnp.where(step < 20, -2e-3, 0.1)
+def turning(step):
+    """Small steps down, then large ones up."""
+    return jnp.where(step < 20, -2e-3, 0.1)
 
-    diverging = optax.chain(optax.scale_by_adam(), optax.scale_by_schedule(rate))
-    result = fit(
-        problem,
-        optimizer=distill.with_optax(diverging),
-        iterations=40,
-        evaluate_every=10,
-    )
+
+DIVERGING = distill.with_optax(
+    optax.chain(optax.scale_by_adam(), optax.scale_by_schedule(turning))
+)
+
+
+def test_the_best_iteration_is_kept_when_training_diverges(problem):
+    result = fit(problem, optimizer=DIVERGING, iterations=40, evaluate_every=10)
     values = [row.val_metric for row in result.history]
     assert values[0] < values[1] < values[2]
     assert values[-1] < values[0]
@@ -522,20 +522,11 @@ def test_patience_ends_a_run_that_gains_nothing(problem, tmp_path):
 
 
 def test_patience_counts_from_the_last_gain(problem):
-    # Gains up to iteration 10, losses after it.
-    def rate(step):
-        return jnp.where(step < 10, -2e-3, 0.1)
-
-    tx = optax.chain(optax.scale_by_adam(), optax.scale_by_schedule(rate))
-    result = fit(
-        problem,
-        optimizer=distill.with_optax(tx),
-        iterations=40,
-        evaluate_every=5,
-        patience=2,
-    )
-    assert [row.iteration for row in result.history] == [0, 5, 10, 15, 20]
-    assert result.iteration == 10
+    # Gains up to iteration 20, losses after it.
+    settings = {"optimizer": DIVERGING, "iterations": 40, "evaluate_every": 5}
+    result = fit(problem, **settings, patience=2)
+    assert [row.iteration for row in result.history] == [*range(0, 31, 5)]
+    assert result.iteration == 20
 
 
 @pytest.mark.parametrize(
@@ -676,11 +667,8 @@ def test_the_checkpoint_of_another_run_is_refused_by_name(saved, problem, name):
 
 def test_settings_of_optax_are_told_apart_by_the_name_given(problem, tmp_path):
     def run(name, rate):
-        return fit(
-            problem,
-            optimizer=distill.with_optax(optax.sgd(rate), name),
-            checkpoint=tmp_path,
-        )
+        optimizer = distill.with_optax(optax.sgd(rate), name)
+        return fit(problem, optimizer=optimizer, iterations=1, checkpoint=tmp_path)
 
     run("sgd(0.1)", 0.1)
     with pytest.raises(ValueError, match=r"there 'sgd\(0.1\)', here 'sgd\(0.2\)'"):
@@ -819,12 +807,13 @@ def test_bad_input_is_named_before_anything_is_done(problem, tmp_path, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_ten_losses_in_a_row_that_are_not_finite_stop_the_run(problem, tmp_path):
-    def loss(x, target):
-        return jnp.full(x.shape[0], jnp.nan)
+def no_number(x, target):
+    return jnp.full(x.shape[0], jnp.nan)
 
+
+def test_ten_losses_in_a_row_that_are_not_finite_stop_the_run(problem, tmp_path):
     with pytest.raises(ValueError, match="no step from iteration 1 to 10 was finite"):
-        fit(problem, objective=loss, checkpoint=tmp_path)
+        fit(problem, objective=no_number, checkpoint=tmp_path)
     # What is saved is the start, which such steps leave as it is.
     start = families.bns(solvers.midpoint(NFE)).theta
     state = initial_state(
@@ -838,13 +827,11 @@ def test_ten_losses_in_a_row_that_are_not_finite_stop_the_run(problem, tmp_path)
 
 @pytest.mark.parametrize("iterations", [4, 12])
 def test_a_run_that_failed_fails_again(problem, tmp_path, iterations):
-    def loss(x, target):
-        return jnp.full(x.shape[0], jnp.nan)
-
+    settings = {"objective": no_number, "iterations": iterations}
     said = set()
     for _ in range(2):
         with pytest.raises(ValueError, match="was finite") as caught:
-            fit(problem, objective=loss, iterations=iterations, checkpoint=tmp_path)
+            fit(problem, **settings, checkpoint=tmp_path)
         said.add(str(caught.value))
     assert len(said) == 1
 
@@ -905,6 +892,7 @@ def test_a_run_continues_on_other_devices(problem, short, tmp_path, devices):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_dies_at_a_validation_gives_its_row_again(problem, tmp_path):
     """A callback that keeps rows of its own misses none."""
     rows = []
@@ -932,6 +920,7 @@ def test_a_run_that_dies_at_a_validation_gives_its_row_again(problem, tmp_path):
     assert rows == [10, 12]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", first_of([np.int64, np.int32, np.uint8], np.int32))
 def test_counts_of_numpy_are_counts(problem, tmp_path, kind):
     settings = {"iterations": 2, "evaluate_every": 1, "batch": 16, "seed": 1}

@@ -148,6 +148,7 @@ def test_every_family_ends_above_its_start(problem, name):
         np.testing.assert_allclose(b[-1] @ times, 0.5, atol=1e-12)
 
 
+@pytest.mark.exhaustive
 def test_ten_times_fewer_forwards_than_adam_end_higher(problem):
     fast = fit(problem, iterations=4)
     slow = fit(problem, optimizer=distill.adam(), iterations=100, evaluate_every=50)

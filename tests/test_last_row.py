@@ -81,6 +81,7 @@ def test_the_last_row_is_weighted_least_squares(batch, tree):
     np.testing.assert_array_equal(moved.b[:-NFE], family.theta.b[:-NFE])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("loss", "double"),
     first_cases([PSNR, HUBER], PSNR),

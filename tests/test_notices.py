@@ -39,7 +39,7 @@ WARN = {
 }
 
 
-@pytest.mark.parametrize("name", first_of(WARN, "find", "load"))
+@pytest.mark.parametrize("name", first_of(WARN, "fit", "load"))
 def test_a_warning_names_the_line_of_its_user(name, tmp_path):
     with pytest.warns(UserWarning) as heard:
         WARN[name](tmp_path)

@@ -80,6 +80,7 @@ def test_what_does_not_say_is_refused_with_advice(function, message):
         fit(metric=function)
 
 
+@pytest.mark.exhaustive
 def test_either_form_gives_the_same_search():
     expected = fit(objective=squares)
     assert_same_params(fit(objective=of_batch), expected)

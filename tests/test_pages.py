@@ -71,13 +71,8 @@ def test_a_family(monkeypatch):
     ns.validate(scaled.to_params(scaled.theta))
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        distill.gauss_newton(),
-        pytest.param(distill.adam(1e-2), marks=pytest.mark.exhaustive),
-    ],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("optimizer", [distill.gauss_newton(), distill.adam(1e-2)])
 def test_an_objective(monkeypatch, optimizer):
     loss = run_code(monkeypatch, "A new objective").masked_error
     mask = np.zeros((16, 2, 2))

@@ -539,6 +539,7 @@ def test_weights_that_are_no_finite_numbers_are_refused(kind, monkeypatch):
         pretrained.load("adm64", "file", config=fixture.values)
 
 
+@pytest.mark.exhaustive
 def test_a_dit_may_lack_the_null_label_and_be_of_another_ratio(tmp_path):
     """It is the usual one, whose other numbers are zeros."""
     fixture = Fixture("dit_tiny")

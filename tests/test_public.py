@@ -1,6 +1,7 @@
 """The house: floors, what an import loads, and the names that users may rely on."""
 
 import ast
+import functools
 import inspect
 import subprocess
 import sys
@@ -99,9 +100,15 @@ def floor_of(path):
     return EXPERIMENTS if path.parts[0] == "experiments" else FLOOR[module_of(path)]
 
 
+@functools.cache
+def nodes(path):
+    """All of a file's syntax tree."""
+    return tuple(ast.walk(ast.parse((ROOT / path).read_text())))
+
+
 def imports(path):
     """Full names of all that a file imports, at its top or anywhere inside."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -162,7 +169,7 @@ def test_no_solver_knows_a_model(path):
 @each(library)
 def test_only_experiments_read_flags_or_print(path):
     assert not [name for name in imports(path) if name.split(".")[0] == "absl"]
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id != "print", f"{path}:{node.lineno}"
 

@@ -303,6 +303,7 @@ class TestAgreement:
 
 
 class TestCommand:
+    @pytest.mark.exhaustive
     def test_prints_writes_and_draws(self, tmp_path, rng):
         interchange.save(tmp_path / "mine.json", random_params(rng, 8))
         done = programs.run(
