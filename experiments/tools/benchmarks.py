@@ -14,13 +14,13 @@ import numpy as np
 from experiments.run import cli
 from experiments.run.config import Config
 from experiments.run.progress import quiet
-from experiments.tools import bench_sampling
+from experiments.tools import bench_pairs, bench_sampling, bench_training
 
 _RUNS = 15
 
 
 def main(config: Config) -> None:
-    """Prints the overhead of `sample`, its import and gradients, and their memory."""
+    """Prints what sampling, training and ground truth take."""
     del config
     quiet()
     device = jax.devices()[0]
@@ -31,6 +31,10 @@ def main(config: Config) -> None:
     bench_sampling.gradient_overhead()
     bench_sampling.backward_memory()
     bench_sampling.unrolled_gradients()
+    bench_training.memory()
+    bench_training.algebra()
+    bench_pairs.peers()
+    bench_pairs.waiting()
 
 
 def _import_overhead() -> None:
