@@ -222,23 +222,6 @@ class TestMainJob:
         assert f"{four} is another start; " in refused.stderr
         assert "nfe: there 2, here 4" in refused.stderr
 
-    @pytest.mark.exhaustive
-    def test_a_damaged_solver_is_made_again_and_the_others_are_left(
-        self, finished, tmp_path
-    ):
-        shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
-        two, four = (tmp_path / "solvers" / f"bns_{nfe}.json" for nfe in (2, 4))
-        assert interchange.load_metadata(four)["start"] == "greedy_after_2"
-        before = interchange.load(two), contents(tmp_path)[four.relative_to(tmp_path)]
-        two.write_bytes(two.read_bytes()[:300])
-        again = digits(tmp_path, *MIXTURE, "--nfe=2,3,4")
-        assert again.returncode == 0, again.stderr
-        assert f"{two} is no solver file" in again.stderr
-        assert (tmp_path / "solvers" / "bns_3.json").exists()
-        after = interchange.load(two), contents(tmp_path)[four.relative_to(tmp_path)]
-        chex.assert_trees_all_equal(after[0], before[0])
-        assert after[1] == before[1]
-
 
 @pytest.mark.exhaustive
 def test_the_network_that_ships_is_distilled_without_a_word_on_stderr(tmp_path):
@@ -415,6 +398,22 @@ def test_other_starts_by_flags(tmp_path, init):
     else:
         assert set(starts) <= set(COMMON)
         assert found[0]["identity"]["sigma_0"] == 2.0
+
+
+@pytest.mark.exhaustive
+def test_a_damaged_solver_is_made_again_and_the_others_are_left(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    two, four = (tmp_path / "solvers" / f"bns_{nfe}.json" for nfe in (2, 4))
+    assert interchange.load_metadata(four)["start"] == "greedy_after_2"
+    before = interchange.load(two), contents(tmp_path)[four.relative_to(tmp_path)]
+    two.write_bytes(two.read_bytes()[:300])
+    again = digits(tmp_path, *MIXTURE, "--nfe=2,3,4")
+    assert again.returncode == 0, again.stderr
+    assert f"{two} is no solver file" in again.stderr
+    assert (tmp_path / "solvers" / "bns_3.json").exists()
+    after = interchange.load(two), contents(tmp_path)[four.relative_to(tmp_path)]
+    chex.assert_trees_all_equal(after[0], before[0])
+    assert after[1] == before[1]
 
 
 @pytest.mark.parametrize(
