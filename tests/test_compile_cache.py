@@ -57,6 +57,13 @@ def test_a_folder_that_cannot_be_made_is_one_line_and_the_run_goes_on(unset, cap
     assert line.startswith("what is compiled is not kept for the next run: ")
 
 
+def test_without_a_package_for_locks_nothing_is_kept(unset, capsys, monkeypatch):
+    monkeypatch.setattr(compile_cache.importlib.util, "find_spec", lambda name: None)
+    compile_cache.keep()
+    assert jax.config.jax_compilation_cache_dir is None
+    assert "filelock is missing" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("platform", "folder"),
     [("linux", ".cache"), ("darwin", "Library/Caches"), ("win32", ".")],

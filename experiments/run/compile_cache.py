@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import sys
@@ -14,7 +15,7 @@ _MOST_BYTES = 2 * 2**30
 def keep() -> None:
     """Turns JAX's persistent cache on, unless the user has said where or that not.
 
-    A folder that cannot be written is said in one line, and nothing is kept.
+    Where that cannot be, as in a folder that cannot be written, one line says so.
     """
     import jax
 
@@ -23,6 +24,8 @@ def keep() -> None:
         return
     folder = user_folder() / "compiled"
     try:
+        if importlib.util.find_spec("filelock") is None:
+            raise OSError("the package filelock is missing")
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
