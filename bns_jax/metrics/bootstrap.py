@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from bns_jax import scalars
 from bns_jax.metrics.checks import check_real
+
+_MOST_KEPT = 2**23
 
 
 def bootstrap_interval(
@@ -40,10 +44,22 @@ def bootstrap_interval(
     confidence = scalars.fraction("confidence", confidence)
     if confidence in (0.0, 1.0):
         raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
-    counts = np.random.default_rng(seed).multinomial(
-        values.size, np.full(values.size, 1 / values.size), size=resamples
-    )
+    is_kept = isinstance(seed, int) and resamples * values.size <= _MOST_KEPT
+    counts = (_same if is_kept else _drawn)(values.size, resamples, seed)
     means = counts @ values / values.size
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _drawn(size: int, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, size), how often each value is in each set."""
+    counts = np.random.default_rng(seed).multinomial(
+        size, np.full(size, 1 / size), size=resamples
+    )
+    # A product of integers and floats would convert them each time.
+    return counts.astype(np.float64)
+
+
+# Tables ask for many intervals of as many values, and to draw takes most of one.
+_same = functools.lru_cache(maxsize=1)(_drawn)
