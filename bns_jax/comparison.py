@@ -139,16 +139,9 @@ def compare(
     Warns:
       UserWarning: if the pairs are too inexact for what was measured on them.
     """
-    asked = [nfe] if np.ndim(nfe) == 0 else list(nfe)  # type: ignore[arg-type]
-    counts = [scalars.nfe(count) for count in asked]
-    if not counts:
-        raise ValueError("expected at least one number of evaluations, got none")
+    counts = _counts(nfe)
     pairs.check(data)
-    kinds.check(
-        "what accuracy.measure returns", truth, Accuracy, "truth", optional=True
-    )
-    if truth is not None and metric is not None:
-        raise ValueError("truth is in PSNR: expected no metric, got one")
+    _check_truth(truth, metric)
     kinds.check("solvers by name", {} if also is None else also, Mapping, "also")
     problem = Problem.of(vf)
     if scheduler is not None:
@@ -159,13 +152,26 @@ def compare(
         ns.validate(params)
     results = measure_all(problem, data, chosen, metric, directory, report)
     caption = f"{_described(metric)} on {data.size} pairs"
-    if path is None:
-        caption += _LEFT_OUT
-    if truth is not None:
-        caption += f"; {truth}"
-        for doubt in truth.doubts(result.mean for result in results):
-            notices.warn(doubt)
-    return Comparison(tuple(results), caption)
+    for doubt in truth.doubts(result.mean for result in results) if truth else ():
+        notices.warn(doubt)
+    notes = [_LEFT_OUT if path is None else "", f"; {truth}" if truth else ""]
+    return Comparison(tuple(results), caption + "".join(notes))
+
+
+def _counts(nfe: int | Sequence[int]) -> list[int]:
+    """Numbers of evaluations, at least one."""
+    asked = [nfe] if np.ndim(nfe) == 0 else list(nfe)  # type: ignore[arg-type]
+    if not asked:
+        raise ValueError("expected at least one number of evaluations, got none")
+    return [scalars.nfe(count) for count in asked]
+
+
+def _check_truth(truth: Any, metric: Metric | None) -> None:
+    """Refuses what is no accuracy, or is none of this metric."""
+    expected = "what accuracy.measure returns"
+    kinds.check(expected, truth, Accuracy, "truth", optional=True)
+    if truth is not None and metric is not None:
+        raise ValueError("truth is in PSNR: expected no metric, got one")
 
 
 def _described(metric: Metric) -> str:

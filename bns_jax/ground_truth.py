@@ -51,9 +51,8 @@ def pairs(
 ) -> Pairs:
     """Solves the sampling ODE from t = 0 to 1 for each sample on its own.
 
-    Each sample has its own step sizes and does not depend on its companions. A field of
-    `velocity.from_*` is solved on the cond-OT path, where it is finite up to t = 1
-    (eq. 6-8), and reported on its own.
+    Each sample has step sizes of its own. A field of `velocity.from_*` is solved on the
+    cond-OT path, where it is finite up to t = 1 (eq. 6-8), and reported on its own.
 
     Args:
       vf: the field, called as vf(t, x, *args) with a batch of independent samples and a
@@ -65,14 +64,12 @@ def pairs(
       rtol: relative tolerance of a step.
       atol: absolute tolerance of a step.
       save_at: (K,), sorted times in [0, 1] of the path; 21 uniform ones if left out.
-      chunk: samples solved at once, a multiple of the devices; 64 if left out. Where
-        one has finished, the next begins.
+      chunk: samples on their way at once, a multiple of the devices; 64 if left out.
       directory: where finished chunks are kept; a second call with the same arguments
         continues. The field is compared by its name, weights and answers, within 0.1 %:
         say smaller differences in the problem's facts.
       precision: of matrix products, a name of `jax.default_matmul_precision`.
-      report: report(done, N, note), with each chunk that is whole; a line on a terminal
-        if left out.
+      report: report(done, N, note) per chunk; a line on a terminal if left out.
 
     Returns:
       The pairs, as NumPy arrays; x1 and the path have the dtypes of x0. Those of a
@@ -90,8 +87,7 @@ def pairs(
     """
     problem = Problem.of(vf)
     count = check_rows({"x0": x0, "args": args})
-    x0, args = _check_noise(x0), jax.tree.map(np.asarray, args)
-    _check_can_reach(x0, rtol, atol)
+    x0, args = _check_noise(x0, rtol, atol), jax.tree.map(np.asarray, args)
     size = min(_CHUNK if chunk is None else scalars.count("chunk", chunk), count)
     reference = Reference.of(problem, count, save_at, rtol, atol, precision)
     store = _store(directory, reference, x0, args, size)
@@ -177,7 +173,7 @@ def _with_own(facts: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any
     return {**facts, **own}
 
 
-def _check_noise(x0: Sample) -> Sample:
+def _check_noise(x0: Sample, rtol: float, atol: float) -> Sample:
     """The noise as NumPy arrays of the dtypes that JAX holds them in."""
     x0 = jax.tree.map(np.asarray, x0)
     check_finite("x0", x0)
@@ -189,4 +185,6 @@ def _check_noise(x0: Sample) -> Sample:
     def held(leaf: np.ndarray) -> np.ndarray:
         return leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
 
-    return jax.tree.map(held, x0)
+    x0 = jax.tree.map(held, x0)
+    _check_can_reach(x0, rtol, atol)
+    return x0

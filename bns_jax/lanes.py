@@ -207,7 +207,7 @@ def refill(
     return _laid(jax.vmap(_where)(jnp.asarray(source) >= 0, entered, lanes), mesh)
 
 
-class Ends(NamedTuple):
+class Arrived(NamedTuple):
     """Solves that are over; each leaf has the samples in front.
 
     Attributes:
@@ -226,7 +226,7 @@ class Ends(NamedTuple):
 
 
 @partial(jax.jit, static_argnames="mesh")
-def read(vf: Any, lanes: Lanes, chosen: Array, mesh: Mesh | None) -> Ends:
+def read(vf: Any, lanes: Lanes, chosen: Array, mesh: Mesh | None) -> Arrived:
     """What some lanes hold, which every device then has whole.
 
     Args:
@@ -240,7 +240,7 @@ def read(vf: Any, lanes: Lanes, chosen: Array, mesh: Mesh | None) -> Ends:
     """
     lanes = jax.tree.map(lambda leaf: leaf[chosen], lanes)
     t = jax.vmap(Ode.of(vf, lanes.x, np.empty(0)).t)(lanes.r)
-    ends = Ends(lanes.x, lanes.path, lanes.steps, lanes.status, t)
+    ends = Arrived(lanes.x, lanes.path, lanes.steps, lanes.status, t)
     return _laid(ends, mesh, whole=True)
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from bns_jax import guidance, identity, parallel, probing, scalars
-from bns_jax.lanes import FAILED, MAX_STEPS, Ends
+from bns_jax.lanes import FAILED, MAX_STEPS, Arrived
 from bns_jax.ode import scheduler_of
 from bns_jax.pairs import Pairs
 from bns_jax.problem import Problem
@@ -129,7 +129,7 @@ class Reference:
             yield over, self._pairs(x0, args, over, end)
 
     def _pairs(
-        self, x0: Sample, args: tuple[Any, ...], rows: np.ndarray, end: Ends
+        self, x0: Sample, args: tuple[Any, ...], rows: np.ndarray, end: Arrived
     ) -> Pairs:
         """The pairs of some rows, from the ends of their solves."""
         x0, args = jax.tree.map(lambda leaf: leaf[rows], (x0, args))
@@ -144,7 +144,7 @@ class Reference:
             return program(self.vf, *args, mesh=self.problem.mesh)
 
 
-def _check_solved(ended: Ends, rows: np.ndarray) -> None:
+def _check_solved(ended: Arrived, rows: np.ndarray) -> None:
     """Names the first sample whose solve failed, and when."""
     leaves = jax.tree.leaves((ended.x1, ended.path))
     finite = np.all(

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from bns_jax import parallel
 from bns_jax.lanes import (
     RUNNING,
-    Ends,
+    Arrived,
     Lanes,
     Waiting,
     advance,
@@ -87,7 +87,7 @@ class Queue:
 
 def ends(
     run: Run, queue: Queue, save_at: np.ndarray, rtol: float, atol: float
-) -> Iterator[tuple[np.ndarray, Ends]]:
+) -> Iterator[tuple[np.ndarray, Arrived]]:
     """Runs as many lanes as a queue is wide, until all of its samples are at their end.
 
     Args:
@@ -135,7 +135,7 @@ def _groups(lanes: np.ndarray, width: int) -> list[np.ndarray]:
     return [lanes[first : first + size] for first in range(0, len(lanes), size)]
 
 
-def _read(run: Run, lanes: Lanes | None, some: np.ndarray, width: int) -> Ends:
+def _read(run: Run, lanes: Lanes | None, some: np.ndarray, width: int) -> Arrived:
     """What some lanes hold; always equally many, so that one program reads them all."""
     filled = np.pad(some, (0, -(-width // _READINGS) - len(some)), mode="edge")
     ended = run(read, lanes, filled)
