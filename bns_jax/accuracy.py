@@ -75,6 +75,7 @@ def measure(
     rtol: float = 1e-5,
     atol: float = 1e-5,
     count: int = 64,
+    chunk: int | None = None,
     directory: epath.PathLike | None = None,
     report: Progress | None = None,
 ) -> Accuracy:
@@ -86,6 +87,7 @@ def measure(
       rtol: the relative tolerance that they were made with.
       atol: the absolute tolerance.
       count: how many to solve again, at most.
+      chunk: samples on their way at once, as in `ground_truth.pairs`.
       directory: where the finer pairs are kept.
       report: report(done, count, note), as in `ground_truth.pairs`.
 
@@ -110,6 +112,7 @@ def measure(
         rtol=_FINER * scalars.positive("rtol", rtol),
         atol=_FINER * scalars.positive("atol", atol),
         save_at=some.times,
+        chunk=chunk,
         directory=directory,
         report=report,
     )

@@ -71,6 +71,7 @@ def test_it_stands_below_a_comparison_which_warns(solved):
             "say no evaluations",
         ),
         (lambda s: accuracy.measure(FIELD, s, count=0), "count must be at least 1"),
+        (lambda s: accuracy.measure(FIELD, s, chunk=0), "chunk must be at least 1"),
         (lambda s: accuracy.measure(FIELD, s, rtol=0.0), "rtol must be positive"),
         (
             lambda s: compare(FIELD, s, 2, names=["euler"], truth=70.0),

@@ -68,7 +68,8 @@ def run(model: Problem, config: JobConfig, workdir: Workdir, stage: str) -> None
       stage: "pairs" or "distill" to stop after it.
     """
     start = time.monotonic()
-    pairs = truth.make_pairs(model, config, workdir, chunk=config.chunk or None)
+    chunk = config.chunk or None
+    pairs = truth.make_pairs(model, config, workdir, chunk=chunk)
     print(f"pairs are ready after {time.monotonic() - start:.0f} s", flush=True)
     if stage == "pairs":
         return
@@ -78,7 +79,7 @@ def run(model: Problem, config: JobConfig, workdir: Workdir, stage: str) -> None
     rows = evaluate_all(model, config, workdir, pairs, distilled)
     print(f"\n{table(rows, model.data_range)}\n")
     reached = [row.psnr_db for row in rows]
-    print(truth.describe(model, config, workdir, pairs["test"], reached))
+    print(truth.describe(model, config, workdir, pairs["test"], reached, chunk))
     print(
         f"forwards count calls of the guided field, {model.network_calls} network "
         f"evaluations each; ground truth took {pairs['test'].nfe.mean():.0f} NFE."

@@ -57,6 +57,7 @@ def describe(
     workdir: Workdir,
     test: Pairs,
     reached_db: Iterable[float],
+    chunk: int | None = None,
 ) -> str:
     """How exact the test pairs are themselves, for below a table.
 
@@ -66,6 +67,7 @@ def describe(
       workdir: where a few of them are kept, solved again.
       test: the pairs.
       reached_db: what is in the table.
+      chunk: how many to solve at once, as in `make_pairs`.
 
     Returns:
       A line, and one more for each doubt.
@@ -76,6 +78,7 @@ def describe(
             test,
             rtol=config.rtol,
             atol=config.atol,
+            chunk=chunk,
             directory=workdir.pairs("finer"),
             report=progress,
         )

@@ -1,4 +1,4 @@
-"""What a Gauss-Newton step takes: memory, algebra, and compilations."""
+"""What a Gauss-Newton step takes: memory and algebra."""
 
 from __future__ import annotations
 
