@@ -25,7 +25,7 @@ from bns_jax.shards import Shards
 from bns_jax.typing import Array, Progress, Sample, VelocityField
 
 _CHUNK = 64
-Solve = Callable[[np.ndarray], Iterator[tuple[np.ndarray, Pairs]]]
+_Solve = Callable[[np.ndarray], Iterator[tuple[np.ndarray, Pairs]]]
 """solve(rows) yields rows and their pairs, as they finish."""
 
 _IN_PROBLEM = "bns_jax.Problem(field, {0}=...), in the place of the field"
@@ -117,7 +117,7 @@ def _store(
 
 
 def _solve_all(
-    solve: Solve, shards: Shards, store: PairStore | None, report: Progress
+    solve: _Solve, shards: Shards, store: PairStore | None, report: Progress
 ) -> Pairs:
     """The shards that the store has are read, the others are made as samples finish."""
     made: dict[int, Pairs] = {}

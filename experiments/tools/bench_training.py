@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from bns_jax.distill import Batch, Objective
 from bns_jax.distill.gauss_newton import damped_step
 from bns_jax.distill.state import initial_state
 from bns_jax.distill.step import Task, make_step
+from experiments.tools.bench_sampling import interleaved
 
 _DAMPINGS = (1e-4, 1e-2)
 _RUNS = 9
@@ -63,11 +64,12 @@ def algebra() -> None:
             rng = np.random.default_rng(0)
             rows = rng.normal(size=(2 * p, p)) * np.geomspace(1, 1e-4, p)
             C, g = jnp.asarray(rows.T @ rows), jnp.asarray(rng.normal(size=p))
-            cholesky, eigen = jax.jit(_by_cholesky), jax.jit(_by_eigenvalues)
-            both = [
-                (_seconds(cholesky, C, g), _seconds(eigen, C, g)) for _ in range(_RUNS)
-            ]
-            ours, theirs = 1e3 * np.median(both[1:], axis=0)
+            cholesky = partial(jax.jit(_by_cholesky), C, g)
+            eigen = partial(jax.jit(_by_eigenvalues), C, g)
+            ours, theirs = (
+                1e3 * np.median(seconds)
+                for seconds in interleaved(cholesky, eigen, _RUNS)
+            )
             print(
                 f"  n = {nfe:2d}  {ours:7.1f} / {theirs:7.1f} ms  {ours / theirs:.2f}"
             )
@@ -82,9 +84,3 @@ def _by_eigenvalues(C: jax.Array, g: jax.Array) -> list[jax.Array]:
     size, V = jnp.linalg.eigh(C * scale[:, None] * scale[None])
     along = V.T @ (scale * g)
     return [-scale * (V @ (along / (size + damping))) for damping in _DAMPINGS]
-
-
-def _seconds(function: Callable[..., Any], *args: Any) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(function(*args))
-    return time.perf_counter() - start
